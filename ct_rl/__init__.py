@@ -1,0 +1,1 @@
+"""ct_rl: reinforcement-learning agents with a compressive memory."""
