@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.algorithms.impala.impala import IMPALA, IMPALAConfig
@@ -14,6 +16,7 @@ from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    WEIGHTS_SEQ_NO,
 )
 
 from agents.errors import LearnerFailed
@@ -181,12 +184,17 @@ class MemoryIMPALA(IMPALA):
         return getattr(learner, "failure", None)
 
     def _sample_and_get_connector_states(self) -> Any:
+        remote = self.config.num_env_runners > 0
+        if remote and self.env_runner_group.num_healthy_remote_workers() == 0:
+            # RLlib would sample in the driver, which has no environment; wait for the restart.
+            time.sleep(self.config.timeout_s_sampler_manager)
+            return [], [], [], set()
         refs, states, metrics, indices = super()._sample_and_get_connector_states()
         notes = [
             {key: state.pop(key) for key in (FINISHED_EPISODES, MEMORY_BYTES) if key in state}
             for state in states
         ]
-        if self.env_runner_group.num_healthy_remote_workers() == 0:
+        if not remote:
             notes.append(self.env_runner.take_finished_episodes())
         for note in notes:
             self._episodes += note.get(FINISHED_EPISODES, [])
@@ -195,14 +203,14 @@ class MemoryIMPALA(IMPALA):
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
-        report: dict[str, Any] = {
-            key: float(learned[key]) for key in _LEARNER_KEYS if key in learned
-        }
-        for key, value in learned.items():
+        # RLlib reports NaN where nothing new was logged; a real NaN has raised NonFinite before.
+        known = {key: float(x) for key, x in learned.items() if np.isscalar(x) and x == x}
+        report: dict[str, Any] = {key: known[key] for key in _LEARNER_KEYS if key in known}
+        for key, value in known.items():
             if key.endswith("policy_learning_rate"):
-                report["learning_rate"] = float(value)
-        if "weights_seq_no" in learned:
-            report["updates"] = int(learned["weights_seq_no"])
+                report["learning_rate"] = value
+        if WEIGHTS_SEQ_NO in known:
+            report["updates"] = int(known[WEIGHTS_SEQ_NO])
         episodes, self._episodes = self._episodes, []
         return report | {
             "steps": self.steps,

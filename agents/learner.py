@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLearner
-from ray.rllib.algorithms.impala.torch.vtrace_torch_v2 import vtrace_torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -24,6 +23,7 @@ from agents.errors import NonFinite
 from agents.fragment import IGNORED, rows_of
 from agents.module import COMPRESSION_LOSS
 from agents.rewards import clip_reward
+from agents.vtrace import vtrace
 
 POLICY, COMPRESSOR = "policy", "compressor"
 
@@ -129,24 +129,19 @@ class MemoryIMPALALearner(IMPALATorchLearner):
         values = fwd_out[Columns.VF_PREDS]  # (N, T + 1)
         policy = net.distribution(fwd_out[Columns.ACTION_DIST_INPUTS][:, :-1])
         log_probs = policy.log_prob(batch[Columns.ACTIONS])
-        with torch.no_grad():
-            log_rho = (log_probs - batch[Columns.ACTION_LOGP]) * taken
-            rewards = clip_reward(batch[Columns.REWARDS], net.reward_clip)
-            # An ignored step is given its own value as reward and no future: it only hands back V.
-            rewards = torch.where(batch[IGNORED], values[:, :-1], rewards)
-            discounts = config.gamma * taken * (~batch[Columns.TERMINATEDS]).float()
-            targets, advantages = vtrace_torch(
-                target_action_log_probs=log_rho.T,
-                behaviour_action_log_probs=torch.zeros_like(log_rho.T),
-                discounts=discounts.T,
-                rewards=rewards.T,
-                values=values[:, :-1].T,
-                bootstrap_values=values[:, -1],
-                clip_rho_threshold=config.vtrace_clip_rho_threshold,
-                clip_pg_rho_threshold=config.vtrace_clip_pg_rho_threshold,
-            )
-        policy_loss = -(log_probs * advantages.T * taken).sum() / count
-        value_loss = 0.5 * ((values[:, :-1] - targets.T).square() * taken).sum() / count
+        log_rho = (log_probs - batch[Columns.ACTION_LOGP]).detach()
+        targets, advantages = vtrace(
+            log_rho=log_rho,
+            rewards=clip_reward(batch[Columns.REWARDS], net.reward_clip),
+            values=values.detach(),
+            terminateds=batch[Columns.TERMINATEDS],
+            ignored=batch[IGNORED],
+            gamma=config.gamma,
+            clip_rho=config.vtrace_clip_rho_threshold,
+            clip_pg_rho=config.vtrace_clip_pg_rho_threshold,
+        )
+        policy_loss = -(log_probs * advantages * taken).sum() / count
+        value_loss = 0.5 * ((values[:, :-1] - targets).square() * taken).sum() / count
         entropy = (policy.entropy() * taken).sum() / count
         entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
         loss = policy_loss + config.vf_loss_coeff * value_loss - entropy_coeff * entropy
@@ -158,7 +153,7 @@ class MemoryIMPALALearner(IMPALATorchLearner):
         logged = {key: value.detach() for key, value in terms.items()} | {
             "rho_mean": (rho * taken).sum() / count,
             "policy_lag": (self._weights_seq_no - batch[WEIGHTS_SEQ_NO]).mean(),
-            "target_mean": (targets.T * taken).sum() / count,
+            "target_mean": (targets * taken).sum() / count,
         }
         self._check_finite(logged)
         self.metrics.log_dict(logged, key=module_id, window=1)
