@@ -1,0 +1,62 @@
+"""Environments by name: `make` gives one, `make_vec` gives N in one batch, `names` lists ours."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+
+from envs.wrappers import LastStep, LastStepVector, Single
+
+# name -> "module:function" that builds a VectorEnv from (num_envs, **settings); imported when asked for.
+_ENVIRONMENTS: dict[str, str] = {"dmlab_rooms_select": "envs.room.make:make_rooms_select"}
+
+
+def names() -> list[str]:
+    """The names of this package's own environments; any gymnasium id works beside them."""
+    return sorted(_ENVIRONMENTS)
+
+
+def make_vec(name: str, num_envs: int, **settings: Any) -> VectorEnv:
+    """N environments as one `gymnasium.vector.VectorEnv` that resets itself in the next step.
+
+    Args:
+        name: one of `names()`, or a gymnasium id; the latter's observations become a Dict that also has the
+            last reward and the last action.
+        num_envs: how many.
+        settings: the environment's own.
+
+    Raises:
+        ValueError: for a name that nobody knows, with the nearest that exist, or a bad setting.
+    """
+    if name in _ENVIRONMENTS:
+        return _ours(name)(num_envs, **settings)
+    _check_id(name)
+    return LastStepVector(gym.make_vec(name, num_envs, vectorization_mode="sync", **settings))
+
+
+def make(name: str, **settings: Any) -> gym.Env:
+    """One environment; the arguments are `make_vec`'s."""
+    if name in _ENVIRONMENTS:
+        return Single(_ours(name)(1, **settings))
+    _check_id(name)
+    return LastStep(gym.make(name, **settings))
+
+
+def _ours(name: str) -> Callable[..., VectorEnv]:
+    module, function = _ENVIRONMENTS[name].split(":")
+    return getattr(import_module(module), function)
+
+
+def _check_id(name: str) -> None:
+    try:
+        gym.spec(name)
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        known = [*names(), *gym.registry]
+        near = difflib.get_close_matches(name, known, 3, 0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"ours are {', '.join(names())}"
+        raise ValueError(f"unknown environment {name!r}: {hint}") from error
