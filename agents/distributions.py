@@ -1,0 +1,102 @@
+"""Action distributions in plain torch: Discrete, MultiDiscrete and Box actions.
+
+Shapes: [..., P] parameters, where P is `parameter_count(space)`; actions [...] (Discrete) or [..., A].
+"""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+
+class Categorical:
+    """One Discrete action from logits [..., n]."""
+
+    def __init__(self, logits: Tensor):
+        self.log_p = torch.log_softmax(logits.float(), -1)  # (..., n)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        flat = self.log_p.exp().flatten(0, -2)
+        drawn = torch.multinomial(flat, 1, generator=generator)
+        return drawn.view(self.log_p.shape[:-1])
+
+    def mode(self) -> Tensor:
+        return self.log_p.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.log_p.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.log_p.exp() * self.log_p).sum(-1)
+
+
+class MultiCategorical:
+    """Independent Discrete actions from concatenated logits [..., sum(sizes)]."""
+
+    def __init__(self, logits: Tensor, sizes: list[int]):
+        self.parts = [Categorical(part) for part in logits.split(sizes, -1)]
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return torch.stack([part.sample(generator) for part in self.parts], -1)
+
+    def mode(self) -> Tensor:
+        return torch.stack([part.mode() for part in self.parts], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return sum(part.log_prob(action[..., i]) for i, part in enumerate(self.parts))  # type: ignore[return-value]
+
+    def entropy(self) -> Tensor:
+        return sum(part.entropy() for part in self.parts)  # type: ignore[return-value]
+
+
+class DiagonalGaussian:
+    """A Box action from means and log standard deviations [..., 2A] (RLlib's layout)."""
+
+    def __init__(self, parameters: Tensor):
+        mean, log_std = parameters.float().chunk(2, -1)
+        self.normal = torch.distributions.Normal(mean, log_std.exp(), validate_args=False)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.randn(self.normal.loc.shape, generator=generator)
+        return self.normal.loc + self.normal.scale * noise.to(self.normal.loc)
+
+    def mode(self) -> Tensor:
+        return self.normal.loc
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.normal.log_prob(action).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return self.normal.entropy().sum(-1)
+
+
+Distribution = Categorical | MultiCategorical | DiagonalGaussian
+
+
+def parameter_count(space: gym.Space) -> int:
+    """How many numbers describe one action's distribution.
+
+    Raises:
+        ValueError: for a space other than Discrete, MultiDiscrete or a flat Box.
+    """
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(np.sum(space.nvec))
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return 2 * space.shape[0]
+    raise ValueError(
+        f"no policy for actions of {space}: give Discrete, MultiDiscrete or a flat Box"
+    )
+
+
+def distribution(space: gym.Space, parameters: Tensor) -> Distribution:
+    """The distribution of actions in `space` that `parameters` [..., P] describe."""
+    if isinstance(space, spaces.Discrete):
+        return Categorical(parameters)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical(parameters, [int(n) for n in space.nvec])
+    return DiagonalGaussian(parameters)

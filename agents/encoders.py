@@ -1,0 +1,182 @@
+"""Encoders: from one observation to one feature vector, for images, vectors, discrete values and Dicts.
+
+Shapes: B batch, T time, H height, W width, C channels. Every encoder maps [N, ...] to [N, d_out].
+"""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from agents.rewards import reward_features
+
+
+class _Image(nn.Module):
+    """What image encoders share: uint8 [N, H, W, C] frames in, features out."""
+
+    def __init__(self, space: spaces.Box, width: int):
+        super().__init__()
+        height, frame_width, channels = space.shape
+        self.scale = 1.0 / 255.0 if space.dtype == np.uint8 else 1.0
+        self.trunk = self.build_trunk(channels)
+        with torch.no_grad():
+            try:
+                flat = self.trunk(torch.zeros(1, channels, height, frame_width)).numel()
+            except RuntimeError as error:
+                raise ValueError(
+                    f"frames of {height}x{frame_width} are too small for the "
+                    f"{type(self).__name__} encoder: give at least 36x36"
+                ) from error
+        self.project = nn.Linear(flat, width)
+        self.d_out = width
+
+    def build_trunk(self, channels: int) -> nn.Sequential:
+        raise NotImplementedError
+
+    def forward(self, frames: Tensor) -> Tensor:
+        # [N, H, W, C] read as a channels-last [N, C, H, W]: a view, no copy.
+        x = frames.permute(0, 3, 1, 2).to(self.project.weight.dtype)
+        if self.scale != 1.0:
+            # Scaling the first layer's small weights is the same sum as scaling every pixel.
+            first = self.trunk[0]
+            x = F.conv2d(x, first.weight * self.scale, first.bias, first.stride, first.padding)
+            x = self.trunk[1:](x)
+        else:
+            x = self.trunk(x)
+        return F.relu(self.project(x.flatten(1)))
+
+
+class SmallEncoder(_Image):
+    """IMPALA's shallow network: 16 filters 8x8/4, 32 of 4x4/2, linear (arXiv 1802.01561, figure 3 left)."""
+
+    def build_trunk(self, channels: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(channels, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU()
+        )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class ResidualEncoder(_Image):
+    """IMPALA's deep residual network: 16, 32, 32 channels, two blocks each (figure 3 right)."""
+
+    def build_trunk(self, channels: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for width in (16, 32, 32):
+            layers += [
+                nn.Conv2d(channels, width, 3, padding=1),
+                nn.MaxPool2d(3, 2, padding=1),
+                _Residual(width),
+                _Residual(width),
+            ]
+            channels = width
+        return nn.Sequential(*layers, nn.ReLU())
+
+
+class VectorEncoder(nn.Module):
+    """A two-layer perceptron over a flattened float vector."""
+
+    def __init__(self, space: spaces.Box, width: int):
+        super().__init__()
+        size = int(np.prod(space.shape))
+        self.layers = nn.Sequential(
+            nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        )
+        self.d_out = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.flatten(1).to(self.layers[0].weight.dtype))
+
+
+class OneHotEncoder(nn.Module):
+    """One-hot of a Discrete or MultiDiscrete value, without parameters."""
+
+    def __init__(self, sizes: list[int], start: int = 0):
+        super().__init__()
+        self.sizes, self.start = sizes, start
+        self.d_out = sum(sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = x.long().reshape(x.shape[0], len(self.sizes)) - self.start
+        hot = [F.one_hot(values[:, i], size) for i, size in enumerate(self.sizes)]
+        return torch.cat(hot, -1).to(torch.get_default_dtype())
+
+
+class RewardEncoder(nn.Module):
+    """The last reward, bounded (see `rewards.reward_features`), without parameters."""
+
+    d_out = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reward_features(x.reshape(x.shape[0], 1).float())
+
+
+IMAGE_ENCODERS: dict[str, type[_Image]] = {"small": SmallEncoder, "residual": ResidualEncoder}
+
+
+class DictEncoder(nn.Module):
+    """One encoder a key, their features side by side; `last_reward` is bounded, discrete keys are one-hot."""
+
+    def __init__(self, space: spaces.Dict, image: str, width: int):
+        super().__init__()
+        self.keys = sorted(space.spaces)
+        self.parts = nn.ModuleDict(
+            {
+                key: RewardEncoder()
+                if key == "last_reward"
+                else build_encoder(space[key], image, width)
+                for key in self.keys
+            }
+        )
+        self.d_out = sum(int(part.d_out) for part in self.parts.values())  # type: ignore[arg-type]
+
+    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+        return torch.cat([self.parts[key](observation[key]) for key in self.keys], -1)
+
+
+def build_encoder(space: gym.Space, image: str = "small", width: int = 256) -> nn.Module:
+    """The encoder for an observation space, with `d_out` features.
+
+    Args:
+        space: Box image [H, W, C], Box vector, Discrete, MultiDiscrete, MultiBinary, or a Dict of them.
+        image: a key of `IMAGE_ENCODERS`.
+        width: features of an image or a vector.
+
+    Raises:
+        ValueError: for an unknown `image`, or a space that no encoder reads.
+    """
+    if image not in IMAGE_ENCODERS:
+        raise ValueError(f"unknown encoder {image!r}: choose one of {', '.join(IMAGE_ENCODERS)}")
+    if isinstance(space, spaces.Dict):
+        return DictEncoder(space, image, width)
+    if isinstance(space, spaces.Box) and len(space.shape) == 3:
+        return IMAGE_ENCODERS[image](space, width)
+    if isinstance(space, spaces.Box):
+        return VectorEncoder(space, width)
+    if isinstance(space, spaces.MultiBinary):
+        size = int(np.prod(space.shape))
+        return VectorEncoder(spaces.Box(0, 1, (size,), np.float32), width)
+    if isinstance(space, spaces.Discrete):
+        return OneHotEncoder([int(space.n)], int(space.start))
+    if isinstance(space, spaces.MultiDiscrete):
+        return OneHotEncoder([int(n) for n in space.nvec.flatten()])
+    raise ValueError(
+        f"no encoder reads observations of {space}: wrap the environment so that it gives a Box, "
+        "Discrete, MultiDiscrete, MultiBinary, or a Dict of them"
+    )

@@ -1,0 +1,113 @@
+"""The actor-critic as an RLModule of RLlib's new API stack.
+
+Works in a plain `RLModuleSpec(module_class=MemoryRLModule, model_config={...})` with stock configs,
+whose connectors carry STATE_IN and STATE_OUT, and is what the fast path of `agents.impala` trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import (
+    TorchCategorical,
+    TorchDiagGaussian,
+    TorchMultiCategorical,
+)
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor
+
+from agents.actor_critic import ActorCritic, ActorCriticOutput
+
+RESETS = "resets"
+COMPRESSION_LOSS = "compression_loss"
+
+SETTINGS = tuple(
+    name
+    for name, parameter in inspect.signature(ActorCritic.__init__).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
+# RLlib adds its own model settings to every module's config; they mean nothing here.
+_RLLIB_KEYS = {field.name for field in dataclasses.fields(DefaultModelConfig)} | {
+    "max_seq_len",
+    "vf_share_layers",
+}
+
+
+def network_settings(model_config: dict[str, Any]) -> dict[str, Any]:
+    """The `ActorCritic` settings among a module's `model_config`.
+
+    Raises:
+        ValueError: for a key that neither this module nor RLlib knows.
+    """
+    for key in model_config:
+        if key not in SETTINGS and key not in _RLLIB_KEYS:
+            near = difflib.get_close_matches(key, SETTINGS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(SETTINGS)}"
+            raise ValueError(f"unknown model_config key {key!r} for MemoryRLModule: {hint}")
+    return {key: value for key, value in model_config.items() if key in SETTINGS}
+
+
+def rllib_distribution(space: gym.Space) -> type:
+    """RLlib's distribution class for an action space, over the same parameters as `agents.distributions`."""
+    if isinstance(space, spaces.Discrete):
+        return TorchCategorical
+    if isinstance(space, spaces.MultiDiscrete):
+        return TorchMultiCategorical.get_partial_dist_cls(
+            space=space, input_lens=[int(n) for n in space.nvec]
+        )
+    return TorchDiagGaussian
+
+
+class MemoryRLModule(TorchRLModule, ValueFunctionAPI):
+    """An `ActorCritic` behind RLlib's module interface; `model_config` holds its settings.
+
+    Raises:
+        ValueError: on setup, for spaces or settings that `ActorCritic` refuses.
+    """
+
+    def setup(self) -> None:
+        try:
+            self.net = ActorCritic(
+                self.observation_space,
+                self.action_space,
+                **network_settings(dict(self.model_config or {})),
+            )
+        except AttributeError as error:
+            # RLModuleSpec.build takes an AttributeError for a legacy module and hides it.
+            raise RuntimeError(f"MemoryRLModule could not be built: {error}") from error
+        self.action_dist_cls = rllib_distribution(self.action_space)
+
+    def get_initial_state(self) -> dict[str, Any]:
+        return {key: x[0].cpu().numpy() for key, x in self.net.initial_state(1).items()}
+
+    def _run(self, batch: dict[str, Any]) -> ActorCriticOutput:
+        return self.net(batch[Columns.OBS], batch[Columns.STATE_IN], batch.get(RESETS))
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        out = self._run(batch)
+        return {
+            Columns.ACTION_DIST_INPUTS: out.policy,
+            Columns.VF_PREDS: out.value,
+            Columns.STATE_OUT: out.state,
+        }
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        out = self._run(batch)
+        result = {Columns.ACTION_DIST_INPUTS: out.policy, Columns.VF_PREDS: out.value}
+        # Stock algorithms ask for the values again, through compute_values(embeddings=...).
+        result[Columns.EMBEDDINGS] = out.value
+        if "compression" in out.losses:
+            result[COMPRESSION_LOSS] = out.losses["compression"]
+        return result
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any | None = None) -> Tensor:
+        """V(x) [B, T]; `embeddings`, when given, are the values that `forward_train` already made."""
+        return self._run(batch).value if embeddings is None else embeddings

@@ -1,0 +1,83 @@
+"""A learner's whole state as plain tensors and numbers, so that it can be stored without pickle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from agents.learner import MemoryIMPALALearner
+
+WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+
+
+def learner_state(learner: MemoryIMPALALearner) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights, optimiser state and counters of `learner`.
+
+    Returns:
+        Tensors on the CPU, named "weights/PARAMETER" and "optimizer/NAME/PARAMETER/FIELD", and a
+        JSON-able dict.
+    """
+    net = learner.module[DEFAULT_MODULE_ID].unwrapped().net
+    tensors = {WEIGHTS + key: value for key, value in net.state_dict().items()}
+    for name, optimizer, parameters in _optimizers(learner):
+        for parameter, fields in optimizer.state.items():
+            for field, value in fields.items():
+                key = f"{OPTIMIZER}{name}/{parameters[parameter]}/{field}"
+                tensors[key] = torch.as_tensor(value)
+    # Clones: safetensors refuses shared memory, and training goes on while a file is written.
+    plain = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+    return plain, {"updates": int(learner._weights_seq_no)}
+
+
+def load_learner_state(
+    learner: MemoryIMPALALearner, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
+) -> None:
+    """Puts a learner where `learner_state` found it.
+
+    Raises:
+        ValueError: when the tensors belong to another network.
+    """
+    net = learner.module[DEFAULT_MODULE_ID].unwrapped().net
+    weights = {
+        key.removeprefix(WEIGHTS): value
+        for key, value in tensors.items()
+        if key.startswith(WEIGHTS)
+    }
+    expected = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    for key in sorted(expected.keys() | weights.keys()):
+        found = tuple(weights[key].shape) if key in weights else "nothing"
+        wanted = expected.get(key, "nothing")
+        if found != wanted:
+            raise ValueError(
+                f"the checkpoint is of another network: {key} is {found}, expected {wanted}; "
+                "resume with the settings that the run was started with"
+            )
+    net.load_state_dict(weights)
+    for name, optimizer, parameters in _optimizers(learner):
+        for parameter, parameter_name in parameters.items():
+            start = f"{OPTIMIZER}{name}/{parameter_name}/"
+            fields = {
+                key.removeprefix(start): value.clone()
+                for key, value in tensors.items()
+                if key.startswith(start)
+            }
+            if fields:
+                optimizer.state[parameter] = {
+                    field: value if field == "step" else value.to(parameter.device)
+                    for field, value in fields.items()
+                }
+    learner._weights_seq_no = int(meta["updates"])
+
+
+def _optimizers(learner: MemoryIMPALALearner) -> Any:
+    net = learner.module[DEFAULT_MODULE_ID].unwrapped().net
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    for full_name, optimizer in learner.get_optimizers_for_module(DEFAULT_MODULE_ID):
+        owned = [p for group in optimizer.param_groups for p in group["params"]]
+        yield (
+            full_name.removeprefix(f"{DEFAULT_MODULE_ID}_"),
+            optimizer,
+            {p: names[p] for p in owned},
+        )

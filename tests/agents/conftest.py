@@ -1,0 +1,60 @@
+"""One small Ray for the tests of this folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+import ray
+from ray.tune import register_env
+
+from agents import MemoryIMPALAConfig
+from tests.agents.counting import create
+
+ROOT = str(Path(__file__).parents[2])
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    paths = [ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # Ray's workers import the tests too
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200_000_000,
+        ignore_reinit_error=True,
+    )
+    register_env("counting", create)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def build(cluster):
+    """Builds an algorithm on the counting environment, and stops it at the end."""
+    built = []
+
+    def make(memory="lstm", runners=1, learner=None, **training):
+        options = {"lstm": {"hidden": 16}}.get(memory, {})
+        config = (
+            MemoryIMPALAConfig()
+            .environment("counting")
+            .memory(memory, d_model=16, **options)
+            .env_runners(
+                num_env_runners=runners,
+                num_envs_per_env_runner=4,
+                rollout_fragment_length=10,
+                gym_env_vectorize_mode="vector_entry_point",
+            )
+            .training(train_batch_size_per_learner=40, **training)
+            .reporting(min_time_s_per_iteration=0)
+            .debugging(seed=5, log_level="ERROR")
+        )
+        if learner is not None:
+            config.training(learner_class=learner)
+        built.append(config.build_algo())
+        return built[-1]
+
+    yield make
+    for algo in built:
+        algo.stop()

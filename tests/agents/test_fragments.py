@@ -1,0 +1,184 @@
+"""Acting and learning see the same: what a runner did is what the learner's pass over the fragment gives."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core.columns import Columns
+from ray.tune import register_env
+
+from agents import MemoryIMPALAConfig
+from agents.fragment import IGNORED, collate, rows_of
+from agents.module import RESETS
+from agents.runner import FINISHED_EPISODES, MemoryEnvRunner
+from ct_rl.memory import memory_names
+from tests.agents.counting import CountingEnv, create
+
+SMALL = {
+    "compressive": {
+        "n_layers": 2,
+        "n_heads": 2,
+        "memory": 6,
+        "compressed": 4,
+        "rate": 2,
+        "window": 4,
+    },
+    "transformer_xl": {"n_layers": 2, "n_heads": 2, "memory": 6, "window": 4},
+    "gtrxl": {"n_layers": 2, "n_heads": 2, "memory": 6, "window": 4},
+    "lstm": {"hidden": 24},
+    "gru": {"hidden": 24},
+}
+
+
+def make_runner(memory: str, rows: int = 4, steps: int = 11) -> MemoryEnvRunner:
+    register_env("counting", create)
+    config = (
+        MemoryIMPALAConfig()
+        .environment("counting")
+        .memory(memory, d_model=16, **SMALL[memory])
+        .env_runners(
+            num_env_runners=0,
+            num_envs_per_env_runner=rows,
+            rollout_fragment_length=steps,
+            gym_env_vectorize_mode="vector_entry_point",
+        )
+        .debugging(seed=3)
+    )
+    runner = MemoryEnvRunner(config=config, worker_index=0)
+    with torch.no_grad():  # heads start at zero: a uniform policy would hide every mistake
+        for parameter in runner.module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return runner
+
+
+def learner_log_probs(runner, batch):
+    net = runner.module.net.train()
+    with torch.no_grad():
+        out = runner.module._forward_train(batch)  # the learner shares this code
+    net.eval()
+    policy = net.distribution(out[Columns.ACTION_DIST_INPUTS][:, :-1])
+    return policy.log_prob(batch[Columns.ACTIONS])
+
+
+def as_batch(fragments):
+    return rows_of(collate(fragments), slice(None), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("memory", memory_names())
+def test_learning_gives_the_log_probabilities_of_acting(memory):
+    runner = make_runner(memory)
+    for _ in range(6):
+        batch = as_batch(runner.sample())
+        taken = ~batch[IGNORED]
+        error = (learner_log_probs(runner, batch) - batch[Columns.ACTION_LOGP])[taken].abs()
+        assert error.max() < 1e-5
+
+
+@pytest.mark.parametrize("memory", memory_names())
+@pytest.mark.parametrize("damage", ["dropped", "shifted by one step", "another row's"])
+def test_a_wrong_state_shows(memory, damage):
+    """The test above has power: it fails when the state is not exactly the fragment's own."""
+    runner = make_runner(memory)
+    runner.sample()
+    fragment = runner.sample()[0]
+    if damage == "dropped":
+        state = {key: np.zeros_like(x) for key, x in fragment.state.items()}
+    elif damage == "another row's":
+        state = {key: np.roll(x, 1, 0) for key, x in fragment.state.items()}
+    else:
+        first = {key: torch.from_numpy(x[:, :1]) for key, x in fragment.obs.items()}
+        resets = torch.from_numpy(fragment.resets[:, :1])
+        start = {key: torch.from_numpy(x) for key, x in fragment.state.items()}
+        with torch.no_grad():
+            late = runner.module.net.core.compact(runner.module.net(first, start, resets).state)
+        state = {key: x.numpy() for key, x in late.items()}
+    fragment.state = state
+    batch = as_batch([fragment])
+    error = (learner_log_probs(runner, batch) - batch[Columns.ACTION_LOGP])[~batch[IGNORED]].abs()
+    assert error.max() > 1e-3
+
+
+def test_a_missing_reset_shows():
+    runner = make_runner("compressive")
+    batch = as_batch([f for _ in range(3) for f in runner.sample()])
+    batch[RESETS] = torch.zeros_like(batch[RESETS])
+    error = (learner_log_probs(runner, batch) - batch[Columns.ACTION_LOGP])[~batch[IGNORED]].abs()
+    assert error.max() > 1e-3
+
+
+def test_a_fragment_holds_what_the_environment_did():
+    """Replays the recorded actions in a fresh environment: observations, rewards and ends must agree."""
+    rows, steps = 5, 9
+    runner = make_runner("lstm", rows, steps)
+    env = CountingEnv(rows)
+    obs, _ = env.reset(seed=runner._seed)
+    fresh, ended = np.ones(rows, bool), np.zeros(rows, bool)
+    for _ in range(4):
+        (fragment,) = runner.sample()
+        assert fragment.rewards.shape == (rows, steps)
+        for t in range(steps):
+            for key, value in obs.items():
+                np.testing.assert_array_equal(fragment.obs[key][:, t], value)
+            np.testing.assert_array_equal(fragment.resets[:, t], fresh)
+            np.testing.assert_array_equal(fragment.ignored[:, t], ended)
+            obs, reward, terminated, truncated, _ = env.step(fragment.actions[:, t])
+            np.testing.assert_array_equal(fragment.rewards[:, t], reward)
+            np.testing.assert_array_equal(fragment.terminateds[:, t], terminated)
+            np.testing.assert_array_equal(fragment.truncateds[:, t], truncated)
+            fresh, ended = ended, terminated | truncated
+        for key, value in obs.items():
+            np.testing.assert_array_equal(fragment.obs[key][:, -1], value)
+
+
+def test_episodes_are_counted_once_and_whole():
+    runner = make_runner("gru", rows=3, steps=10)
+    returns = np.zeros(3)
+    expected = []
+    for _ in range(8):
+        (fragment,) = runner.sample()
+        for t in range(10):
+            returns += np.where(fragment.ignored[:, t], 0, fragment.rewards[:, t])
+            for i in np.flatnonzero(fragment.ends[:, t]):
+                expected.append((returns[i], 7 + i))
+                returns[i] = 0
+    episodes = runner.take_finished_episodes()[FINISHED_EPISODES]
+    assert [(e["return"], e["length"]) for e in episodes] == expected
+    assert all(e["hits"] == e["return"] for e in episodes)
+    assert runner.take_finished_episodes()[FINISHED_EPISODES] == []
+
+
+def test_a_fragment_ships_its_state_once():
+    runner = make_runner("compressive", rows=4, steps=11)
+    (fragment,) = runner.sample()
+    one = runner.module.net.core.compact(runner.module.net.initial_state(4))
+    assert sum(x.nbytes for x in fragment.state.values()) == sum(x.nbytes for x in one.values())
+
+
+def test_new_weights_in_mid_episode_do_not_leave_stale_caches():
+    runner = make_runner("compressive")
+    runner.sample()
+    with torch.no_grad():
+        for parameter in runner.module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    runner._weights_seq_no += 1
+    batch = as_batch(runner.sample())
+    error = (learner_log_probs(runner, batch) - batch[Columns.ACTION_LOGP])[~batch[IGNORED]].abs()
+    assert error.max() < 1e-5
+
+
+def test_an_environment_with_another_autoreset_mode_is_refused():
+    register_env("same_step", lambda context: _same_step(context["num_envs"]))
+    config = (
+        MemoryIMPALAConfig()
+        .environment("same_step")
+        .memory("lstm", hidden=8)
+        .env_runners(num_env_runners=0, gym_env_vectorize_mode="vector_entry_point")
+    )
+    with pytest.raises(ValueError, match="NEXT_STEP"):
+        MemoryEnvRunner(config=config, worker_index=0)
+
+
+def _same_step(num_envs):
+    env = CountingEnv(num_envs)
+    env.metadata = {**env.metadata, "autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
+    return env

@@ -1,0 +1,116 @@
+"""The algorithm end to end: real runners, a real learner, on the counting environment."""
+
+import time
+
+import pytest
+import ray
+import torch
+
+from agents import LearnerFailed, NonFinite
+from agents.learner import MemoryIMPALALearner
+
+
+def train_until(algo, ready, seconds=60):
+    """Reports until `ready(report)`; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        report = algo.train()["ct_rl"]
+        if ready(report):
+            return report
+    raise AssertionError(f"not within {seconds} s; the last report was {report}")
+
+
+def test_without_learning_acting_and_learning_agree(build):
+    algo = build(lr=0.0)
+    for _ in range(5):
+        report = train_until(algo, lambda r: "rho_mean" in r)
+        assert report["rho_mean"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_report_counts_steps_and_episodes(build):
+    algo = build()
+    report = train_until(algo, lambda r: r["steps"] >= 400)
+    before = report["steps"]
+    report = train_until(algo, lambda r: len(r["episodes"]) > 0)
+    assert report["steps"] >= before
+    for episode in report["episodes"]:
+        assert 7 <= episode["length"] <= 10
+        assert episode["return"] == episode["hits"]
+    assert report["memory_bytes_per_runner"] == 4 * 2 * 16 * 4  # h and c of 4 rows, float32
+    for key in ("policy_loss", "value_loss", "entropy", "policy_lag", "grad_norm", "learning_rate"):
+        assert isinstance(report.get(key, 0.0), float)
+
+
+def test_the_agent_learns_to_remember_its_cue(build):
+    algo = build(lr=3e-3, entropy_coeff=0.01)
+    scores = []
+
+    def solved(report):
+        scores.extend(e["return"] / e["length"] for e in report["episodes"])
+        return len(scores) > 100 and sum(scores[-100:]) > 90
+
+    train_until(algo, solved, seconds=90)
+
+
+def test_a_training_state_continues_elsewhere(build):
+    algo = build()
+    train_until(algo, lambda r: r.get("updates", 0) >= 3)
+    tensors, meta = algo.training_state()
+    assert any(key.startswith("optimizer/policy/") for key in tensors)
+    other = build()
+    other.load_training_state(tensors, meta)
+    again, meta_again = other.training_state()
+    assert meta_again == meta
+    for key, value in tensors.items():
+        torch.testing.assert_close(again[key], value, msg=key)
+    runner_weights = ray.get(
+        other.env_runner_group.foreach_env_runner(
+            lambda runner: ray.put(runner.module.net.state_dict()), local_env_runner=False
+        )[0]
+    )
+    for key, value in runner_weights.items():
+        torch.testing.assert_close(value, tensors[f"weights/{key}"])
+    report = train_until(other, lambda r: r["steps"] > meta["steps"])
+    assert report["steps"] < meta["steps"] + 10_000
+
+
+def test_another_networks_state_is_refused(build):
+    tensors, meta = build().training_state()
+    tensors["weights/inlet.weight"] = torch.zeros(3, 3)
+    with pytest.raises(ValueError, match=r"another network.*inlet.weight is \(3, 3\)"):
+        build().load_training_state(tensors, meta)
+
+
+class _Broken(MemoryIMPALALearner):
+    def compute_loss_for_module(self, **kwargs):
+        raise KeyError("a mistake in the loss")
+
+
+def test_a_learners_error_is_raised_instead_of_hanging(build):
+    algo = build(learner=_Broken)
+    with pytest.raises(LearnerFailed, match="a mistake in the loss"):
+        train_until(algo, lambda r: False, seconds=60)
+
+
+def test_a_nan_is_named(build):
+    algo = build()
+    train_until(algo, lambda r: r.get("updates", 0) >= 1)
+
+    def poison(learner):
+        with torch.no_grad():
+            learner.module["default_policy"].unwrapped().net.value.bias.fill_(float("nan"))
+
+    algo.learner_group.foreach_learner(poison)
+    with pytest.raises(NonFinite) as caught:
+        train_until(algo, lambda r: False, seconds=60)
+    assert caught.value.term == "policy_loss"
+    assert caught.value.update >= 1
+
+
+def test_a_dead_runner_is_replaced_and_training_goes_on(build):
+    algo = build()
+    before = train_until(algo, lambda r: r["steps"] > 100)["steps"]
+    actor = next(iter(algo.env_runner_group._worker_manager.actors().values()))
+    ray.kill(actor, no_restart=False)
+    train_until(algo, lambda r: r["steps"] > before + 1000)
+    assert algo.env_runner_group.num_healthy_remote_workers() == 1
