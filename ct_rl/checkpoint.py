@@ -56,9 +56,7 @@ class Damaged(Exception):
     """A checkpoint that fails its check; the text names the file and what is wrong with it."""
 
 
-def save(
-    folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
-) -> Path:
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
     """Write one checkpoint into `folder` atomically, drop the ones no longer kept, return its path.
 
     `meta["score"]` (a number or None) decides which checkpoint is the best. Raises UserError when

@@ -19,7 +19,9 @@ from ct_rl.errors import UserError, nearest
 Config = TypeVar("Config")
 
 
-def parse(cls: type[Config], argv: list[str], *, prog: str, default: Config | None = None) -> Config:
+def parse(
+    cls: type[Config], argv: list[str], *, prog: str, default: Config | None = None
+) -> Config:
     """The configuration that the flags give on top of `default`; raises UserError in one line.
 
     `--help` prints and exits 0. A flag that tyro does not know is named with the nearest known one.

@@ -126,7 +126,11 @@ class NetworkConfig:
     """What stands around the memory."""
 
     encoder: Annotated[str, _short] = "small"
-    """Frame encoder: small (two convolutions) or resnet (IMPALA's deep one)."""
+    """Frame encoder: small (IMPALA's two convolutions) or residual (its deep network)."""
+    width: int = 256
+    """Features of the encoder [units]."""
+    around: bool = True
+    """Whether the heads also read the encoder's features past the memory."""
     reward_clip: Annotated[str, _short] = "optimistic_asymmetric"
     """What the learner sees of a reward: none, unit ([-1, 1]) or optimistic_asymmetric. Reported returns are never clipped."""
 
@@ -151,14 +155,24 @@ class TrainingConfig:
     """Learning rate: a number, or points over agent steps."""
     gamma: Annotated[float, _short] = 0.98
     """Discount per agent step [0 to 1]."""
-    entropy_coeff: Annotated[Schedule, _short] = 0.01
+    entropy_coeff: Annotated[Schedule, _short] = 0.005
     """Weight of the policy's entropy in the loss: a number, or points over agent steps."""
     vf_loss_coeff: Annotated[float, _short] = 0.5
     """Weight of the value loss."""
-    grad_clip: Annotated[float, _short] = 40.0
+    compression_coeff: Annotated[float, _short] = 1.0
+    """Weight of the compression loss, which trains nothing but the compression."""
+    grad_clip: Annotated[float, _short] = 1.0
     """Largest norm of the gradient of one update."""
-    batch: Annotated[int, _short] = 960
-    """Agent steps in one update of the learner [agent steps]."""
+    batch: Annotated[int, _short] = 1920
+    """Agent steps that the learner takes at once; whole fragments [agent steps]."""
+    minibatch: Annotated[int | None, _short] = None
+    """Agent steps in one update [agent steps]; the whole batch when absent."""
+    epochs: Annotated[int, _short] = 1
+    """Passes over each batch [count]."""
+    optimizer: Annotated[Literal["adam", "rmsprop"], _short] = "adam"
+    """Optimiser: adam, or rmsprop as IMPALA used it (decay 0.99, no momentum)."""
+    epsilon: float = 1e-5
+    """Term that keeps the optimiser's division away from 0."""
 
 
 @dataclass
@@ -227,13 +241,18 @@ def check(config: TrainConfig) -> None:
     _at_least(1, {"memory.d-model": memory.d_model, "memory.n-layers": memory.n_layers})
     _at_least(1, {"memory.n-heads": memory.n_heads, "memory.window": memory.window})
     _at_least(0, {"memory.memory": memory.memory, "memory.compressed": memory.compressed})
-    _at_least(1, {"memory.hidden": memory.hidden})
+    _at_least(1, {"memory.hidden": memory.hidden, "epochs": training.epochs})
+    _at_least(1, {"network.width": config.network.width})
+    if training.minibatch is not None:
+        _at_least(1, {"minibatch": training.minibatch})
     _above(0, {"grad-clip": training.grad_clip, "run.report-seconds": run.report_seconds})
     _above(0, {"run.checkpoint-minutes": run.checkpoint_minutes})
     _above(0, {"run.curves-seconds": run.curves_seconds})
     if run.minutes is not None:
         _above(0, {"minutes": run.minutes})
     _at_least(0, {"vf-loss-coeff": training.vf_loss_coeff})
+    _at_least(0, {"compression-coeff": training.compression_coeff})
+    _above(0, {"training.epsilon": training.epsilon})
     if not 0 <= training.gamma <= 1:
         raise UserError(f"--gamma {training.gamma:g} is out of range: give a number from 0 to 1")
     _check_schedule("lr", training.lr)
