@@ -1,0 +1,116 @@
+"""What every memory core is: a function from inputs and a state to outputs and the next state.
+
+Glossary: B batch (rows), T time, L layers, D width (d_model), H heads, M remembered steps, C compressed slots.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class MemoryOutput:
+    """What one call gives.
+
+    Attributes:
+        y: [B, T, d_out].
+        state: same structure as the state given, detached.
+        losses: scalars the memory adds to the task's loss; "compression" in training mode where there is one.
+    """
+
+    y: Tensor
+    state: State
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class MemoryCore(nn.Module, abc.ABC):
+    """A recurrent torso whose result does not depend on how a sequence is cut into calls.
+
+    Every tensor of a state has the batch as its first dimension, and an empty memory is all zeros.
+    """
+
+    d_model: int
+    d_out: int
+
+    @property
+    @abc.abstractmethod
+    def context_length(self) -> int | None:
+        """Steps one layer can reach, the current one included; None where there is no bound."""
+
+    @abc.abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The memory of `batch_size` rows that have seen nothing."""
+
+    @abc.abstractmethod
+    def run(self, x: Tensor, state: State, resets: Tensor) -> MemoryOutput:
+        """`forward` on checked arguments."""
+
+    def compressor_parameters(self) -> list[nn.Parameter]:
+        """The parameters that the compression loss trains, and nothing else does."""
+        return []
+
+    def cached(self, state: State) -> State:
+        """A state for acting, with whatever makes one-step calls cheap; such calls update it in place."""
+        return dict(state)
+
+    def compact(self, state: State) -> State:
+        """The part of a state that must travel: `cached` rebuilds the rest from it."""
+        return dict(state)
+
+    def refresh(self, state: State) -> State:
+        """A state for acting under new weights: what was cached under the old ones is rebuilt."""
+        return self.cached(self.compact(state))
+
+    def forward(self, x: Tensor, state: State, resets: Tensor | None = None) -> MemoryOutput:
+        """Reads T steps.
+
+        Args:
+            x: [B, T, d_model], floating point.
+            state: from `initial_state`, `cached` or the call before.
+            resets: bool [B, T], True where a step begins a new episode; None for none.
+
+        Raises:
+            ValueError: when a shape, dtype or device does not fit, saying what came and what was expected.
+        """
+        if x.dim() != 3 or x.shape[-1] != self.d_model or not x.is_floating_point():
+            raise ValueError(
+                f"x is {x.dtype} {list(x.shape)}, expected floating point [B, T, {self.d_model}]"
+            )
+        if resets is None:
+            resets = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        elif resets.shape != x.shape[:2] or resets.dtype != torch.bool:
+            raise ValueError(
+                f"resets is {resets.dtype} {list(resets.shape)}, expected bool {list(x.shape[:2])}"
+            )
+        self.check_state(state, x)
+        return self.run(x, state, resets)
+
+    def check_state(self, state: State, x: Tensor) -> None:
+        """Raises ValueError where `state` is another core's, batch's or device's."""
+        expected = self.initial_state(1)
+        for name, empty in expected.items():
+            if name not in state:
+                raise ValueError(
+                    f"the state has no {name!r} (it has {sorted(state)}): use this core's initial_state"
+                )
+            given = state[name]
+            if given.shape[1:] != empty.shape[1:] or given.shape[0] != x.shape[0]:
+                raise ValueError(
+                    f"state {name!r} is {list(given.shape)}, expected "
+                    f"{[x.shape[0], *empty.shape[1:]]}: use this core's initial_state({x.shape[0]})"
+                )
+            if given.device != x.device:
+                raise ValueError(
+                    f"state {name!r} is on {given.device} and x on {x.device}: move one to the other"
+                )
+
+
+def state_bytes(state: State) -> int:
+    """How many bytes a state occupies."""
+    return sum(x.numel() * x.element_size() for x in state.values())

@@ -1,0 +1,191 @@
+"""The laws that every registered core obeys, as properties over random sizes, cuts, phases and resets."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ct_rl.memory import build_memory, memory_names
+
+B, T, D = 3, 45, 8
+
+SIZES = st.sampled_from(  # window, memory, compressed, rate
+    [(4, 8, 5, 2), (4, 6, 3, 2), (1, 3, 4, 1), (6, 6, 2, 3), (8, 0, 3, 4), (4, 4, 1, 4), (3, 9, 7, 3)]
+)
+
+
+def options(name, sizes, compression="conv", loss="attention"):
+    window, memory, compressed, rate = sizes
+    if name == "compressive":
+        chosen = {"compression": compression, "compression_loss": loss}
+        chosen |= {"window": window, "memory": memory, "compressed": compressed, "rate": rate}
+        return {"n_layers": 2, "n_heads": 2, **chosen}
+    if name in ("transformer_xl", "gtrxl"):
+        return {"n_layers": 2, "n_heads": 2, "window": window, "memory": memory}
+    return {"hidden": 6}
+
+
+def core_of(name, sizes=(4, 8, 5, 2), seed=0, **kwargs):
+    torch.manual_seed(seed)
+    core = build_memory(name, d_model=D, **options(name, sizes, **kwargs)).double()
+    with torch.no_grad():  # blocks start as the identity, which would hide every mistake
+        for parameter in core.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return core
+
+
+def inputs(seed, resets=True):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(B, T, D, generator=generator, dtype=torch.float64)
+    begins = torch.rand(B, T, generator=generator) < 0.08
+    return x, begins if resets else torch.zeros_like(begins)
+
+
+def fresh(core):
+    return {
+        key: value.double() if value.is_floating_point() else value
+        for key, value in core.initial_state(B).items()
+    }
+
+
+def in_pieces(core, x, resets, cuts, state=None):
+    state = fresh(core) if state is None else state
+    pieces, start = [], 0
+    for end in [*sorted(cuts), x.shape[1]]:
+        if end > start:
+            out = core(x[:, start:end], state, resets[:, start:end])
+            state, start = out.state, end
+            pieces.append(out.y)
+    return torch.cat(pieces, 1), core.compact(state)
+
+
+def same_state(left, right):
+    assert left.keys() == right.keys()
+    for key in left:
+        torch.testing.assert_close(left[key], right[key], msg=key)
+
+
+@pytest.mark.parametrize("name", memory_names())
+@settings(max_examples=15, deadline=None)
+@given(sizes=SIZES, cuts=st.sets(st.integers(1, T - 1), max_size=8), seed=st.integers(0, 99))
+def test_any_cut_gives_the_same(name, sizes, cuts, seed):
+    core = core_of(name, sizes).eval()
+    x, resets = inputs(seed)
+    with torch.no_grad():
+        whole, state = in_pieces(core, x, resets, [])
+        cut, cut_state = in_pieces(core, x, resets, cuts)
+    torch.testing.assert_close(cut, whole)
+    same_state(cut_state, state)
+
+
+@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("cached", [False, True])
+@settings(max_examples=6, deadline=None)
+@given(sizes=SIZES, seed=st.integers(0, 99), start=st.integers(0, 30))
+def test_single_steps_give_the_same(name, cached, sizes, seed, start):
+    """The acting path with its caches, joined at any phase, is the training path's twin."""
+    core = core_of(name, sizes).eval()
+    x, resets = inputs(seed)
+    with torch.no_grad():
+        whole, state = in_pieces(core, x, resets, [])
+        begun = core(x[:, :start], fresh(core), resets[:, :start]).state if start else fresh(core)
+        begun = core.cached(begun) if cached else begun
+        y, end = in_pieces(core, x[:, start:], resets[:, start:], range(T - start), begun)
+    torch.testing.assert_close(y, whole[:, start:])
+    same_state(end, state)
+
+
+@pytest.mark.parametrize("name", memory_names())
+@settings(max_examples=10, deadline=None)
+@given(sizes=SIZES, at=st.integers(0, T - 1), seed=st.integers(0, 99))
+def test_a_reset_row_is_a_fresh_row(name, sizes, at, seed):
+    core = core_of(name, sizes).eval()
+    x, resets = inputs(seed, resets=False)
+    resets[1, at] = True
+    with torch.no_grad():
+        y, state = in_pieces(core, x, resets, [T // 3])
+        alone, alone_state = in_pieces(core, x[:, at:], resets[:, at:], [])
+    torch.testing.assert_close(y[1, at:], alone[1])
+    for key in state:
+        torch.testing.assert_close(state[key][1], alone_state[key][1], msg=key)
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_no_gradient_crosses_a_reset(name):
+    core = core_of(name)
+    x, resets = inputs(0, resets=False)
+    resets[:, 20] = True
+    x.requires_grad_(True)
+    core(x, fresh(core), resets).y[:, 20:].sum().backward()
+    assert x.grad[:, :20].abs().max() == 0
+    assert x.grad[:, 20:].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_a_row_does_not_depend_on_the_others(name):
+    core = core_of(name).eval()
+    x, resets = inputs(1)
+    other = x.clone()
+    other[0] += 1.0
+    with torch.no_grad():
+        y, _ = in_pieces(core, x, resets, [10])
+        z, _ = in_pieces(core, other, resets, [10])
+    torch.testing.assert_close(y[1:], z[1:], rtol=0, atol=0)
+    assert (y[0] - z[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_the_state_is_detached_plain_and_empty_at_first(name):
+    core = core_of(name)
+    state = fresh(core)
+    assert all(value.shape[0] == B and not value.any() for value in state.values())
+    x, resets = inputs(2)
+    out = core(x, state, resets)
+    assert out.state.keys() == state.keys()
+    assert not any(value.requires_grad for value in out.state.values())
+    assert all(not value.any() for value in state.values()), "a call must not write its input state"
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_wrong_arguments_are_named(name):
+    core = core_of(name)
+    x, resets = inputs(3)
+    state = fresh(core)
+    for wrong, words in [
+        ((x[..., :-1], state, resets), "expected floating point"),
+        ((x, state, resets.long()), "expected bool"),
+        ((x, state, resets[:, :-1]), "expected bool"),
+        ((x[:-1], state, resets[:-1]), "use this core's initial_state"),
+        ((x, {}, resets), "use this core's initial_state"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            core(*wrong)
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_float32_keeps_the_law_too(name):
+    core = core_of(name).float().eval()
+    x, resets = inputs(4)
+    x = x.float()
+    with torch.no_grad():
+        state = core.initial_state(B)
+        whole = core(x, state, resets).y
+        state, ys = core.cached(core.initial_state(B)), []
+        for t in range(T):
+            out = core(x[:, t : t + 1], state, resets[:, t : t + 1])
+            state = out.state
+            ys.append(out.y)
+    assert (torch.cat(ys, 1) - whole).abs().max() < 1e-4
+
+
+def test_bad_names_and_sizes_say_what_to_use():
+    with pytest.raises(ValueError, match=r"unknown memory 'compresive': choose one of compressive"):
+        build_memory("compresive")
+    with pytest.raises(ValueError, match=r"unknown option 'rat'.*'rate'"):
+        build_memory("compressive", rat=4)
+    with pytest.raises(ValueError, match="rate=0 must be at least 1"):
+        build_memory("compressive", rate=0)
+    with pytest.raises(ValueError, match="memory=10 is no multiple of rate=4: use memory=8 or 12"):
+        build_memory("compressive", memory=10, rate=4)
+    with pytest.raises(ValueError, match="n_heads"):
+        build_memory("compressive", d_model=10, n_heads=4)
