@@ -1,6 +1,6 @@
-"""The configuration of a training run: one small dataclass a component, and the checks that need no other part.
+"""The configuration of a training run: one small dataclass a component, and checks that need no other part.
 
-The same fields are the sections of a YAML recipe and the flags of the command line; each docstring is the flag's help.
+The same fields are the sections of a YAML recipe and the flags of the command line; docstrings are the help.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import yaml
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from ct_rl.errors import UserError, nearest
+from ct_rl.errors import UserError
 
 
 def _parse_options(items: list[str]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class EnvConfig:
     name: Annotated[str, arg(name="env", prefix_name=False)] = "dmlab_rooms_select"
     """Environment: a name of `envs.names()` or a gymnasium id."""
     engine: Annotated[str, _short] = "auto"
-    """Engine of the DeepMind Lab levels: auto (the real one where it can be imported), embedded or deepmind_lab."""
+    """Engine of DeepMind Lab's levels: auto (the real one where it is installed), embedded or deepmind_lab."""
     options: Annotated[Options, arg(name="env-option", prefix_name=False)] = field(
         default_factory=dict
     )
@@ -114,7 +114,7 @@ class MemoryConfig:
     compression: str | None = None
     """Compression function: max, mean, conv, dilated or most_used; the core's own default when absent."""
     compression_loss: str | None = None
-    """Loss that trains the compression: attention, auto_encoding or none; the core's own default when absent."""
+    """Loss that trains it: attention, auto_encoding or none; the core's own default when absent."""
     gate: str | None = None
     """How a block's output joins its input: residual or gru (GTrXL); the core's own default when absent."""
     hidden: int = 256
@@ -132,7 +132,7 @@ class NetworkConfig:
     around: bool = True
     """Whether the heads also read the encoder's features past the memory."""
     reward_clip: Annotated[str, _short] = "optimistic_asymmetric"
-    """What the learner sees of a reward: none, unit ([-1, 1]) or optimistic_asymmetric. Reported returns are never clipped."""
+    """Clipping of the learner's rewards: none, unit or optimistic_asymmetric; reports show them unclipped."""
 
 
 @dataclass
@@ -210,31 +210,9 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-_ATTENTION = ("d_model", "n_layers", "n_heads", "d_ff", "window", "memory", "gate")
-_RECURRENT = ("hidden",)
-MEMORY_FIELDS: dict[str, tuple[str, ...]] = {
-    "compressive": (*_ATTENTION, "compressed", "rate", "compression", "compression_loss"),
-    "transformer_xl": _ATTENTION,
-    "gtrxl": tuple(name for name in _ATTENTION if name != "gate"),
-    "lstm": _RECURRENT,
-    "gru": _RECURRENT,
-}
-
-
-def memory_options(memory: MemoryConfig) -> dict[str, Any]:
-    """The fields that this kind of memory takes, those left to the core's own default out."""
-    values = {name: getattr(memory, name) for name in MEMORY_FIELDS[memory.kind]}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def check(config: TrainConfig) -> None:
     """Raise UserError, one line naming flag, value and range, for a value that no run can have."""
     memory, runners, training, run = config.memory, config.runners, config.training, config.run
-    if memory.kind not in MEMORY_FIELDS:
-        raise UserError(
-            f"--memory {memory.kind}: unknown memory{nearest(memory.kind, list(MEMORY_FIELDS))}; "
-            f"choose one of {', '.join(sorted(MEMORY_FIELDS))}"
-        )
     _at_least(1, {"rate": memory.rate, "fragment": runners.fragment, "steps": run.steps})
     _at_least(1, {"envs-per-runner": runners.envs_per_runner, "batch": training.batch})
     _at_least(0, {"num-env-runners": runners.num_env_runners, "seed": run.seed})

@@ -1,4 +1,4 @@
-"""What a command says and returns when it cannot go on: one line, a status, never a traceback for what a person can mend."""
+"""What a command says and returns when it cannot go on: one line and a status, no traceback."""
 
 from __future__ import annotations
 

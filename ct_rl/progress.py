@@ -64,7 +64,7 @@ class Progress:
 
     @property
     def score(self) -> float | None:
-        """Mean return of the recent episodes, by which checkpoints are compared; None before there are enough."""
+        """Mean return of the recent episodes, which ranks checkpoints; None before there are enough."""
         if len(self._recent) < min(RECENT_EPISODES, 20):
             return None
         return sum(episode["return"] for episode in self._recent) / len(self._recent)

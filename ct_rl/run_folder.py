@@ -1,4 +1,4 @@
-"""A run's folder: config.yaml, metrics.jsonl, checkpoints/, videos/, curves.png, TensorBoard events, and its lock."""
+"""A run's folder: config.yaml, metrics.jsonl, checkpoints/, videos/, curves.png, events, and its lock."""
 
 from __future__ import annotations
 
