@@ -1,0 +1,248 @@
+"""Checkpoints: folders that are either whole or absent, verified when read, and free of pickle.
+
+`checkpoints/step_000001200000/` holds `weights.safetensors`, `training.safetensors` (optimiser), `meta.json`
+(counters, schedules, random state, score) and `manifest.json` (size and SHA-256 of the others, written last).
+A checkpoint is written under a temporary name, forced to disk and renamed, so a kill or a full disk at any
+moment leaves only whole ones behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ct_rl.errors import UserError, disk_message, is_disk_error
+
+WEIGHTS, TRAINING, META, MANIFEST = (
+    "weights.safetensors",
+    "training.safetensors",
+    "meta.json",
+    "manifest.json",
+)
+_NAME = re.compile(r"step_(\d{12})")
+_FORMAT = 1
+_KEPT_LATEST = 2  # the last and, should it be damaged later, the one before
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One verified checkpoint: its folder, training step [agent steps], tensors and meta data."""
+
+    path: Path
+    step: int
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The network's parameters by the names that `load_state_dict` takes."""
+        start = len("weights/")
+        return {key[start:]: at for key, at in self.tensors.items() if key.startswith("weights/")}
+
+
+class Damaged(Exception):
+    """A checkpoint that fails its check; the text names the file and what is wrong with it."""
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
+    """Write one checkpoint into `folder` atomically, drop the ones no longer kept, return its path.
+
+    `meta["score"]` (a number or None) decides which checkpoint is the best. Raises UserError when
+    the disk is full or cannot be written; earlier checkpoints are untouched then.
+    """
+    target = folder / f"step_{step:012d}"
+    partial = folder / f".partial-{os.getpid()}-{target.name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        _write_files(partial, step, tensors, meta)
+        if target.exists():  # a checkpoint of the same step, from before a resume
+            old = folder / f".partial-{os.getpid()}-old"
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            partial.rename(target)
+        _sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not is_disk_error(error):
+            raise
+        whole = steps(folder)
+        kept = f"last good one: {folder / _name(whole[-1])}" if whole else "there is none before it"
+        raise UserError(disk_message(error, f"saving a checkpoint; {kept}")) from None
+    _drop_old(folder)
+    return target
+
+
+def steps(folder: Path) -> list[int]:
+    """Training steps of the checkpoints in a folder, ascending; none is opened."""
+    names = (item.name for item in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint folder; raises Damaged. Executes nothing that it reads."""
+    manifest = _read_json(path / MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or set(files) != {WEIGHTS, TRAINING, META}:
+        raise Damaged(f"{path / MANIFEST} is not a checkpoint's list of files")
+    if manifest.get("format") != _FORMAT:
+        raise Damaged(f"{path / MANIFEST} has format {manifest.get('format')!r}, not {_FORMAT}")
+    contents = {name: _read_verified(path / name, entry) for name, entry in files.items()}
+    tensors: dict[str, Tensor] = {}
+    for name in (WEIGHTS, TRAINING):
+        try:
+            tensors |= safetensors.torch.load(contents[name])
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise Damaged(f"{path / name} holds no tensors: {error}") from None
+    meta = _parse_json(contents[META], path / META)
+    if not isinstance(meta, dict) or not isinstance(meta.get("step"), int):
+        raise Damaged(f"{path / META} names no training step")
+    return Checkpoint(path, meta["step"], tensors, meta)
+
+
+def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint (None when there is none) and a line about every damaged newer one."""
+    damaged = []
+    for step in reversed(steps(folder)):
+        try:
+            return load(folder / _name(step)), damaged
+        except Damaged as error:
+            damaged.append(str(error))
+    return None, damaged
+
+
+def load_best(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The whole checkpoint with the highest score, the last one where none has a score, and damages."""
+    damaged = []
+    for step in sorted(steps(folder), key=lambda at: (_score(folder, at), at), reverse=True):
+        try:
+            return load(folder / _name(step)), damaged
+        except Damaged as error:
+            damaged.append(str(error))
+    return None, damaged
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for item in folder.glob(".partial-*"):
+        shutil.rmtree(item, ignore_errors=True)
+
+
+def _name(step: int) -> str:
+    return f"step_{step:012d}"
+
+
+def _write_files(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
+) -> None:
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    weights = {key: value for key, value in plain.items() if key.startswith("weights/")}
+    training = {key: value for key, value in plain.items() if key not in weights}
+    contents = {
+        WEIGHTS: safetensors.torch.save(weights),
+        TRAINING: safetensors.torch.save(training),
+        META: json.dumps({**meta, "step": step}, indent=1).encode(),
+    }
+    files = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
+    contents[MANIFEST] = json.dumps({"format": _FORMAT, "files": files}, indent=1).encode()
+    for name, content in contents.items():
+        write_synced(folder / name, content)
+    _sync_folder(folder)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and force it to disk before returning."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader sees the old or the new content, never a part."""
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        write_synced(partial, content)
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_verified(path: Path, entry: Any) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}") from None
+    if not isinstance(entry, dict) or entry.get("bytes") != len(content):
+        expected = entry.get("bytes") if isinstance(entry, dict) else "?"
+        raise Damaged(f"{path} has {len(content)} bytes, {expected} were written")
+    if entry.get("sha256") != hashlib.sha256(content).hexdigest():
+        raise Damaged(f"{path} is not what was written: its checksum differs")
+    return content
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return _parse_json(path.read_bytes(), path)
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parse_json(content: bytes, path: Path) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise Damaged(f"{path} is not JSON") from None
+
+
+def _score(folder: Path, step: int) -> float:
+    try:
+        meta = _read_json(folder / _name(step) / META)
+        return float(meta["score"])
+    except (Damaged, KeyError, TypeError, ValueError):
+        return float("-inf")
+
+
+def _drop_old(folder: Path) -> None:
+    have = steps(folder)
+    keep = {*have[-_KEPT_LATEST:], max(have, key=lambda at: (_score(folder, at), at))}
+    for step in have:
+        if step not in keep:
+            _remove(folder / _name(step))
+
+
+def _remove(path: Path) -> None:
+    """Rename first: a kill while files go must not leave a folder with a checkpoint's name."""
+    doomed = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    with contextlib.suppress(OSError):
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""What a command says and returns when it cannot go on: one line and a status, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+_DISK = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+
+
+class UserError(Exception):
+    """Something the person at the keyboard can mend; its text is the one line they read."""
+
+
+class RunFailed(Exception):
+    """The run itself broke (a learner error, a NaN); its text is the one line they read."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`, did you mean 'x'?` when a known word resembles `word`, else an empty string."""
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether the error is about the disk or its permissions, not about the program."""
+    return error.errno in _DISK
+
+
+def disk_message(error: OSError, doing: str) -> str:
+    """One line for a disk error: what failed, while doing what, and on which file."""
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{_DISK.get(error.errno or 0, error.strerror)} while {doing}{where}"
+
+
+def one_line(text: object) -> str:
+    """The text with every run of white space, line breaks included, as one blank."""
+    return " ".join(str(text).split())
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command's body and turn what a person can mend into one line and an exit status.
+
+    Returns 0 done, 1 the run failed, 2 bad input or disk, 130 interrupted. Programming errors pass through.
+    """
+    try:
+        return command()
+    except UserError as error:
+        _complain(error)
+        return BAD_INPUT
+    except RunFailed as error:
+        _complain(error)
+        return FAILED
+    except BrokenPipeError:
+        # The reader of our output is gone; a second write at interpreter exit would print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        _complain(disk_message(error, "writing"))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+
+
+def _complain(message: object) -> None:
+    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)

@@ -1,0 +1,63 @@
+"""TensorBoard events, written in the calling thread, so that a full disk is met where it can be handled."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+_GROUPS = {
+    "return": "episode",
+    "length": "episode",
+    "trials": "episode",
+    "teleports": "episode",
+    "correct": "episode",
+    "wrong": "episode",
+    "choice_accuracy": "episode",
+    "human_normalised": "episode",
+    "return_best_mean": "episode",
+    "return_best_episode": "episode",
+    "steps_per_second": "run",
+    "seconds": "run",
+    "frames": "run",
+    "episodes": "run",
+    "updates": "run",
+    "memory_bytes_per_runner": "run",
+}
+
+
+class EventFile:
+    """One file of scalars. `first_step` > 0 tells TensorBoard to drop later points of earlier files."""
+
+    def __init__(self, folder: Path, first_step: int = 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(folder / name, "wb")  # noqa: SIM115
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if first_step:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=time.time(), step=first_step + 1, session_log=start))
+
+    def add(self, row: Mapping[str, float], step: int) -> None:
+        """Write one report's numbers at an agent step."""
+        values = [
+            Summary.Value(tag=f"{_GROUPS.get(key, 'learner')}/{key}", simple_value=float(value))
+            for key, value in row.items()
+            if key != "steps" and value is not None
+        ]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        """Close the file; what could not be written by then is lost."""
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+        self._file.flush()

@@ -1,0 +1,75 @@
+"""Ray on this machine for one run: quiet, without a dashboard, gone when the run ends.
+
+Works as root, without a network, and where /dev/shm is small (Docker's 64 MB).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from ct_rl.errors import RunFailed, one_line
+
+_OBJECT_STORE = 512 * 1024**2  # some fragments of frames under way; Ray's least is 75 MiB
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_enable_metrics_collection": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
+    """Ray for `processes` actors beside the driver; shut down and its files removed on the way out.
+
+    Raises RunFailed when Ray does not start.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    # Where this package is imported from, for workers that start in another folder.
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *(path for path in paths if path)])
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    import ray
+
+    for name in ("ray", "ray.rllib", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Socket paths inside have at most 107 characters, so the folder's name is short.
+    folder = tempfile.mkdtemp(prefix="ct_rl-", dir=_short_temporary_folder())
+    shared = Path("/dev/shm")
+    fits = shared.is_dir() and shutil.disk_usage(shared).free > 1.1 * _OBJECT_STORE
+    try:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(processes + 1, os.cpu_count() or 1),
+                num_gpus=gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE,
+                _plasma_directory=None if fits else folder,
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+            )
+        except (RuntimeError, OSError, ValueError, TimeoutError) as error:
+            raise RunFailed(f"Ray did not start: {one_line(error)[:300]}") from error
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_temporary_folder() -> str:
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= 30 else "/tmp"

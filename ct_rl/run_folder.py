@@ -1,0 +1,204 @@
+"""A run's folder: config.yaml, metrics.jsonl, checkpoints/, videos/, curves.png, events, and its lock."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import ct_rl
+from ct_rl import checkpoint, config_file
+from ct_rl.config import TrainConfig
+from ct_rl.errors import UserError, disk_message, is_disk_error
+
+_PACKAGES = ("torch", "ray", "gymnasium", "numpy", "panda3d")
+
+
+class RunFolder:
+    """The files of one run, held by one training process at a time.
+
+    Use `create` for a new run, `open` for an existing one; both raise UserError in one line.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.curves = path / "curves.png"
+        self.checkpoints = path / "checkpoints"
+        self.videos = path / "videos"
+        self.events = path / "tensorboard"
+        self._lock: TextIO | None = None
+        self._metrics: TextIO | None = None
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A folder that holds nothing yet, made if need be, and locked."""
+        run = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if run.config.exists():
+                raise UserError(
+                    f"run folder '{path}' already holds a run: continue it with --resume {path}, "
+                    "or choose another --run-dir"
+                )
+            if any(item.name != ".lock" for item in path.iterdir()):
+                raise UserError(
+                    f"run folder '{path}' is not empty: choose another --run-dir or empty it"
+                )
+            run._take_lock()
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"run folder '{path}' is a file: choose another --run-dir") from None
+        except OSError as error:
+            raise UserError(disk_message(error, f"making the run folder '{path}'")) from None
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run, locked, cleaned of what a killed process left half-written."""
+        run = cls(path)
+        run.require()
+        try:
+            run._take_lock()
+            checkpoint.clean(run.path)
+            if run.checkpoints.is_dir():
+                checkpoint.clean(run.checkpoints)
+        except OSError as error:
+            raise UserError(disk_message(error, f"opening the run folder '{path}'")) from None
+        return run
+
+    def require(self) -> None:
+        """Raise UserError unless this is a run's folder."""
+        if not self.path.is_dir():
+            raise UserError(f"run folder '{self.path}' not found")
+        if not self.config.is_file():
+            raise UserError(f"'{self.path}' is no run: it holds no config.yaml")
+
+    def close(self) -> None:
+        """Close the metrics file and let go of the lock."""
+        for file in (self._metrics, self._lock):
+            if file is not None:
+                file.close()
+        self._metrics = self._lock = None
+
+    def read_config(self) -> TrainConfig:
+        """The run's configuration; raises UserError."""
+        return config_file.read(self.config)
+
+    def write_config(self, config: TrainConfig, provenance: dict[str, Any]) -> None:
+        """Replace config.yaml atomically."""
+        text = config_file.dump(config, provenance)
+        checkpoint.write_atomically(self.config, text.encode())
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl; numbers that are not finite become null."""
+        if self._metrics is None:
+            self._metrics = open(self.metrics, "a", encoding="utf-8")  # noqa: SIM115
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
+        self._metrics.write(json.dumps(finite) + "\n")
+        self._metrics.flush()
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The whole lines of metrics.jsonl; a line cut short by a kill is left out."""
+        rows = []
+        if self.metrics.is_file():
+            for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(row, dict) and isinstance(row.get("steps"), int):
+                    rows.append(row)
+        return rows
+
+    def cut_metrics(self, step: int) -> list[dict[str, Any]]:
+        """Drop the lines past `step`, which a resumed run will write again; returns those kept."""
+        kept = [row for row in self.read_metrics() if row["steps"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        checkpoint.write_atomically(self.metrics, text.encode())
+        return kept
+
+    def _take_lock(self) -> None:
+        lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise UserError(
+                f"run '{self.path}' is being trained by process {holder}: stop that one first"
+            ) from None
+        except OSError as error:
+            if is_disk_error(error):
+                raise
+            # Some network file systems have no locks; a run there is as safe as its user is careful.
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+
+def fresh_path(config: TrainConfig) -> Path:
+    """A name under runs/ that says what the run is, and that no other run has."""
+    memory = config.memory.kind
+    if memory == "compressive":
+        memory += f"_rate{config.memory.rate}"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    env = "".join(c if c.isalnum() or c in "-_." else "_" for c in config.env.name)
+    base = Path("runs") / f"{env}_{memory}_seed{config.run.seed}_{stamp}"
+    path, count = base, 1
+    while path.exists():
+        count += 1
+        path = base.with_name(f"{base.name}_{count}")
+    return path
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """Where a run comes from: versions, git commit when there is one, machine."""
+    return {
+        "ct_rl": _version("ct_rl"),
+        "python": platform.python_version(),
+        **{name: version for name in _PACKAGES if (version := _version(name))},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **more,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree this package runs from, `-dirty` when files differ; None without git."""
+    root = Path(ct_rl.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("-dirty" if _git(root, "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()

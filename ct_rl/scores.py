@@ -1,0 +1,68 @@
+"""Scores: what an environment's numbers mean, and their means over episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EnvFacts:
+    """What reports need to know of an environment, from its metadata.
+
+    Attributes:
+        action_repeat: frames an agent step lasts.
+        episode_metrics: names of the counts that `info` carries.
+        score_range: (random agent's, human's) mean return, or None.
+        fps: agent steps a second in real time.
+        engine: which engine runs, for environments that have several.
+    """
+
+    action_repeat: int = 1
+    episode_metrics: tuple[str, ...] = ()
+    score_range: tuple[float, float] | None = None
+    fps: float = 30.0
+    engine: str | None = None
+
+
+def env_facts(metadata: Mapping[str, Any]) -> EnvFacts:
+    """The facts that an environment's metadata states, defaults for the rest."""
+    bounds = metadata.get("score_range")
+    return EnvFacts(
+        action_repeat=int(metadata.get("action_repeat", 1)),
+        episode_metrics=tuple(metadata.get("episode_metrics", ())),
+        score_range=(float(bounds[0]), float(bounds[1])) if bounds else None,
+        fps=float(metadata.get("render_fps") or 30.0),
+        engine=metadata.get("engine"),
+    )
+
+
+def human_normalised(mean_return: float, score_range: tuple[float, float] | None) -> float | None:
+    """100 x (mean return - random) / (human - random), in percent, uncapped; None without the range."""
+    if score_range is None:
+        return None
+    random, human = score_range
+    return 100.0 * (mean_return - random) / (human - random)
+
+
+def episode_means(
+    episodes: Iterable[Mapping[str, float]], metrics: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """Means over episodes of return, length and the environment's counts; right choices among all choices."""
+    episodes = list(episodes)
+    means = {
+        key: sum(float(episode[key]) for episode in episodes) / len(episodes)
+        for key in ("return", "length", *metrics)
+        if all(key in episode for episode in episodes)
+    }
+    accuracy = choice_accuracy(means)
+    return means if accuracy is None else means | {"choice_accuracy": accuracy}
+
+
+def choice_accuracy(counts: Mapping[str, float]) -> float | None:
+    """Right choices among all choices; None where none was made or counted."""
+    right, wrong = counts.get("correct"), counts.get("wrong")
+    if right is None or wrong is None or right + wrong == 0:
+        return None
+    return right / (right + wrong)
