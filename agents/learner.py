@@ -152,7 +152,8 @@ class MemoryIMPALALearner(IMPALATorchLearner):
         rho = log_rho.exp()
         logged = {key: value.detach() for key, value in terms.items()} | {
             "rho_mean": (rho * taken).sum() / count,
-            "policy_lag": (self._weights_seq_no - batch[WEIGHTS_SEQ_NO]).mean(),
+            # RLlib counts this very update already; the weights in use have seen one less.
+            "policy_lag": (self._weights_seq_no - 1 - batch[WEIGHTS_SEQ_NO]).mean(),
             "target_mean": (targets * taken).sum() / count,
         }
         self._check_finite(logged)

@@ -1,0 +1,219 @@
+"""Steps per second and CPU-microseconds per step: end to end, and each part alone.
+
+    python benchmarks/throughput.py [--seconds 30] [--out benchmarks/throughput.json]
+
+Everything is measured in one run, one thread a process. A part's cost is the CPU time of this process for it alone;
+the end-to-end cost is the CPU time of ALL processes of a real training run, divided by its environment steps.
+RLlib's share is what is left when the parts are taken away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import psutil
+import torch
+
+import envs
+from agents import ActorCritic, MemoryIMPALAConfig
+from agents.actor_critic import as_tensors
+from agents.rewards import clip_reward
+from agents.vtrace import vtrace
+from ct_rl.ray_session import ray_session
+
+ENV, ROWS, STEPS, MINIBATCH_ROWS = "dmlab_rooms_select", 32, 60, 8
+MEMORIES: dict[str, dict[str, Any]] = {
+    "compressive": {
+        "n_layers": 3,
+        "n_heads": 4,
+        "window": 16,
+        "memory": 64,
+        "compressed": 64,
+        "rate": 4,
+    },
+    "lstm": {"hidden": 256},
+}
+
+
+def cpu_per_call(work: Callable[[], Any], seconds: float) -> float:
+    """Median CPU seconds of one call, after a warm-up, over at least `seconds` of wall time."""
+    for _ in range(3):
+        work()
+    times, end = [], time.monotonic() + seconds
+    while time.monotonic() < end or len(times) < 5:
+        begun = time.process_time()
+        work()
+        times.append(time.process_time() - begun)
+    return float(np.median(times))
+
+
+def part_costs(memory: str, seconds: float) -> dict[str, float]:
+    """CPU-microseconds per environment step of environment, acting and learning, each alone."""
+    env = envs.make_vec(ENV, ROWS, engine="embedded")
+    obs, _ = env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    net = ActorCritic(
+        env.single_observation_space,
+        env.single_action_space,
+        memory=memory,
+        memory_options={"d_model": 128, **MEMORIES[memory]},
+    )
+    state = net.core.cached(net.initial_state(ROWS))
+
+    def act() -> None:
+        nonlocal state
+        _, state = net.act(obs, state)
+
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    start = {key: x[:MINIBATCH_ROWS] for key, x in net.core.compact(state).items()}
+    frames = rng.integers(0, 255, (MINIBATCH_ROWS, STEPS + 1, 72, 96, 3), np.uint8)
+    batch = as_tensors(
+        {
+            "frame": frames,
+            "last_reward": np.zeros((MINIBATCH_ROWS, STEPS + 1, 1), np.float32),
+            "last_action": rng.integers(0, 9, (MINIBATCH_ROWS, STEPS + 1)),
+        }
+    )
+    actions = torch.from_numpy(rng.integers(0, 9, (MINIBATCH_ROWS, STEPS)))
+    nothing = torch.zeros(MINIBATCH_ROWS, STEPS, dtype=torch.bool)
+    rewards = clip_reward(torch.zeros(MINIBATCH_ROWS, STEPS), net.reward_clip)
+
+    def learn() -> None:
+        out = net(batch, start, torch.zeros(MINIBATCH_ROWS, STEPS + 1, dtype=torch.bool))
+        policy = net.distribution(out.policy[:, :-1])
+        log_probs = policy.log_prob(actions)
+        targets, advantages = vtrace(
+            log_rho=torch.zeros_like(log_probs),
+            rewards=rewards,
+            values=out.value.detach(),
+            terminateds=nothing,
+            ignored=nothing,
+            gamma=0.98,
+        )
+        loss = -(log_probs * advantages).mean() - 0.01 * policy.entropy().mean()
+        loss = loss + (out.value[:, :-1] - targets).square().mean() + sum(out.losses.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    micro = 1e6
+    costs = {
+        "environment": cpu_per_call(lambda: env.step(rng.integers(0, 9, ROWS)), seconds) / ROWS,
+        "acting": cpu_per_call(act, seconds) / ROWS,
+        "learning": cpu_per_call(learn, seconds) / (MINIBATCH_ROWS * STEPS),
+    }
+    env.close()
+    return {name: cost * micro for name, cost in costs.items()}
+
+
+def _cpu_seconds() -> float:
+    total = 0.0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+            total += times.user + times.system
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def end_to_end(memory: str, seconds: float) -> dict[str, float]:
+    """Steps per second and CPU-microseconds per step of a real training run, start-up left out."""
+    with ray_session(1):
+        algo = (
+            MemoryIMPALAConfig()
+            .environment(ENV, env_config={"engine": "embedded"})
+            .memory(memory, d_model=128, **MEMORIES[memory])
+            .env_runners(
+                num_env_runners=1,
+                num_envs_per_env_runner=ROWS,
+                rollout_fragment_length=STEPS,
+            )
+            .training(
+                train_batch_size_per_learner=ROWS * STEPS, minibatch_size=MINIBATCH_ROWS * STEPS
+            )
+            .reporting(min_time_s_per_iteration=1)
+            .debugging(seed=0, log_level="ERROR")
+            .build_algo()
+        )
+        while algo.train()["ct_rl"].get("updates", 0) < 5:
+            pass
+        steps, cpu, begun = algo.steps, _cpu_seconds(), time.monotonic()
+        while time.monotonic() - begun < seconds:
+            algo.train()
+        wall, used, done = time.monotonic() - begun, _cpu_seconds() - cpu, algo.steps - steps
+        state_bytes = algo.train()["ct_rl"]["memory_bytes_per_runner"]
+        algo.stop()
+    return {
+        "steps_per_second": done / wall,
+        "cpu_us_per_step": used / done * 1e6,
+        "acting_state_bytes": state_bytes,
+    }
+
+
+def measure(memory: str, seconds: float) -> dict[str, Any]:
+    """One row of the table."""
+    parts = part_costs(memory, seconds / 6)
+    whole = end_to_end(memory, seconds)
+    own = sum(parts.values())
+    return {
+        "memory": memory,
+        "parts_us": parts,
+        **whole,
+        "rllib_us": whole["cpu_us_per_step"] - own,
+        "end_to_end_over_parts": whole["cpu_us_per_step"] / own,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each end-to-end run")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/throughput.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [measure(memory, arguments.seconds) for memory in MEMORIES]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    print(
+        f"{'memory':12}{'env':>8}{'act':>8}{'learn':>8}{'RLlib':>8}{'total':>8}  us/step   steps/s  total/parts"
+    )
+    for row in rows:
+        parts = row["parts_us"]
+        print(
+            f"{row['memory']:12}{parts['environment']:8.0f}{parts['acting']:8.0f}{parts['learning']:8.0f}"
+            f"{row['rllib_us']:8.0f}{row['cpu_us_per_step']:8.0f}{row['steps_per_second']:19.0f}"
+            f"{row['end_to_end_over_parts']:13.2f}"
+        )
+    ratio = rows[0]["steps_per_second"] / rows[1]["steps_per_second"]
+    print(f"{rows[0]['memory']} over {rows[1]['memory']}: {ratio:.2f} of its steps per second")
+    arguments.out.write_text(
+        json.dumps(
+            {
+                "command": f"python benchmarks/throughput.py --seconds {arguments.seconds:g}",
+                "commit": commit,
+                "machine": machine,
+                "sizes": {"rows": ROWS, "fragment": STEPS, "frame": [72, 96, 3], **MEMORIES},
+                "rows": rows,
+                "compressive_over_lstm": ratio,
+            },
+            indent=1,
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
