@@ -29,6 +29,8 @@ class RoomVectorEnv(VectorEnv):
         height, width: of a frame, multiples of 4 as in DeepMind Lab.
         spawn: range of x that a trial's start is drawn from; -232 is the level's, the pad is at 64.
         actions: "impala" (9) or "extended" (15).
+        stagger: cut the first episodes short, each world's by another share, so that worlds do not run in step:
+            a learner's batch then holds every part of an episode.
         render_mode: "rgb_array" for `render()`.
         render_height, render_width: of the frames that `render()` gives.
 
@@ -47,6 +49,7 @@ class RoomVectorEnv(VectorEnv):
         width: int = 96,
         spawn: tuple[float, float] = (level.SPAWN[0], level.SPAWN[0]),
         actions: str = "impala",
+        stagger: bool = False,
         render_mode: str | None = None,
         render_height: int = 480,
         render_width: int = 640,
@@ -62,12 +65,14 @@ class RoomVectorEnv(VectorEnv):
             "render_fps": level.FRAMES_PER_SECOND / action_repeat,
             "action_repeat": action_repeat,
             "score_range": (RANDOM_SCORE, HUMAN_SCORE),
+            "engine": "embedded",
             "episode_metrics": ("teleports", "trials", "correct", "wrong"),
         }
         table = level.ACTION_SETS[actions]
         self.action_names = list(table)
         self._table = np.array(list(table.values()), float)
         self._repeat = action_repeat
+        self._stagger = stagger
         self._frames = round(seconds * level.FRAMES_PER_SECOND)
         self._render_size = (render_height, render_width)
         self._worlds = level.Worlds(num_envs, objects, (float(spawn[0]), float(spawn[1])))
@@ -100,6 +105,9 @@ class RoomVectorEnv(VectorEnv):
         for i in range(self.num_envs):
             worlds.begin_episode(i)
         self._age[:] = 0
+        if self._stagger:
+            steps = self._frames // self._repeat
+            self._age[:] = np.arange(self.num_envs) * steps // self.num_envs * self._repeat
         self._ended[:] = False
         self._ready = True
         zeros = np.zeros(self.num_envs)
