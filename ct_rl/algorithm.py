@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 
 from ct_rl.config import EnvConfig, MemoryConfig, TrainConfig
-from ct_rl.errors import UserError
+from ct_rl.errors import UserError, one_line
 from ct_rl.memory import memory_options
 from ct_rl.scores import EnvFacts, env_facts
 
@@ -47,19 +48,18 @@ def probe_env(env: EnvConfig) -> EnvProbe:
         made.close()
 
 
-class env_errors:  # noqa: N801
-    """Context in which what `envs` raises about names, settings and libraries becomes a UserError."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError | TypeError | ImportError | gym.error.Error):
-            text = str(error)
-            raise UserError(text if self.name in text else f"--env {self.name}: {text}") from error
+@contextlib.contextmanager
+def env_errors(name: str) -> Iterator[None]:
+    """What `envs` raises about names, settings, engines and libraries becomes a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError, gym.error.Error) as error:
+        text = one_line(error)
+        if isinstance(error, ImportError) and "libX11" in text:
+            text = f"{text}; install it, for example with: apt-get install libx11-6"
+        raise UserError(text if name in text else f"--env {name}: {text}") from error
 
 
 def memory_settings(memory: MemoryConfig) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import Progress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -165,3 +167,22 @@ def open_display(goal: int, title: str) -> PlainDisplay | LiveDisplay:
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         return LiveDisplay(goal, title)
     return PlainDisplay(goal)
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal, a line at each fifth elsewhere; call the result once per unit done."""
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        with Progress() as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
+        return
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if done * 5 // total > (done - 1) * 5 // total:
+            print(f"{what}: {done}/{total} {unit}", flush=True)
+
+    yield count

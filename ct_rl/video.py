@@ -1,0 +1,103 @@
+"""Evaluation videos: H.264 that browsers play, at a size people can watch, numbers drawn below the picture."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+
+from ct_rl.errors import RunFailed, one_line
+from ct_rl.evaluation import Moment
+
+WIDTH, HEIGHT, STRIP = 640, 480, 60  # the least picture, and the text below it [pixels]
+_END_SECONDS = 0.7
+
+
+def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
+    """Encode the moments as H.264 (yuv420p, index in front) and return the number of frames.
+
+    The file appears under its name only when it is whole. Raises RunFailed when ffmpeg fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    writer = None
+    count = 0
+    try:
+        for moment in moments:
+            frame = compose(moment)
+            if writer is None:
+                writer = _writer(partial, frame.shape[1], frame.shape[0], fps)
+                writer.send(None)
+            holds = max(1, round(_END_SECONDS * fps)) if moment.action == "end" else 1
+            for _ in range(holds):
+                writer.send(frame)
+                count += 1
+        if writer is None:
+            raise RunFailed("there is no frame to film")
+        writer.close()
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunFailed(
+            f"the video '{path}' could not be written: {one_line(error)[-200:]}"
+        ) from error
+    finally:
+        if writer is not None:
+            writer.close()
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return count
+
+
+def compose(moment: Moment) -> np.ndarray:
+    """The picture at watching size over a strip of text: uint8 [H, W, 3], both sides even."""
+    picture = enlarge(moment.picture)
+    height, width = picture.shape[:2]
+    frame = np.zeros((height + STRIP, width, 3), np.uint8)
+    frame[:height] = picture
+    reward = f"{moment.reward:+g}" if moment.reward else "0"
+    color = (90, 230, 90) if moment.reward > 0 else (240, 90, 90) if moment.reward < 0 else None
+    cells = (
+        (f"return {moment.total:g}", None),
+        (f"reward {reward}", color),
+        (f"step {moment.step}", None),
+    )
+    for index, (text, tint) in enumerate(cells):
+        _text(frame, text, (12 + index * width // 3, height + 24), tint)
+    _text(frame, f"action {moment.action}", (12, height + 50), None)
+    _text(frame, f"episode {moment.episode}", (12 + 2 * width // 3, height + 50), None)
+    return frame
+
+
+def enlarge(picture: np.ndarray) -> np.ndarray:
+    """An RGB picture scaled up by a whole factor to at least 640x480, cut to even sides."""
+    picture = np.asarray(picture, np.uint8)
+    factor = max(1, -(-WIDTH // picture.shape[1]), -(-HEIGHT // picture.shape[0]))
+    if factor > 1:
+        size = (picture.shape[1] * factor, picture.shape[0] * factor)
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
+    return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+
+
+def _text(
+    frame: np.ndarray, text: str, at: tuple[int, int], color: tuple[int, int, int] | None
+) -> None:
+    white = (235, 235, 235)
+    cv2.putText(frame, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.6, color or white, 1, cv2.LINE_AA)
+
+
+def _writer(path: Path, width: int, height: int, fps: float):  # type: ignore[no-untyped-def]
+    return imageio_ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=fps,
+        codec="libx264",
+        pix_fmt_out="yuv420p",
+        macro_block_size=2,
+        ffmpeg_log_level="error",
+        output_params=["-crf", "23", "-preset", "medium", "-movflags", "+faststart"],
+    )
