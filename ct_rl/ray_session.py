@@ -1,4 +1,4 @@
-"""Ray on this machine for one run: quiet, without a dashboard, gone when the run ends.
+"""Ray on this machine for one run: quiet, without a dashboard, gone when the run ends, however it ends.
 
 Works as root, without a network, and where /dev/shm is small (Docker's 64 MB).
 """
@@ -9,11 +9,14 @@ import contextlib
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from ct_rl import reaper
 from ct_rl.errors import RunFailed, one_line
 
 _OBJECT_STORE = 512 * 1024**2  # some fragments of frames under way; Ray's least is 75 MiB
@@ -22,14 +25,14 @@ _SETTINGS = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
 @contextlib.contextmanager
 def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
-    """Ray for `processes` actors beside the driver; shut down and its files removed on the way out.
+    """Ray for `processes` actors beside the driver; its processes and files are gone afterwards.
 
     Raises RunFailed when Ray does not start.
     """
@@ -46,28 +49,53 @@ def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Socket paths inside have at most 107 characters, so the folder's name is short.
     folder = tempfile.mkdtemp(prefix="ct_rl-", dir=_short_temporary_folder())
+    cleaner = subprocess.Popen(
+        [sys.executable, "-I", "-S", reaper.__file__, folder, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # a kill of the run's process group must not reach it
+    )
+    os.environ[reaper.MARK] = folder
     shared = Path("/dev/shm")
     fits = shared.is_dir() and shutil.disk_usage(shared).free > 1.1 * _OBJECT_STORE
     try:
         try:
-            ray.init(
-                address="local",
-                num_cpus=max(processes + 1, os.cpu_count() or 1),
-                num_gpus=gpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE,
-                _plasma_directory=None if fits else folder,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-            )
+            with _quiet(Path(folder) / "start.log"):
+                ray.init(
+                    address="local",
+                    num_cpus=max(processes + 1, os.cpu_count() or 1),
+                    num_gpus=gpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=_OBJECT_STORE,
+                    _plasma_directory=None if fits else folder,
+                    _temp_dir=folder,
+                    _node_ip_address="127.0.0.1",
+                )
         except (RuntimeError, OSError, ValueError, TimeoutError) as error:
             raise RunFailed(f"Ray did not start: {one_line(error)[:300]}") from error
         yield
     finally:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        os.environ.pop(reaper.MARK, None)
+        assert cleaner.stdin is not None
+        cleaner.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            cleaner.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Standard error into a file: Ray's native code announces its log level there."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _short_temporary_folder() -> str:

@@ -146,6 +146,12 @@ def _in_folder(
                 display.note(f"going on from {saved.path}")
             interrupts.arm()
             met = trainer.train()
+        except KeyboardInterrupt:
+            display.note(
+                f"stopped without saving; go on from the last checkpoint with:\n"
+                f"  python -m {PROG} --resume {run.path}"
+            )
+            return INTERRUPTED
         finally:
             algo.stop()
     return _farewell(config, trainer, met)
