@@ -39,6 +39,7 @@ class LastStep(gym.Wrapper):
     def __init__(self, env: gym.Env):
         super().__init__(env)
         self.observation_space = _with_last_step(env.observation_space, env.action_space)
+        self._known = frozenset(self.observation_space.spaces)
         self._name = _key(env.observation_space)
         self._zero = np.zeros_like(np.asarray(env.action_space.sample()))
 
@@ -52,7 +53,7 @@ class LastStep(gym.Wrapper):
 
     def _add(self, obs: Any, reward: float, action: Any) -> dict[str, Any]:
         parts = obs if isinstance(obs, dict) else {self._name: obs}
-        kept = {key: value for key, value in parts.items() if key in self.observation_space.spaces}
+        kept = {key: value for key, value in parts.items() if key in self._known}
         return {**kept, REWARD: np.array([reward], np.float32), ACTION: action}
 
 
@@ -70,10 +71,13 @@ class LastStepVector(VectorWrapper):
         )
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self._name = _key(env.single_observation_space)
+        self._known = frozenset(self.single_observation_space.spaces)
         self._fresh = np.zeros(env.num_envs, bool)
 
-    def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        obs, info = self.env.reset(**kwargs)
+    def reset(  # type: ignore[override]  # gymnasium types observations by the caller
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        obs, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         self._fresh[:] = False
         actions = np.zeros_like(np.asarray(self.action_space.sample()))
         return self._add(obs, np.zeros(self.num_envs), actions), info
@@ -88,8 +92,7 @@ class LastStepVector(VectorWrapper):
 
     def _add(self, obs: Any, rewards: np.ndarray, actions: np.ndarray) -> dict[str, Any]:
         parts = obs if isinstance(obs, dict) else {self._name: obs}
-        known = self.single_observation_space.spaces
-        kept = {key: value for key, value in parts.items() if key in known}
+        kept = {key: value for key, value in parts.items() if key in self._known}
         return {**kept, REWARD: rewards.astype(np.float32)[:, None], ACTION: actions}
 
 
@@ -120,7 +123,7 @@ class Single(gym.Env):
         return _first(obs), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
 
     def render(self) -> Any:
-        frames = self.env.render()
+        frames: Any = self.env.render()
         return None if frames is None else frames[0]
 
     def close(self) -> None:

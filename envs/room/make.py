@@ -8,7 +8,7 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from envs.errors import MissingDependencyError
-from envs.room.env import RoomVectorEnv
+from envs.room.vector import RoomVectorEnv
 
 ENGINES = ("auto", "embedded", "deepmind_lab")
 

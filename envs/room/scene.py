@@ -1,284 +1,275 @@
-"""The room task drawn by Panda3D: N worlds as tiles of ONE offscreen buffer, rendered in one pass.
-
-Frames depend on nothing but a world's own state: not on its neighbours, the batch or the process.
-"""
+"""Draws N room worlds at once: Panda3D, one offscreen buffer, one tile of it for each world."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import cv2
 import numpy as np
+from panda3d import core as p3
 
 from envs.errors import MissingDependencyError
-from envs.room import level, shapes
+from envs.room import layout as plan
+from envs.room import textures
+from envs.room.dynamics import N_STYLES, RoomWorlds
+from envs.room.models import NodeMaker
 
-EYE_HEIGHT = 50.0
-FIELD_OF_VIEW = 90.0  # degrees, horizontal
-SPIN_PER_FRAME = 1.5  # degrees; objects turn, as in DeepMind Lab
-
-_SETTINGS = """
-load-display p3tinydisplay
+_CONFIG = """load-display {library}
 window-type offscreen
 audio-library-name null
 sync-video 0
 notify-level error
 notify-level-x11display fatal
 garbage-collect-states 0
+gl-coordinate-system default
 """
+_LIBRARIES = {"cpu": "p3tinydisplay", "gpu": "p3headlessgl"}
+_MAX_ROWS = 8192  # of the buffer; more worlds open another column of tiles
+SPIN_FRAMES = 240  # an object turns once in four seconds
+AGENT, TOP = p3.BitMask32.bit(0), p3.BitMask32.bit(1)
+_pipes: dict[str, p3.GraphicsPipe] = {}
 
 
-def _panda() -> Any:
-    try:
-        from panda3d import core
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the embedded room task needs panda3d: pip install panda3d"
-        ) from error
-    core.loadPrcFileData("ct_rl", _SETTINGS)
-    return core
+def _pipe(renderer: str) -> p3.GraphicsPipe:
+    if renderer not in _LIBRARIES:
+        raise ValueError(f"unknown renderer {renderer!r}: choose cpu or gpu")
+    if renderer not in _pipes:
+        p3.loadPrcFileData("ct_rl room", _CONFIG.format(library=_LIBRARIES[renderer]))
+        selection = p3.GraphicsPipeSelection.getGlobalPtr()
+        pipe = selection.makeModulePipe(_LIBRARIES[renderer])
+        if pipe is None and renderer == "cpu":
+            raise MissingDependencyError(
+                "the room task's renderer needs libX11.so.6: install it (Debian: apt-get install libx11-6)"
+            )
+        if pipe is None:
+            raise MissingDependencyError(
+                "renderer='gpu' needs an EGL driver (libEGL.so.1): use renderer='cpu'"
+            )
+        _pipes[renderer] = pipe
+    return _pipes[renderer]
 
 
 class RoomScene:
-    """Draws N worlds.
+    """The picture side of `RoomWorlds`: `frames()` draws every world as its state stands."""
 
-    Args:
-        num_worlds: N.
-        height, width: of one world's frame, in pixels.
+    def __init__(self, worlds: RoomWorlds, height: int, width: int, renderer: str = "cpu") -> None:
+        self.worlds, self.height, self.width = worlds, height, width
+        self._pipe = _pipe(renderer)
+        self._engine = p3.GraphicsEngine(self._pipe)
+        n = worlds.n
+        self._rows = min(n, max(1, _MAX_ROWS // height))
+        self._columns = -(-n // self._rows)
+        self._window, self._texture = self._buffer(self._columns * width, self._rows * height)
+        settings, maker = worlds.settings, NodeMaker()
+        order = textures.most_different_first()
+        self._models = [maker.item(k, settings.object_scale) for k in order]
+        self._rooms = [maker.room(worlds.layout, room) for room in (0, 1)]
+        self._door = maker.door(worlds.layout)
+        self._walls = [maker.texture(textures.wall_texture(k)) for k in range(N_STYLES)]
+        self._floors = [maker.texture(textures.floor_texture(k)) for k in range(N_STYLES)]
+        self._stage = p3.TextureStage.getDefault()
+        self._spins = [
+            p3.LMatrix3f.rotateMat(k * 360 / SPIN_FRAMES, p3.LVector3f(0, 0, 1))
+            for k in range(SPIN_FRAMES)
+        ]
+        self._lens = _lens(width / height)
+        self._worlds = [self._world(i) for i in range(n)]
+        self._marker = maker.marker()
+        self._flipped = np.empty((self._rows * height, self._columns * width, 4), np.uint8)
+        self._view: tuple | None = None
 
-    Raises:
-        MissingDependencyError: where Panda3D or the X11 library that it loads is missing.
-    """
-
-    def __init__(self, num_worlds: int, height: int, width: int):
-        self.core = core = _panda()
-        self.num, self.height, self.width = num_worlds, height, width
-        self.columns = math.ceil(math.sqrt(num_worlds))
-        self.rows = -(-num_worlds // self.columns)
-        self._order = 0
-        pipe = core.GraphicsPipeSelection.getGlobalPtr().makeDefaultPipe()
-        if pipe is None:
-            raise MissingDependencyError(
-                "Panda3D could not start its software renderer: libX11.so.6 is missing; "
-                "install it (Debian, Ubuntu: apt-get install libx11-6)"
-            )
-        self.engine = core.GraphicsEngine(pipe)
-        self.buffer = self._make_buffer(pipe)
-        self.texture = core.Texture()
-        self.buffer.addRenderTexture(self.texture, core.GraphicsOutput.RTMCopyRam)
-        self.buffer.setClearColorActive(False)
-        self._rooms = [self._build_room(0), self._build_room(1)]
-        self._objects = [self._build_object(i) for i in range(level.NUM_OBJECTS)]
-        self._worlds = [self._build_world(i) for i in range(num_worlds)]
-        self._shown = np.full((num_worlds, 4), -1)
-
-    def _make_buffer(self, pipe: Any) -> Any:
-        core = self.core
-        properties = core.FrameBufferProperties()
+    def _buffer(self, width: int, height: int) -> tuple[p3.GraphicsOutput, p3.Texture]:
+        properties = p3.FrameBufferProperties()
         properties.setRgbColor(True)
         properties.setRgbaBits(8, 8, 8, 8)
-        properties.setDepthBits(16)
-        size = core.WindowProperties.size(self.columns * self.width, self.rows * self.height)
-        buffer = self.engine.makeOutput(
-            pipe, "worlds", 0, properties, size, core.GraphicsPipe.BFRefuseWindow
+        properties.setDepthBits(24)
+        window = self._engine.makeOutput(
+            self._pipe,
+            "rooms",
+            0,
+            properties,
+            p3.WindowProperties.size(width, height),
+            p3.GraphicsPipe.BFRefuseWindow,
         )
-        if buffer is None:
-            raise RuntimeError(
-                f"Panda3D refused a buffer of {self.columns * self.width}x{self.rows * self.height} pixels"
-            )
-        return buffer
+        if window is None:
+            raise RuntimeError(f"the renderer gave no offscreen buffer of {width}x{height}")
+        texture = p3.Texture()
+        window.addRenderTexture(texture, p3.GraphicsOutput.RTMCopyRam)
+        window.setClearColorActive(False)
+        window.setClearDepthActive(False)
+        return window, texture
 
-    # -- building ----------------------------------------------------------------------------------
+    def _world(self, i: int) -> _World:
+        root = p3.NodePath(f"world {i}")
+        camera = _camera(root, self._lens, AGENT)
+        x, y = divmod(i, self._rows)
+        region = self._window.makeDisplayRegion(
+            x / self._columns,
+            (x + 1) / self._columns,
+            1 - (y + 1) / self._rows,
+            1 - y / self._rows,
+        )
+        _prepare(region, camera)
+        return _World(root, camera, self._rooms)
 
-    def _node(self, mesh: shapes.Mesh, texture: Any) -> Any:
-        core = self.core
-        vertices, faces = mesh
-        data = core.GeomVertexData("mesh", core.GeomVertexFormat.getV3n3t2(), core.Geom.UHStatic)
-        data.setNumRows(len(vertices))
-        rows = np.frombuffer(memoryview(data.modifyArray(0)).cast("B"), np.float32)
-        rows.reshape(-1, 8)[:] = vertices.astype(np.float32)
-        triangles = core.GeomTriangles(core.Geom.UHStatic)
-        for a, b, c in faces:
-            triangles.addVertices(int(a), int(b), int(c))
-        geometry = core.Geom(data)
-        geometry.addPrimitive(triangles)
-        node = core.GeomNode("mesh")
-        node.addGeom(geometry)
-        path = core.NodePath(node)
-        path.setTexture(texture)
-        # A fixed order of drawing: Panda3D's own varies, and some pixels with it.
-        self._order += 1
-        path.setBin("fixed", self._order)
-        return path
-
-    def _texture(self, pixels: np.ndarray) -> Any:
-        core = self.core
-        texture = core.Texture()
-        height, width = pixels.shape[:2]
-        texture.setup2dTexture(width, height, core.Texture.TUnsignedByte, core.Texture.FRgb)
-        texture.setRamImage(np.ascontiguousarray(pixels[::-1, :, ::-1]).tobytes())
-        texture.setWrapU(core.SamplerState.WM_repeat)
-        texture.setWrapV(core.SamplerState.WM_repeat)
-        # No mipmaps: they turn a distant pattern grey, and telling objects apart is the task.
-        texture.setMinfilter(core.SamplerState.FT_nearest)
-        texture.setMagfilter(core.SamplerState.FT_nearest)
-        return texture
-
-    def _quad(self, corners: list[tuple[float, float, float]], texture: Any, u: float, v: float):
-        points = np.array(corners)
-        normal = np.cross(points[1] - points[0], points[3] - points[0])
-        normal /= np.linalg.norm(normal)
-        uv = np.array([[0, 0], [u, 0], [u, v], [0, v]])
-        vertices = np.concatenate([points, np.tile(normal, (4, 1)), uv], 1)
-        node = self._node((vertices, np.array([[0, 1, 2], [0, 2, 3]])), texture)
-        node.setTwoSided(True)
-        return node
-
-    def _build_room(self, room: int) -> Any:
-        wall = self._texture(shapes.tiles((40, 92, 200), 32, seed=0))
-        floor = self._texture(shapes.tiles((222, 126, 44), 32, seed=1))
-        stand = self._texture(shapes.tiles((150, 150, 168), 64, seed=2))
-        (x0, x1), (y0, y1) = level.ROOM_1
-        outline = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-        stands = level.EXAMPLE_STANDS
-        if room == 1:
-            (c0, c1), (d0, d1) = level.CORRIDOR
-            (h0, h1), (k0, k1) = level.HALL
-            outline = [
-                (c0, d0),
-                (c1, d0),
-                (h0, k0),
-                (h1, k0),
-                (h1, k1),
-                (h0, k1),
-                (c1, d1),
-                (c0, d1),
-            ]
-            stands = level.CHOICE_STANDS
-        root = self.core.NodePath("room")
-        xs, ys = [x for x, _ in outline], [y for _, y in outline]
-        (x0, x1), (y0, y1) = (min(xs), max(xs)), (min(ys), max(ys))
-        ground = [(x0, y0, 0.0), (x1, y0, 0.0), (x1, y1, 0.0), (x0, y1, 0.0)]
-        self._quad(ground, floor, (x1 - x0) / 128, (y1 - y0) / 128).reparentTo(root)
-        for sx, sy in stands:
-            self._plate(root, (sx, sy), 28.0, stand)
+    def _update(self, i: int) -> None:
+        """Put into world i's scene what its state says."""
+        worlds, scene = self.worlds, self._worlds[i]
+        room = int(worlds.room[i])
+        shown: list[tuple[int, float, float, float]] = []
         if room == 0:
-            pad = self._texture(shapes.tiles((60, 230, 120), 8, seed=3))
-            self._plate(root, level.PAD, 32.0, pad)
-        for (ax, ay), (bx, by) in zip(outline, outline[1:] + outline[:1], strict=True):
-            length, top = math.hypot(bx - ax, by - ay), level.WALL_HEIGHT
-            corners = [(ax, ay, 0.0), (bx, by, 0.0), (bx, by, top), (ax, ay, top)]
-            side = self._quad(corners, wall, length / 128, 1.0)
-            shade = 0.8 if ay == by else 1.0
-            side.setColorScale(shade, shade, shade, 1)
-            side.reparentTo(root)
-        return root
+            x, y = worlds.layout.example_stands[worlds.example_side[i]]
+            shown.append((int(worlds.match[i]), x, y, plan.EXAMPLE_Z))
+        else:
+            stands, right = worlds.layout.choice_stands, int(worlds.match_side[i])
+            if not worlds.finished[i]:
+                shown.append((int(worlds.match[i]), *stands[right], plan.CHOICE_Z))
+                shown.append((int(worlds.other[i]), *stands[1 - right], plan.CHOICE_Z))
+            if worlds.settings.distractor:
+                shown.append((int(worlds.distractor[i]), *worlds.layout.distractor, 104.0))
+        scene.enter(room)
+        for slot, node in enumerate(scene.slots):
+            node.node().removeAllChildren()
+            if slot < len(shown):
+                model, x, y, z = shown[slot]
+                node.node().addChild(self._models[model].node())
+                node.setPos(x, y, z)
+        scene.shown = len(shown)
+        scene.extra.node().removeAllChildren()
+        if room == 1 and worlds.door[i] > 0:
+            scene.extra.node().addChild(self._door.node())
+        if worlds.settings.textures == "random":
+            wall, floor = self._walls[worlds.wall_style[i]], self._floors[worlds.floor_style[i]]
+            scene.dress(wall, floor)
 
-    def _plate(self, root: Any, centre: tuple[float, float], half: float, texture: Any) -> None:
-        (x, y), z = centre, 1.0
-        corners = [
-            (x - half, y - half, z),
-            (x + half, y - half, z),
-            (x + half, y + half, z),
-            (x - half, y + half, z),
-        ]
-        self._quad(corners, texture, 1.0, 1.0).reparentTo(root)
-
-    def _build_object(self, index: int) -> Any:
-        node = self._node(
-            shapes.object_mesh(index // 3), self._texture(shapes.object_texture(index))
-        )
-        node.setTwoSided(True)
-        return node
-
-    def _build_world(self, i: int) -> dict[str, Any]:
-        core = self.core
-        root = core.NodePath(f"world {i}")
-        lens = core.PerspectiveLens()
-        lens.setAspectRatio(self.width / self.height)
-        lens.setFov(FIELD_OF_VIEW)
-        lens.setNearFar(3, 1500)
-        camera = core.Camera("camera")
-        camera.setLens(lens)
-        eye = root.attachNewNode(camera)
-        column, row = i % self.columns, i // self.columns
-        region = self.buffer.makeDisplayRegion(
-            column / self.columns,
-            (column + 1) / self.columns,
-            1 - (row + 1) / self.rows,
-            1 - row / self.rows,
-        )
-        region.setCamera(eye)
-        region.setClearColorActive(True)
-        region.setClearColor((0.5, 0.72, 1.0, 1.0))
-        region.setClearDepthActive(True)
-        rooms = []
-        for room in self._rooms:
-            rooms.append(root.attachNewNode("room"))
-            room.instanceTo(rooms[-1])
-        ambient, sun = core.AmbientLight("ambient"), core.DirectionalLight("sun")
-        ambient.setColor((0.72, 0.72, 0.72, 1))
-        sun.setColor((0.45, 0.45, 0.45, 1))
-        lights = [root.attachNewNode(ambient), root.attachNewNode(sun)]
-        lights[1].setHpr(-40, -55, 0)
-        slots = [root.attachNewNode("object") for _ in range(3)]
-        for slot in slots:
-            for light in lights:
-                slot.setLight(light)
-        return {"eye": eye, "rooms": rooms, "slots": slots}
-
-    # -- drawing -----------------------------------------------------------------------------------
-
-    def _arrange(self, i: int, worlds: level.Worlds) -> None:
-        """Puts room and objects of world i where they belong, where that has changed."""
-        places = (
-            (worlds.match[i], level.EXAMPLE_STANDS[worlds.example_side[i]], level.EXAMPLE_HEIGHT),
-            (worlds.match[i], level.CHOICE_STANDS[worlds.match_side[i]], level.CHOICE_HEIGHT),
-            (worlds.other[i], level.CHOICE_STANDS[1 - worlds.match_side[i]], level.CHOICE_HEIGHT),
-        )
-        world = self._worlds[i]
-        for number, (slot, (which, (x, y), z)) in enumerate(
-            zip(world["slots"], places, strict=True)
+    def _place(self) -> None:
+        worlds = self.worlds
+        for i in worlds.changed:
+            self._update(i)
+        worlds.changed.clear()
+        heading = (worlds.yaw * (360 / 65536) - 90).tolist()
+        pitch = (worlds.pitch * (360 / 65536)).tolist()
+        spins = (worlds.frame % SPIN_FRAMES).tolist()
+        for scene, x, y, h, p, spin in zip(
+            self._worlds, worlds.x.tolist(), worlds.y.tolist(), heading, pitch, spins, strict=True
         ):
-            slot.getChildren().detach()
-            if (number > 0) == bool(worlds.room[i]):
-                self._objects[which].instanceTo(slot)
-                slot.setPos(x, y, z)
-        for number, room in enumerate(world["rooms"]):
-            (room.show if number == worlds.room[i] else room.hide)()
+            scene.camera.setPosHpr(x, y, plan.EYE, h, p, 0)
+            for node in scene.slots[: scene.shown]:
+                node.setH(spin * (360 / SPIN_FRAMES))
 
-    def render(self, worlds: level.Worlds, age: np.ndarray) -> np.ndarray:
-        """Frames [N, H, W, 3] uint8 of the worlds; `age` [N] frames since the episode began turns the objects."""
-        now = np.stack(
-            [
-                worlds.room,
-                worlds.match * level.NUM_OBJECTS + worlds.other,
-                worlds.example_side,
-                worlds.match_side,
-            ],
-            1,
-        )
-        for i in np.flatnonzero((now != self._shown).any(1)):
-            self._arrange(i, worlds)
-        self._shown = now
-        heading = np.degrees(worlds.yaw) - 90.0
-        spin = age * SPIN_PER_FRAME
-        for i, world in enumerate(self._worlds):
-            x, y = worlds.position[i]
-            world["eye"].setPosHpr(x, y, EYE_HEIGHT, heading[i], 0, 0)
-            if worlds.room[i]:
-                world["slots"][1].setH(spin[i])
-                world["slots"][2].setH(spin[i])
-            else:
-                world["slots"][0].setH(spin[i])
-        self.engine.renderFrame()
-        image = np.frombuffer(self.texture.getRamImage(), np.uint8)
-        # The buffer is stored from the bottom up, in BGRA.
-        tiled = image.reshape(self.rows, self.height, self.columns, self.width, -1)
-        upright = tiled[::-1, ::-1, :, :, 2::-1].transpose(0, 2, 1, 3, 4)
-        frames = np.ascontiguousarray(upright).reshape(-1, self.height, self.width, 3)
-        return frames[: self.num]
+    def frames(self) -> np.ndarray:
+        """Every world's frame, uint8 [N, height, width, 3], a fresh array."""
+        self._place()
+        self._engine.renderFrame()
+        flipped = self._flipped
+        cv2.flip(_pixels(self._texture, *flipped.shape[:2]), 0, dst=flipped)
+        out = np.empty((*flipped.shape[:2], 3), np.uint8)
+        cv2.cvtColor(flipped, cv2.COLOR_BGRA2RGB, dst=out)
+        if self._columns == 1:
+            return out.reshape(-1, self.height, self.width, 3)
+        tiles = out.reshape(self._rows, self.height, self._columns, self.width, 3)
+        tiles = tiles.transpose(2, 0, 1, 3, 4).reshape(-1, self.height, self.width, 3)
+        return np.ascontiguousarray(tiles[: self.worlds.n])
+
+    def picture(self, i: int, height: int, width: int, view: str = "agent") -> np.ndarray:
+        """World i at any size, uint8 [height, width, 3]; view is "agent" or "top"."""
+        if view not in ("agent", "top"):
+            raise ValueError(f"unknown view {view!r}: choose agent or top")
+        self._place()
+        if self._view is None or self._view[0] != (height, width):
+            if self._view is not None:
+                self._engine.removeWindow(self._view[1])
+            window, texture = self._buffer(width, height)
+            region = window.makeDisplayRegion()
+            camera = _camera(p3.NodePath("picture"), _lens(width / height), AGENT)
+            _prepare(region, camera)
+            self._view = ((height, width), window, texture, camera)
+        _, window, texture, camera = self._view
+        scene, worlds = self._worlds[i], self.worlds
+        camera.reparentTo(scene.root)
+        if view == "agent":
+            camera.setTransform(scene.camera.getTransform())
+            camera.node().setLens(_lens(width / height))
+            camera.node().setCameraMask(AGENT)
+        else:
+            low_x, high_x, low_y, high_y = worlds.bounds[i]
+            camera.setPosHpr((low_x + high_x) / 2, (low_y + high_y) / 2, 900, -90, -90, 0)
+            lens = p3.OrthographicLens()
+            span = 1.15 * max((high_y - low_y + 30), (high_x - low_x + 30) * width / height)
+            lens.setFilmSize(span, span * height / width)
+            lens.setNearFar(10, 2000)
+            camera.node().setLens(lens)
+            camera.node().setCameraMask(TOP)
+            self._marker.reparentTo(scene.root)
+            self._marker.setPosHpr(
+                worlds.x[i], worlds.y[i], 60, worlds.yaw[i] * (360 / 65536), 0, 0
+            )
+        self._window.setActive(False)
+        window.setActive(True)
+        self._engine.renderFrame()
+        window.setActive(False)
+        self._window.setActive(True)
+        self._marker.detachNode()
+        pixels = _pixels(texture, height, width)
+        return cv2.cvtColor(np.ascontiguousarray(pixels[::-1]), cv2.COLOR_BGRA2RGB)
 
     def close(self) -> None:
-        """Frees the buffer."""
-        self.engine.removeAllWindows()
+        self._engine.removeAllWindows()
+
+
+class _World:
+    """Nodes of one world: camera, both rooms, up to three objects, the door."""
+
+    def __init__(self, root: p3.NodePath, camera: p3.NodePath, rooms: list) -> None:
+        self.root, self.camera = root, camera
+        self.parts = []
+        for parts in rooms:
+            node = p3.NodePath("room")
+            for part in parts:
+                holder = node.attachNewNode(part.getName())
+                part.instanceTo(holder)
+            self.parts.append(node)
+        self.room = -1
+        self.slots = [root.attachNewNode(f"slot {k}") for k in range(3)]
+        self.extra = root.attachNewNode("extra")
+        self.shown = 0
+
+    def enter(self, room: int) -> None:
+        if room != self.room:
+            if self.room >= 0:
+                self.parts[self.room].detachNode()
+            self.parts[room].reparentTo(self.root)
+            self.room = room
+
+    def dress(self, wall: p3.Texture, floor: p3.Texture) -> None:
+        for node in self.parts:
+            node.find("walls").setTexture(wall, 1)
+            node.find("floor").setTexture(floor, 1)
+
+
+def _lens(aspect: float) -> p3.PerspectiveLens:
+    """The level's view: 90 degrees wide."""
+    lens = p3.PerspectiveLens()
+    lens.setFov(90, 2 * math.degrees(math.atan(1 / aspect)))
+    lens.setNearFar(3, 3000)
+    return lens
+
+
+def _camera(root: p3.NodePath, lens: p3.Lens, mask: p3.BitMask32) -> p3.NodePath:
+    camera = p3.Camera("eye")
+    camera.setLens(lens)
+    camera.setCameraMask(mask)
+    return root.attachNewNode(camera)
+
+
+def _prepare(region: p3.DisplayRegion, camera: p3.NodePath) -> None:
+    region.setCamera(camera)
+    region.setClearColorActive(True)
+    region.setClearColor((0.42, 0.66, 0.95, 1))
+    region.setClearDepthActive(True)
+
+
+def _pixels(texture: p3.Texture, height: int, width: int) -> np.ndarray:
+    """A view of the rendered buffer, BGRA uint8 [height, width, 4], bottom row first."""
+    data = np.frombuffer(texture.getRamImage(), np.uint8)
+    return data.reshape(height, width, -1)

@@ -1,0 +1,292 @@
+"""The embedded room task against what was measured on the real level, and the contract of its interface."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import envs
+from envs.room.scripted import ScriptedPlayer
+
+NAME = "dmlab_rooms_select"
+make = partial(envs.make, NAME, engine="embedded")
+make_vec = partial(envs.make_vec, NAME, engine="embedded")
+FORWARD, NOTHING = 0, 8
+
+
+def play(env, choose, seed=0, scale=1.0):
+    """Returns [N] and last info of one episode of a scripted player."""
+    player = ScriptedPlayer(env.action_names, choose, scale=scale)
+    _, info = env.reset(seed=seed)
+    returns, ended = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
+    while not ended.any():
+        _, reward, ended, _, info = env.step(player.act(info))
+        returns += reward
+    assert ended.all()
+    return returns, info
+
+
+def frames_of(num_envs, seed, actions, **settings):
+    """Frames [T + 1, N, H, W, 3] and rewards [T, N] under actions [T, N]."""
+    env = make_vec(num_envs, **settings)
+    frames, rewards = [env.reset(seed=seed)[0]["frame"]], []
+    for row in actions:
+        observation, reward, *_ = env.step(row)
+        frames.append(observation["frame"])
+        rewards.append(reward)
+    env.close()
+    return np.stack(frames), np.stack(rewards)
+
+
+def test_straight_play_with_right_choices_scores_66_as_measured():
+    returns, info = play(make_vec(8), "right")
+    assert (returns == 66).all()
+    assert (info["teleports"] == 6).all() and (info["correct"] == 6).all()
+
+
+def test_guessing_scores_about_6_and_wrong_choices_minus_54():
+    returns, info = play(make_vec(64), "guess")
+    assert abs(returns.mean() - 6) < 4 * 24.5 / 8
+    assert (info["trials"] == 6).all()
+    assert (play(make_vec(4), "wrong")[0] == -54).all()
+
+
+def test_random_actions_score_as_on_the_real_level():
+    env, rng = make_vec(64), np.random.default_rng(0)
+    env.reset(seed=0)
+    total = 0.0
+    for _ in range(180):
+        _, reward, _, _, info = env.step(rng.integers(9, size=64))
+        total += reward.sum()
+    assert -2 < total / 64 < 3  # measured there: 0.76 +- 0.44
+    assert 0.3 < info["teleports"].mean() < 1.4  # measured there: 0.81
+
+
+def test_walking_forward_reaches_the_pad_in_frame_56():
+    env = make_vec(1, action_repeat=1)
+    env.reset(seed=0)
+    rewards = [env.step(np.array([FORWARD]))[1][0] for _ in range(56)]
+    assert np.flatnonzero(rewards).tolist() == [55]
+
+
+def test_episode_has_720_frames_and_ends_as_terminated():
+    env = make_vec(1)
+    env.reset(seed=0)
+    ends = [env.step(np.array([NOTHING]))[2:4] for _ in range(180)]
+    assert [bool(t[0]) for t, _ in ends] == [False] * 179 + [True]
+    assert not any(t[0] for _, t in ends)
+
+
+def test_arrival_slides_about_100_units_and_shows_both_objects():
+    env = make_vec(1, action_repeat=1)
+    _, info = env.reset(seed=0)
+    while info["room"][0] == 1:
+        info = env.step(np.array([FORWARD]))[-1]
+    start = info["position"][0].copy()
+    for _ in range(60):
+        info = env.step(np.array([NOTHING]))[-1]
+    assert start.tolist() == [288, -64]
+    assert 90 < info["position"][0, 0] - 288 < 125
+
+
+def test_turning_by_20_pixels_is_8_4_degrees_a_step():
+    env = make_vec(1)
+    env.reset(seed=0)
+    assert env.step(np.array([4]))[-1]["yaw"][0] == pytest.approx(8.45, abs=0.05)
+    assert env.step(np.array([5]))[-1]["yaw"][0] == pytest.approx(0, abs=1e-9)
+
+
+def test_full_speed_is_320_units_a_second():
+    env = make_vec(1, action_repeat=1)
+    env.reset(seed=0)
+    xs = [env.step(np.array([FORWARD]))[-1]["position"][0, 0] for _ in range(40)]
+    assert np.diff(xs)[-5:] == pytest.approx(320 * 0.016)
+
+
+def test_examples_are_out_of_reach_and_walls_hold():
+    env, rng = make_vec(32, seconds=1000.0), np.random.default_rng(1)
+    env.reset(seed=0)
+    runs = rng.choice([0, 0, 0, 2, 3, 6, 7, 1], size=(150, 32))
+    for row in runs:
+        _, _, _, _, info = env.step(row)
+        x, y = info["position"].T
+        first = info["room"] == 1
+        assert ((x[first] >= -241) & (x[first] <= 113) & (abs(y[first] + 64) <= 177)).all()
+        for cy in (64, -192):
+            assert not (first & (abs(x - 40) < 55 - 1e-6) & (abs(y - cy) < 55 - 1e-6)).any()
+        corridor = ~first & (x < 399 - 1e-6)
+        assert (abs(y[corridor] + 64) <= 49 + 1e-6).all()
+
+
+def test_match_stays_for_the_episode_and_sides_are_drawn_per_trial():
+    env = make_vec(16)
+    player = ScriptedPlayer(env.action_names)
+    _, info = env.reset(seed=5)
+    match, sides, others = info["match"].copy(), set(), set()
+    for _ in range(180):
+        _, _, _, _, info = env.step(player.act(info))
+        assert (info["match"] == match).all() and (info["other"] != match).all()
+        sides |= set(zip(info["match_side"], info["example_side"], strict=True))
+        others |= set(info["other"].tolist())
+    assert len(sides) == 4 and len(others) > 10
+
+
+def test_frames_do_not_depend_on_batch_order_or_process():
+    rng = np.random.default_rng(0)
+    actions = rng.choice([0, 0, 6, 7, 4], size=(80, 5))
+    frames, rewards = frames_of(5, 7, actions)
+    for i in (0, 3):
+        alone, alone_rewards = frames_of(1, 7 + i, actions[:, i : i + 1])
+        assert (alone[:, 0] == frames[:, i]).all() and (alone_rewards[:, 0] == rewards[:, i]).all()
+    backwards, _ = frames_of(5, [11, 10, 9, 8, 7], actions[:, ::-1])
+    assert (backwards[:, ::-1] == frames).all()
+    for method in ("spawn", "fork"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            there, _ = pool.apply(frames_of, (5, 7, actions))
+        assert (there == frames).all()
+    assert not (frames_of(5, 8, actions)[0] == frames).all()
+
+
+def test_gymnasium_checker_passes():
+    check_env(make(render_mode="rgb_array"), skip_render_check=False)
+    check_env(make(frame_only=True), skip_render_check=True)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_autoreset_modes(mode):
+    env = make_vec(2, seconds=0.2, autoreset_mode=mode)  # 3 steps
+    env.reset(seed=0)
+    for _ in range(3):
+        observation, _, ended, _, info = env.step(np.array([0, 4]))
+    assert ended.all()
+    if mode is AutoresetMode.SAME_STEP:
+        assert (observation["last_action"] == 0).all()
+        assert info["final_obs"][1]["last_action"] == 4
+        assert env.step(np.array([0, 0]))[2].sum() == 0
+    elif mode is AutoresetMode.NEXT_STEP:
+        observation, reward, ended, _, info = env.step(np.array([4, 4]))
+        assert not ended.any() and not reward.any() and (observation["last_action"] == 0).all()
+        assert (info["yaw"] == 0).all()
+    else:
+        with pytest.raises(RuntimeError, match="reset_mask"):
+            env.step(np.array([0, 0]))
+        env.reset(options={"reset_mask": np.array([True, True])})
+        assert not env.step(np.array([0, 0]))[2].any()
+
+
+def test_last_reward_and_action_are_the_previous_steps():
+    env = make_vec(1)
+    player = ScriptedPlayer(env.action_names)
+    observation, info = env.reset(seed=0)
+    assert observation["last_reward"][0, 0] == 0 and observation["last_action"][0] == 0
+    for _ in range(40):
+        action = player.act(info)
+        observation, reward, _, _, info = env.step(action)
+        assert observation["last_reward"][0, 0] == reward[0]
+        assert observation["last_action"][0] == action[0]
+        assert env.observation_space.contains(observation)
+
+
+def test_delay_keeps_the_door_closed_for_its_steps():
+    def steps_in_room_2(delay):
+        env = make_vec(1, delay=delay)
+        player = ScriptedPlayer(env.action_names)
+        _, info = env.reset(seed=0)
+        count = 0
+        while info["trials"][0] == 0:
+            _, _, _, _, info = env.step(player.act(info))
+            count += info["room"][0] == 2
+            if 0 < count <= delay:
+                assert info["position"][0, 0] <= 384 - 15 + 1e-6
+        return count
+
+    assert steps_in_room_2(40) - steps_in_room_2(0) > 25
+
+
+def test_settings_change_what_they_say():
+    two = make_vec(64, objects=2)
+    assert set(two.reset(seed=0)[1]["match"].tolist()) == {0, 1}
+    spread = make_vec(64, spawn=(-232, -20)).reset(seed=0)[1]["position"][:, 0]
+    assert spread.min() < -200 and spread.max() > -60 and spread.max() <= -20
+    plain = make_vec(4).reset(seed=0)[0]["frame"]
+    for setting in ({"textures": "random"}, {"room_scale": 1.5}, {"object_scale": 1.5}):
+        assert not (make_vec(4, **setting).reset(seed=0)[0]["frame"] == plain).all()
+    assert make_vec(1, height=84, width=84).reset(seed=0)[0]["frame"].shape == (1, 84, 84, 3)
+    assert make_vec(1, actions="extended").single_action_space.n == 15
+    assert (play(make_vec(4, room_scale=1.5), "right", scale=1.5)[0] > 30).all()
+
+
+def _floor_share(frame):
+    """Share of the pixels that are the floor's orange."""
+    red, blue = frame[..., 0].astype(int), frame[..., 2].astype(int)
+    return (red > blue + 60).mean()
+
+
+def test_extended_actions_look_up_and_down():
+    env = make_vec(1, actions="extended")
+    level = env.reset(seed=0)[0]["frame"]
+    down = env.step(np.array([8]))[0]["frame"]
+    assert _floor_share(down) > _floor_share(level)
+    env.step(np.array([9]))
+    assert _floor_share(env.step(np.array([9]))[0]["frame"]) < _floor_share(level)
+
+
+def test_pictures_of_any_size_and_from_above():
+    env = make_vec(2, render_mode="rgb_array", render_height=120, render_width=200)
+    before = env.reset(seed=0)[0]["frame"]
+    pictures = env.render()
+    assert [p.shape for p in pictures] == [(120, 200, 3)] * 2 and pictures[0].std() > 20
+    top = env.picture(1, size=(64, 64), view="top")
+    assert top.shape == (64, 64, 3) and top.std() > 20
+    assert (env._observe()["frame"] == before).all()
+
+
+def test_observations_are_the_callers_to_keep():
+    env = make_vec(2)
+    first = env.reset(seed=0)[0]
+    copy = {key: value.copy() for key, value in first.items()}
+    for _ in range(5):
+        env.step(np.array([4, 0]))
+    assert all((first[key] == copy[key]).all() for key in copy)
+
+
+def test_creators_are_picklable():
+    env = pickle.loads(pickle.dumps(partial(envs.make, NAME, engine="embedded", objects=4)))()
+    assert isinstance(env, gym.Env) and env.reset(seed=0)[0]["frame"].shape == (72, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"height": 70}, "multiple of 4"),
+        ({"objects": 1}, "2 to 36"),
+        ({"spawn": (-400, 0)}, "spawn"),
+        ({"actions": "ninety"}, "impala, extended"),
+        ({"textures": "none"}, "'level' or 'random'"),
+        ({"render_mode": "human"}, "rgb_array"),
+    ],
+)
+def test_bad_settings_say_what_was_expected(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_vec(1, **settings)
+
+
+def test_bad_calls_say_what_was_expected():
+    with pytest.raises(TypeError, match="did you mean 'objects'"):
+        make_vec(1, objectss=3)
+    env = make_vec(2)
+    with pytest.raises(ValueError, match="reset"):
+        env.step(np.array([0, 0]))
+    env.reset(seed=0)
+    for bad in (np.array([0]), np.array([0.0, 1.0]), np.array([0, 9]), 3):
+        with pytest.raises(ValueError, match="expected"):
+            env.step(bad)
+    with pytest.raises(ValueError, match="dmlab_rooms_select"):
+        envs.make_vec("dmlab_rooms_selekt", 1)
