@@ -230,7 +230,7 @@ def test_bad_calls_say_what_was_expected():
         env.step(np.array([0, 0]))
     env.reset(seed=0)
     for bad in (np.array([0]), np.array([0.0, 1.0]), np.array([0, 9]), 3):
-        with pytest.raises(ValueError, match="expected|not within"):
+        with pytest.raises(ValueError, match=r"expected|not within"):
             env.step(bad)
     with pytest.raises(ValueError, match="dmlab_rooms_select"):
         envs.make_vec("dmlab_rooms_selekt", 1)
