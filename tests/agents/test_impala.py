@@ -10,7 +10,7 @@ from agents import LearnerFailed, NonFinite
 from agents.learner import MemoryIMPALALearner
 
 
-def train_until(algo, ready, seconds=60):
+def train_until(algo, ready, seconds=120):
     """Reports until `ready(report)`; fails after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -49,7 +49,7 @@ def test_the_agent_learns_to_remember_its_cue(build):
         scores.extend(e["return"] / e["length"] for e in report["episodes"])
         return len(scores) > 100 and sum(scores[-100:]) > 90
 
-    train_until(algo, solved, seconds=90)
+    train_until(algo, solved, seconds=240)
 
 
 def test_a_training_state_continues_elsewhere(build):
@@ -89,7 +89,7 @@ class _Broken(MemoryIMPALALearner):
 def test_a_learners_error_is_raised_instead_of_hanging(build):
     algo = build(learner=_Broken)
     with pytest.raises(LearnerFailed, match="a mistake in the loss"):
-        train_until(algo, lambda r: False, seconds=60)
+        train_until(algo, lambda r: False, seconds=120)
 
 
 def test_a_nan_is_named(build):
@@ -102,7 +102,7 @@ def test_a_nan_is_named(build):
 
     algo.learner_group.foreach_learner(poison)
     with pytest.raises(NonFinite) as caught:
-        train_until(algo, lambda r: False, seconds=60)
+        train_until(algo, lambda r: False, seconds=120)
     assert caught.value.term == "policy_loss"
     assert caught.value.update >= 1
 
