@@ -1,24 +1,16 @@
 #!/usr/bin/env bash
-# Sets everything up, trains the memory agent for about five minutes, evaluates it and films it.
-# Further words go to the training: ./quickstart.sh --minutes 30 --memory lstm
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-. scripts/setup.sh
+# Sets everything up, trains a memory agent for about 5 minutes, and films it.
+set -eu
+cd "$(dirname "$0")"
+. scripts/environment.sh
 set_up
+name=runs/quickstart-$(date +%Y%m%d-%H%M%S)
+.venv/bin/python -m ct_rl.train --env dmlab_rooms_select --rate 4 --minutes "${MINUTES:-4.5}" --run-dir "$name" "$@"
+.venv/bin/python -m ct_rl.evaluate "$name" --episodes "${EPISODES:-4}" --video
+cat <<MESSAGE
 
-run="runs/quickstart_$(date +%Y%m%d-%H%M%S)"
-say "training: python -m ct_rl.train --env dmlab_rooms_select --rate 4 --minutes 4.5 --run-dir $run $*"
-status=0
-.venv/bin/python -m ct_rl.train --env dmlab_rooms_select --rate 4 --minutes 4.5 --run-dir "$run" "$@" || status=$?
-[ "$status" = 0 ] || exit "$status"
-
-say "evaluating: python -m ct_rl.evaluate $run --episodes 20 --video"
-.venv/bin/python -m ct_rl.evaluate "$run" --episodes 20 --video
-
-say "done"
-echo "curves       $run/curves.png"
-echo "checkpoint   $(ls -d "$run"/checkpoints/step_* | tail -n 1)"
-echo "video        $(ls "$run"/videos/*.mp4 | tail -n 1)"
-echo "A few minutes teach little; go on for longer with:"
-echo "  source .venv/bin/activate"
-echo "  python -m ct_rl.train --resume $run --minutes 60"
+curves      $name/curves.png
+checkpoint  $name/checkpoints
+video       $name/videos
+train on    .venv/bin/python -m ct_rl.train --resume $name --steps 20000000
+MESSAGE

@@ -102,7 +102,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         n = self.num_envs
         live = _Live(
             obs=obs,
-            state=self._net.initial_state(n),
+            state=self._net.core.cached(self._net.initial_state(n)),
             resets=np.ones(n, bool),
             ended=np.zeros(n, bool),
             weights=self._weights_seq_no,

@@ -118,7 +118,7 @@ def load(path: Path) -> Checkpoint:
 
 def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint (None when there is none) and a line about every damaged newer one."""
-    damaged = []
+    damaged: list[str] = []
     for step in reversed(steps(folder)):
         try:
             return load(folder / _name(step)), damaged
@@ -129,7 +129,7 @@ def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def load_best(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The whole checkpoint with the highest score, the last one where none has a score, and damages."""
-    damaged = []
+    damaged: list[str] = []
     for step in sorted(steps(folder), key=lambda at: (_score(folder, at), at), reverse=True):
         try:
             return load(folder / _name(step)), damaged

@@ -85,7 +85,7 @@ def _flags(cls: type, prog: str, default: Any) -> list[str]:
 
 def _from_box(box: str, prog: str) -> str:
     """The first paragraph of tyro's framed complaint, frame and colours taken off."""
-    words = []
+    words: list[str] = []
     for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
         text = line.strip("│ \t")
         if set(text) <= set("─╭╮╰╯") and words:

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class MissingDependencyError(RuntimeError):
+class MissingDependencyError(ImportError):
     """Something that an environment needs is not installed; the message says what and how to get it."""

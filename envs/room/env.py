@@ -144,9 +144,9 @@ class RoomVectorEnv(VectorEnv):
         return tuple(self._big.render(self._worlds, self._age))
 
     def close_extras(self, **kwargs: Any) -> None:
-        self._scene.close()
-        if self._big is not None:
-            self._big.close()
+        for scene in (getattr(self, "_scene", None), getattr(self, "_big", None)):
+            if scene is not None:
+                scene.close()
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         if not self._ready:

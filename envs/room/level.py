@@ -33,6 +33,8 @@ ARRIVAL = (288.0, -64.0)
 ARRIVAL_SPEED = 400.0
 # Chosen so that a player who does nothing slides about 100 units, as measured.
 ARRIVAL_HOLD_FRAMES = 7
+# Chosen so that walking straight reaches the pad in frame 56, as measured.
+SPAWN_HOLD_FRAMES = 2
 
 REWARD_TELEPORT, REWARD_MATCH, REWARD_NON_MATCH = 1.0, -10.0, 10.0
 NUM_OBJECTS = 36
@@ -83,7 +85,7 @@ class Worlds:
         room: [N] 0 or 1; trial: [N], from 0.
         match: [N] object of the episode; other: [N] of the trial.
         example_side, match_side: [N], 0 left, 1 right.
-        hold: [N] frames left without friction after arrival.
+        hold: [N] frames left without friction after arrival; still: [N] frames left without walking after spawn.
         teleports, correct, wrong: [N], of the running episode.
     """
 
@@ -96,7 +98,7 @@ class Worlds:
         self.rng = [np.random.default_rng(i) for i in range(n)]
         self.position, self.velocity = np.zeros((n, 2)), np.zeros((n, 2))
         self.yaw = np.zeros(n)
-        self.hold = np.zeros(n, np.int64)
+        self.hold, self.still = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self.room, self.trial = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self.match, self.other = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self.example_side, self.match_side = np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -118,6 +120,7 @@ class Worlds:
         low, high = self.spawn
         self.position[i] = (low + (high - low) * rng.random(), SPAWN[1])
         self.velocity[i] = self.yaw[i] = self.room[i] = self.hold[i] = 0
+        self.still[i] = SPAWN_HOLD_FRAMES
 
     def frame(self, actions: np.ndarray) -> np.ndarray:
         """Moves every world by one frame.
@@ -129,7 +132,9 @@ class Worlds:
             Rewards [N].
         """
         self.yaw -= actions[:, 0] * TURN_PER_FRAME
-        self._accelerate(actions[:, 1], actions[:, 2])
+        able = self.still == 0
+        self._accelerate(actions[:, 1] * able, actions[:, 2] * able)
+        self.still = np.maximum(self.still - 1, 0)
         before = self.position.copy()
         self.position += self.velocity * FRAME_SECONDS
         self._collide(before)

@@ -15,6 +15,7 @@ from envs.room import level, shapes
 
 EYE_HEIGHT = 50.0
 FIELD_OF_VIEW = 90.0  # degrees, horizontal
+_MAX_BUFFER_HEIGHT = 8192  # pixels; more worlds open another column
 SPIN_PER_FRAME = 1.5  # degrees; objects turn, as in DeepMind Lab
 
 _SETTINGS = """
@@ -53,8 +54,9 @@ class RoomScene:
     def __init__(self, num_worlds: int, height: int, width: int):
         self.core = core = _panda()
         self.num, self.height, self.width = num_worlds, height, width
-        self.columns = math.ceil(math.sqrt(num_worlds))
-        self.rows = -(-num_worlds // self.columns)
+        # One column of tiles: side by side, a tile's polygons can reach some pixels into the next.
+        self.rows = min(num_worlds, max(1, _MAX_BUFFER_HEIGHT // height))
+        self.columns = -(-num_worlds // self.rows)
         self._order = 0
         pipe = core.GraphicsPipeSelection.getGlobalPtr().makeDefaultPipe()
         if pipe is None:

@@ -36,6 +36,7 @@ def make_runner(memory: str, rows: int = 4, steps: int = 11) -> MemoryEnvRunner:
         MemoryIMPALAConfig()
         .environment("counting")
         .memory(memory, d_model=16, **SMALL[memory])
+        .network(around=False, width=16)  # a loud path around the memory would drown what it says
         .env_runners(
             num_env_runners=0,
             num_envs_per_env_runner=rows,

@@ -10,7 +10,15 @@ from ct_rl.memory import build_memory, memory_names
 B, T, D = 3, 45, 8
 
 SIZES = st.sampled_from(  # window, memory, compressed, rate
-    [(4, 8, 5, 2), (4, 6, 3, 2), (1, 3, 4, 1), (6, 6, 2, 3), (8, 0, 3, 4), (4, 4, 1, 4), (3, 9, 7, 3)]
+    [
+        (4, 8, 5, 2),
+        (4, 6, 3, 2),
+        (1, 3, 4, 1),
+        (6, 6, 2, 3),
+        (8, 0, 3, 4),
+        (4, 4, 1, 4),
+        (3, 9, 7, 3),
+    ]
 )
 
 

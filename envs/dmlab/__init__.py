@@ -1,0 +1,1 @@
+"""DeepMind Lab: the thirty levels of DMLab-30 and their scores."""
