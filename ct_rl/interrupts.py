@@ -17,12 +17,13 @@ class Interrupts:
 
     Before `arm` a signal raises KeyboardInterrupt: there is nothing to save yet. After it, the first
     sets `requested`; a second one gives up waiting and raises KeyboardInterrupt, except inside
-    `protected`, where it is only acknowledged.
+    `protected`, where it is only acknowledged. After `finish`, or once it has raised, nothing breaks
+    the way out.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._armed = self._protected = False
+        self._armed = self._protected = self._finished = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -34,13 +35,18 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # The process is about to end: a late signal must not print a traceback into its last lines.
+            signal.signal(number, signal.SIG_IGN if self.requested else handler)
 
     def arm(self) -> None:
         """From now on save before stopping; takes the signals back from Ray, which grabs SIGTERM."""
         self._armed = True
         for number in self._before:
             signal.signal(number, self._receive)
+
+    def finish(self) -> None:
+        """From now on only the way out is left, which no signal may break off."""
+        self._finished = True
 
     @contextlib.contextmanager
     def protected(self) -> Iterator[None]:
@@ -53,9 +59,10 @@ class Interrupts:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         again, self.requested = self.requested, True
-        if self._protected:
-            _say("saving, one moment")
+        if self._protected or self._finished:
+            _say("saving and shutting down, one moment")
         elif again or not self._armed:
+            self._finished = True
             raise KeyboardInterrupt
         else:
             _say("stopping: saves first (once more stops without saving)")

@@ -89,6 +89,8 @@ class Trainer:
             now = time.monotonic()
             met = self.progress.steps >= self.config.run.steps or self._time_is_up(now)
             ends = met or self.interrupts.requested
+            if ends:
+                self.interrupts.finish()
             if ends or now - reported >= self.config.run.report_seconds:
                 reported = now
                 self.report()
@@ -101,7 +103,9 @@ class Trainer:
                 return met
 
     def report(self) -> None:
-        """One line in metrics.jsonl, one point in TensorBoard, one picture on the screen."""
+        """One line in metrics.jsonl, one point in TensorBoard, one picture on the screen, if steps were made."""
+        if self.rows and self.rows[-1]["steps"] >= self.progress.steps:
+            return
         row = self.progress.row()
         self.rows.append(row)
         self.run.append_metrics(row)

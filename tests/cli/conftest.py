@@ -1,0 +1,71 @@
+"""Commands as a person starts them: processes, their output, their exit status."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_SETTINGS = {
+    "--config": "rooms_select",
+    "--envs-per-runner": 4,
+    "--fragment": 20,
+    "--batch": 80,
+    "--minibatch": 80,
+    "--memory.d-model": 32,
+    "--memory.n-heads": 2,
+    "--memory.n-layers": 1,
+    "--network.width": 32,
+    "--run.report-seconds": 0.2,
+    "--run.checkpoint-minutes": 0.01,
+    "--device": "cpu",
+}
+SMALL = [word for pair in _SETTINGS.items() for word in pair]
+
+
+def start(*words, cwd=ROOT):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process, timeout=120):
+    """Status, output, errors; a process that does not end by itself fails the test."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"did not end within {timeout} s; it had said:\n{out}\n{err}")
+    return process.returncode, out, err
+
+
+def command(*words, cwd=ROOT, timeout=120):
+    return finish(start(*words, cwd=cwd), timeout)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """One short finished run, for tests that read it."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    status, out, err = command("ct_rl.train", *SMALL, "--steps", 4000, "--run-dir", run)
+    assert status == 0, out + err
+    return run, out, err

@@ -1,0 +1,159 @@
+"""Training as a process: the run folder, its ends by goal, signal and kill, and going on afterwards."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+import yaml
+
+from ct_rl import checkpoint, config_file, reaper
+from tests.cli.conftest import SMALL, command, finish, start, wait_for
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def begin(run, *words):
+    process = start("ct_rl.train", *SMALL, "--steps", 10**7, "--run-dir", run, *words)
+    wait_for(lambda: process.poll() is not None or len(checkpoint.steps(run / "checkpoints")) >= 2)
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def ray_folder(process):
+    """Ray's temporary folder of a running training, from the mark in its cleaner's command line."""
+    import psutil
+
+    for child in psutil.Process(process.pid).children():
+        words = child.cmdline()
+        if any(word.endswith("reaper.py") for word in words):
+            return words[-2]
+    raise AssertionError("the run has no reaper")
+
+
+def test_a_run_folder_is_complete(trained):
+    run, out, err = trained
+    assert err == ""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["env"]["engine"] == "embedded" and config["memory"]["rate"] == 4
+    facts = config["provenance"]
+    assert facts["engine"] == "embedded" and facts["torch"] and facts["ray"] and facts["python"]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+    last = rows(run)[-1]
+    assert last["steps"] >= 4000 and last["frames"] == 4 * last["steps"]
+    for key in (
+        "return",
+        "return_best_mean",
+        "human_normalised",
+        "trials",
+        "correct",
+        "wrong",
+        "policy_loss",
+        "value_loss",
+        "entropy",
+        "compression_loss",
+        "rho_mean",
+        "policy_lag",
+        "memory_bytes_per_runner",
+        "steps_per_second",
+    ):
+        assert key in last, key
+    assert f"--resume {run}" in out and f"ct_rl.evaluate {run}" in out
+
+
+def test_output_that_is_no_terminal_is_plain_lines(trained):
+    _, out, _ = trained
+    assert "\x1b" not in out
+    reports = [line for line in out.splitlines() if line.startswith("steps ")]
+    assert reports
+    for part in ("frames ", "steps/s", "left ", "return ", "human ", "correct ", "rho ", "lag "):
+        assert part in reports[-1]
+
+
+def test_tensorboard_reads_the_events(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, *_ = trained
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    points = events.Scalars("episode/return")
+    assert points[-1].step == rows(run)[-1]["steps"]
+    assert points[-1].value == pytest.approx(rows(run)[-1]["return"])
+
+
+def test_a_run_repeats_from_its_own_configuration(trained):
+    run, *_ = trained
+    config, _ = config_file.read_recipe(str(run / "config.yaml"))
+    assert config.run.run_dir is None and config.memory.d_model == 32
+
+
+def test_a_finished_run_says_how_to_go_on(trained):
+    run, *_ = trained
+    status, _, err = command("ct_rl.train", "--resume", run)
+    assert status == 2 and f"--resume {run} --steps" in err and len(err.splitlines()) == 1
+
+
+def test_ctrl_c_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_path):
+    run = tmp_path / "run"
+    process = begin(run)
+    folder = ray_folder(process)
+    os.kill(process.pid, signal.SIGINT)
+    status, out, err = finish(process, 60)
+    assert status == 130 and "Traceback" not in out + err
+    assert f"python -m ct_rl.train --resume {run}" in out
+    saved, damaged = checkpoint.load_last(run / "checkpoints")
+    assert saved.step == rows(run)[-1]["steps"] and not damaged
+    assert not os.path.exists(folder) and not reaper.processes_of(folder, os.getpid())
+
+    weights = saved.path / checkpoint.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    before, _ = checkpoint.load_last(run / "checkpoints")
+    with open(run / "metrics.jsonl", "a") as file:  # a line cut short
+        file.write('{"steps": 99')
+    process = start("ct_rl.train", "--resume", run)
+    wait_for(lambda: checkpoint.steps(run / "checkpoints")[-1] > saved.step)
+    folder = ray_folder(process)
+    os.killpg(process.pid, signal.SIGKILL)
+    _, out, err = finish(process, 30)
+    assert f"warning: {weights}" in err and f"going on from {before.path}" in out
+    wait_for(lambda: not os.path.exists(folder), 20)
+    assert not reaper.processes_of(folder, os.getpid())
+
+    kept, _ = checkpoint.load_last(run / "checkpoints")
+    with open(run / "metrics.jsonl", "a") as file:  # a report past the checkpoint
+        file.write(json.dumps({"steps": kept.step + 1, "episodes": 1}) + "\n")
+    status, out, err = command("ct_rl.train", "--resume", run, "--steps", kept.step + 200)
+    assert status == 0, out + err
+    steps = [row["steps"] for row in rows(run)]
+    assert steps == sorted(set(steps)) and kept.step + 1 not in steps
+    assert steps[0] <= before.step and steps[-1] >= kept.step + 200
+    last, _ = checkpoint.load_last(run / "checkpoints")
+    for count in ("steps", "updates", "seconds"):
+        assert last.meta["progress"][count] > kept.meta["progress"][count], count
+    assert any(not torch.equal(last.weights[k], kept.weights[k]) for k in kept.weights)
+
+
+def test_signals_again_and_again_do_not_corrupt(tmp_path):
+    run = tmp_path / "run"
+    process = begin(run)
+    folder = ray_folder(process)
+    end = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < end:
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.1)
+    status, out, err = finish(process, 60)
+    assert "Traceback" not in out + err and status == 130
+    found, damaged = checkpoint.load_last(run / "checkpoints")
+    assert found is not None and not damaged
+    wait_for(lambda: not reaper.processes_of(folder, os.getpid()), 20)
+
+
+def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoint(trained):
+    saved, _ = checkpoint.load_last(trained[0] / "checkpoints")
+    assert any(key.startswith("optimizer/") for key in saved.tensors)
+    assert "random/torch" in saved.tensors
+    assert saved.meta["algorithm"]["steps"] == saved.step
