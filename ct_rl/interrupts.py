@@ -39,10 +39,8 @@ class Interrupts:
             signal.signal(number, signal.SIG_IGN if self.requested else handler)
 
     def arm(self) -> None:
-        """From now on save before stopping; takes the signals back from Ray, which grabs SIGTERM."""
+        """From now on there is something to save before stopping."""
         self._armed = True
-        for number in self._before:
-            signal.signal(number, self._receive)
 
     def finish(self) -> None:
         """From now on only the way out is left, which no signal may break off."""

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,7 +60,7 @@ def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
     fits = shared.is_dir() and shutil.disk_usage(shared).free > 1.1 * _OBJECT_STORE
     try:
         try:
-            with _quiet(Path(folder) / "start.log"):
+            with _own_signals(), _quiet(Path(folder) / "start.log"):
                 ray.init(
                     address="local",
                     num_cpus=max(processes + 1, os.cpu_count() or 1),
@@ -76,12 +77,25 @@ def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
             raise RunFailed(f"Ray did not start: {one_line(error)[:300]}") from error
         yield
     finally:
-        ray.shutdown()
+        with _own_signals():
+            ray.shutdown()
         os.environ.pop(reaper.MARK, None)
         assert cleaner.stdin is not None
         cleaner.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             cleaner.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Signals handled as before: Ray takes SIGTERM when it starts and drops every handler when it ends."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    kept = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -97,11 +97,11 @@ def test_a_finished_run_says_how_to_go_on(trained):
     assert status == 2 and f"--resume {run} --steps" in err and len(err.splitlines()) == 1
 
 
-def test_ctrl_c_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_path):
+def test_sigterm_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_path):
     run = tmp_path / "run"
     process = begin(run)
     folder = ray_folder(process)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGTERM)
     status, out, err = finish(process, 60)
     assert status == 130 and "Traceback" not in out + err
     assert f"python -m ct_rl.train --resume {run}" in out
@@ -143,7 +143,7 @@ def test_signals_again_and_again_do_not_corrupt(tmp_path):
     folder = ray_folder(process)
     end = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < end:
-        os.kill(process.pid, signal.SIGTERM)
+        os.kill(process.pid, signal.SIGINT)
         time.sleep(0.1)
     status, out, err = finish(process, 60)
     assert "Traceback" not in out + err and status == 130
