@@ -61,8 +61,8 @@ class RoomScene:
         pipe = core.GraphicsPipeSelection.getGlobalPtr().makeDefaultPipe()
         if pipe is None:
             raise MissingDependencyError(
-                "Panda3D could not start its software renderer: libX11.so.6 is missing; "
-                "install it (Debian, Ubuntu: apt-get install libx11-6)"
+                "Panda3D could not start its software renderer: libX11.so.6 is missing "
+                "(Debian package libx11-6)"
             )
         self.engine = core.GraphicsEngine(pipe)
         self.buffer = self._make_buffer(pipe)
