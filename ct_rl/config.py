@@ -112,7 +112,7 @@ class MemoryConfig:
     d_ff: int | None = None
     """Width of the feed-forward part [units]; the core's own default when absent."""
     compression: str | None = None
-    """Compression function: max, mean, conv, dilated or most_used; the core's own default when absent."""
+    """Compression function: max, mean or conv; the core's own default when absent."""
     compression_loss: str | None = None
     """Loss that trains it: attention, auto_encoding or none; the core's own default when absent."""
     gate: str | None = None
