@@ -159,7 +159,9 @@ class LiveDisplay:
             right = cells[index + half] if index + half < len(cells) else ("", "")
             table.add_row(f"[dim]{left[0]}", left[1], f"[dim]{right[0]}", right[1])
         bar = ProgressBar(total=self.goal, completed=min(row["steps"], self.goal), width=70)
-        return Group(head, bar, table)
+        line = Table.grid()  # a bar alone ends without a line break
+        line.add_row(bar)
+        return Group(head, line, table)
 
 
 def open_display(goal: int, title: str) -> PlainDisplay | LiveDisplay:
