@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ct_rl.memory.contract import State
@@ -27,7 +28,8 @@ class Glance:
 
     Attributes:
         place: [B], where the step is written.
-        hidden: bool [B, 1, 1, C + K]; distance: [B, 1, 1, K], column of `by_distance`; slot_distance: [B, 1, 1, C].
+        hidden: [B, 1, 1, C + K], -inf where the step may not look.
+        distance: [B, 1, 1, K], columns of `by_distance`; slot_distance: [B, 1, 1, C], of `slot_by_distance`.
         empty: what an unmasked memory reads beside them.
     """
 
@@ -38,8 +40,8 @@ class Glance:
     empty: Absent | None
 
 
-def glance(sizes: Sizes, steps: Tensor) -> Glance:
-    """What the steps with the numbers `steps` [B] see."""
+def glance(sizes: Sizes, steps: Tensor, like: Tensor) -> Glance:
+    """What the steps with the numbers `steps` [B] see; `like` gives the dtype."""
     kept, device = sizes.kept, steps.device
     place = steps % kept
     bound = sizes.boundary(steps)
@@ -58,9 +60,12 @@ def glance(sizes: Sizes, steps: Tensor) -> Glance:
             newer = newer + made - first
         hidden = torch.cat([*veiled, hidden], 1)
         slot_distance = torch.cat(far, 1)[:, None, None]
+    if not sizes.mask_empty:
+        hidden = F.pad(hidden, (0, 1))
+    barred = torch.zeros(hidden.shape, dtype=like.dtype, device=device)
     return Glance(
         place=place,
-        hidden=hidden[:, None, None],
+        hidden=barred.masked_fill_(hidden, -torch.inf)[:, None, None],
         distance=distance[:, None, None],
         slot_distance=slot_distance,
         empty=None if sizes.mask_empty else absent(sizes, steps[:, None]),
@@ -75,7 +80,7 @@ def step(core: CompressiveTransformer, x: Tensor, state: State, resets: Tensor) 
     """
     sizes = core.sizes
     steps = state["steps"].masked_fill_(resets[:, 0], 0)
-    seen = glance(sizes, steps)
+    seen = glance(sizes, steps, x)
     due = steps[:0]
     if sizes.compressed:
         due = torch.nonzero(ends(sizes, steps)).flatten()
@@ -109,19 +114,17 @@ def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: Glance) -> 
         by_slot = (queries + attention.slot_position_bias) @ state[f"slot_distances_{i}"][0]
         slot_bias = by_slot.gather(3, seen.slot_distance.expand(-1, attention.n_heads, -1, -1))
         bias = torch.cat([slot_bias, bias], 3)
-    bias = bias.masked_fill_(seen.hidden, -torch.inf)
     if seen.empty is not None:
         empty = attention.absent_logit(by_step, by_slot, seen.empty)
         nothing = torch.zeros_like(keys[:, :, :1])
         keys, values = torch.cat([keys, nothing], 2), torch.cat([values, nothing], 2)
         bias = torch.cat([bias, empty], 3)
-    if layer.by_usage:
+    read, weights = attention.read(queries, keys, values, bias, seen.hidden, layer.by_usage)
+    if layer.by_usage and weights is not None:
         usage = state["usage"][:, i]
         usage[rows, seen.place] = 0
-        usage += attention.weights(queries, keys, bias)[
-            :, :, 0, slots : slots + usage.shape[1]
-        ].mean(1)
-    return layer.after(x, attention.read(queries, keys, values, bias))
+        usage += weights[:, :, 0, slots : slots + usage.shape[1]].mean(1)
+    return layer.after(x, read)
 
 
 def _compress(layer: Layer, i: int, state: State, due: Tensor, plan: View) -> None:

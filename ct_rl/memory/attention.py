@@ -31,13 +31,12 @@ def skew(by_distance: Tensor) -> Tensor:
         by_distance: [..., T, R], where column R - 1 - d belongs to distance d.
 
     Returns:
-        [..., T, R + T - 1], where query t finds distance d at column t + R - 1 - d; other columns hold
-        numbers that a mask must hide.
+        [..., T, R + T], where query t finds distance d at column t + R - d; other columns hold numbers that a mask
+        must hide.
     """
     steps, reach = by_distance.shape[-2:]
-    padded = F.pad(by_distance, (0, steps))  # (..., T, R + T)
-    flat = padded.flatten(-2)[..., : steps * (reach + steps - 1)]
-    return flat.unflatten(-1, (steps, reach + steps - 1))
+    padded = F.pad(by_distance, (1, steps))  # (..., T, R + T + 1)
+    return padded.flatten(-2)[..., : steps * (reach + steps)].unflatten(-1, (steps, reach + steps))
 
 
 class RelativeAttention(nn.Module):
@@ -45,7 +44,7 @@ class RelativeAttention(nn.Module):
 
     Args:
         reach: distances 0 ... reach - 1 that current and remembered steps can have.
-        slot_reach: distances that slots can have; 0 for no compressed memory.
+        slots: the first distance that slots can have, and the last + 1; equal for no compressed memory.
         dropout: rate on the attention weights.
     """
 
@@ -54,13 +53,13 @@ class RelativeAttention(nn.Module):
         d_model: int,
         n_heads: int,
         reach: int,
-        slot_reach: int,
+        slots: tuple[int, int],
         dropout: float = 0.0,
     ):
         super().__init__()
         self.n_heads, self.d_head = n_heads, d_model // n_heads
         self.scale = self.d_head**-0.5
-        self.reach, self.slot_reach, self.dropout = reach, slot_reach, dropout
+        self.reach, self.slots, self.dropout = reach, slots, dropout
         self.q = nn.Linear(d_model, d_model, bias=False)
         self.kv = nn.Linear(d_model, 2 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model)
@@ -68,23 +67,22 @@ class RelativeAttention(nn.Module):
         self.position = nn.Linear(d_model, d_model, bias=False)
         self.position_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
         self.clamp = 0
-        for name, length in (("codes", reach), ("slot_codes", slot_reach)):
-            self.register_buffer(name, torch.empty(length, d_model), persistent=False)
+        for name in ("codes", "slot_codes"):
+            self.register_buffer(name, None, persistent=False)
         self.codes: Tensor
         self.slot_codes: Tensor
-        if slot_reach:
+        if slots[1]:
             self.slot_position = nn.Linear(d_model, d_model, bias=False)
             self.slot_position_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
         self._encode()
 
     def _encode(self) -> None:
         weight = self.q.weight
-        codes = sinusoids(max(self.reach, self.slot_reach), weight.shape[1])
+        codes = sinusoids(max(self.reach, self.slots[1]), weight.shape[1])
         if self.clamp:
             codes = codes[torch.arange(len(codes)).clamp(max=self.clamp)]
-        self.codes, self.slot_codes = (
-            codes[:length].to(weight) for length in (self.reach, self.slot_reach)
-        )
+        self.codes = codes[: self.reach].to(weight)
+        self.slot_codes = codes[slice(*self.slots)].to(weight)
 
     def _apply(self, fn: Any, recurse: bool = True) -> RelativeAttention:
         # Codes follow the weights' dtype, exact in each: a float32 code turned float64 is off by 1e-8.
@@ -105,17 +103,21 @@ class RelativeAttention(nn.Module):
         """Scaled queries [B, H, T, Dh]."""
         return self.heads(self.q(x)) * self.scale
 
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, each [B, H, N, Dh]."""
-        keys, values = self.kv(x).chunk(2, -1)
+    def split(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
+        """What `kv` gives, [B, N, 2 D], as keys and values [B, H, N, Dh]."""
+        keys, values = keys_values.chunk(2, -1)
         return self.heads(keys), self.heads(values)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of x [B, N, D], each [B, H, N, Dh]."""
+        return self.split(self.kv(x))
 
     def distance_keys(self) -> Tensor:
         """Keys of distances [H, Dh, R], FARTHEST first (distance R - 1 ... 0)."""
         return self.heads(self.position(self.codes.flip(0))).transpose(-1, -2)
 
     def slot_distance_keys(self) -> Tensor:
-        """Keys of slots' distances [H, Dh, slot_reach], nearest first."""
+        """Keys of slots' distances [H, Dh, n], nearest first."""
         return self.heads(self.slot_position(self.slot_codes)).transpose(-1, -2)
 
     def by_distance(self, queries: Tensor) -> Tensor:
@@ -123,7 +125,7 @@ class RelativeAttention(nn.Module):
         return (queries + self.position_bias) @ self.distance_keys()
 
     def slot_by_distance(self, queries: Tensor) -> Tensor:
-        """Relative logits [B, H, T, slot_reach] of slots, nearest first."""
+        """Relative logits [B, H, T, n] of slots, nearest first."""
         return (queries + self.slot_position_bias) @ self.slot_distance_keys()
 
     def absent_logit(self, by_step: Tensor, by_slot: Tensor | None, absent: Absent) -> Tensor:
@@ -135,19 +137,34 @@ class RelativeAttention(nn.Module):
             logits.append(slots.masked_fill(~absent.slots[:, None], never))
         return torch.cat(logits, 3).logsumexp(3, keepdim=True)
 
-    def read(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """Attention output [B, T, D]; `bias` [B, H, T, N] holds relative logits, and -inf where hidden."""
-        y = F.scaled_dot_product_attention(
-            queries + self.content_bias,
-            keys,
-            values,
-            attn_mask=bias.to(queries.dtype),
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=1.0,
-        )
-        return self.out(y.transpose(1, 2).flatten(2))
+    def read(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        bias: Tensor,
+        hidden: Tensor,
+        report: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attends.
 
-    def weights(self, queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-        """The weights [B, H, T, N] with which `read` reads, before dropout."""
-        logits = (queries + self.content_bias) @ keys.transpose(-1, -2) + bias
-        return logits.softmax(-1)
+        Args:
+            bias: [B, H, T, N], relative logits; hidden: [B, 1, T, N], -inf where a query may not look, else 0.
+            report: whether to give the weights too.
+
+        Returns:
+            [B, T, D], and the weights [B, H, T, N] before dropout.
+        """
+        queries = queries + self.content_bias
+        rate = self.dropout if self.training else 0.0
+        weights = None
+        if queries.is_cuda and not report:  # the fused kernels that take a bias with a gradient
+            mask = (bias + hidden).to(queries.dtype)
+            y = F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=mask, dropout_p=rate, scale=1.0
+            )
+        else:
+            logits = (queries @ keys.transpose(-1, -2)).add_(bias).add_(hidden)
+            weights = logits.softmax(-1)
+            y = F.dropout(weights, rate) @ values if rate else weights.to(values.dtype) @ values
+        return self.out(y.transpose(1, 2).flatten(2)), weights

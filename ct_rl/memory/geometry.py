@@ -122,9 +122,16 @@ class Sizes:
         return self.reach + self.compressed
 
     @property
+    def slot_distances(self) -> tuple[int, int]:
+        """The least distance of a slot, and the greatest + 1; (0, 0) without slots."""
+        if not self.compressed:
+            return 0, 0
+        return (1 if self.slot_positions == "authors" else self.memory + 1), self.slot_reach
+
+    @property
     def slot_distance(self) -> Distance:
-        """How slots' distances are counted."""
-        return Distance(self.slot_reach, self.slot_positions == "time")
+        """How slots' distances are counted, from the least on."""
+        return Distance(*self.slot_distances, self.slot_positions == "time")
 
     def boundary(self, step: Tensor) -> Tensor:
         """b(s), the first step that is not compressed yet; negative while there is none."""
@@ -169,13 +176,13 @@ class Absent:
 class View:
     """Everything a pass over T steps needs to know, the same for all layers.
 
-    The timeline is the kept steps and then the T new ones, K + T positions; a query may see positions from K - R + 1
-    on, where R = W + M.
+    The timeline is the kept steps and then the T new ones, K + T positions; a query may see the last R = W + M up to
+    its own.
 
     Attributes:
         age: [B, T], each query's step number in its episode.
         gather_kept: [B, K], where the state's ring holds the timeline's first positions.
-        hidden: bool [B, T, R + T - 1], which of the seen positions a query may NOT see.
+        hidden: bool [B, T, R + T], which of the last positions a query may NOT see.
         steps: [B], steps of the running episode after the call.
         next_source: [B, K], timeline position that each place of the next ring takes; next_there: whether it
             belongs to the running episode.
@@ -218,8 +225,8 @@ def view(sizes: Sizes, step: Tensor, resets: Tensor, earlier: int = 0) -> View:
     age = new - start  # (B, T): s of every query
 
     sees = torch.minimum(age, age - sizes.boundary(age))  # how far back, in steps
-    distance = new[:, None] - position[None, kept - sizes.reach + 1 :]  # (T, R + T - 1)
-    hidden = (distance < 0) | (distance > sees[..., None])  # (B, T, R + T - 1)
+    distance = new[:, None] - position[None, kept - sizes.reach :]  # (T, R + T)
+    hidden = (distance < 0) | (distance > sees[..., None])  # (B, T, R + T)
     last_start = start[:, -1]
     after = kept + steps - last_start  # (B): steps of the running episode, this call included
     back = _ring_order(-after, kept)  # which of the last `kept` positions each ring place takes

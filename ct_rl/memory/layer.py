@@ -6,22 +6,17 @@ C compressed slots, N blocks that leave the memory in the call, W window, c rate
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ct_rl.memory.attention import RelativeAttention, skew
-from ct_rl.memory.compression import COMPRESSIONS, attention_reconstruction
+from ct_rl.memory.compression import COMPRESSIONS
+from ct_rl.memory.compression_loss import compression_terms, take
 from ct_rl.memory.gating import build_gate
 from ct_rl.memory.geometry import Sizes, View
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Items by index: x [B, N, ...], index [B, M] -> [B, M, ...]."""
-    wide = index.reshape(*index.shape, *[1] * (x.dim() - 2))
-    return torch.gather(x, 1, wide.expand(*index.shape, *x.shape[2:]))
 
 
 @dataclass(frozen=True)
@@ -59,20 +54,52 @@ class Past:
 
 
 @dataclass
-class Columns:
-    """The keys of a pass, part by part: slots, steps, and the zero that stands for empty places."""
+class Look:
+    """Where the queries of a pass look, the same for all layers.
 
-    keys: list[Tensor] = field(default_factory=list)  # (B, H, n, Dh) each
-    values: list[Tensor] = field(default_factory=list)
-    bias: list[Tensor] = field(default_factory=list)  # (B, H, T, n) each
+    The keys are, in order: the rings of all queues of slots, the steps (the last R kept and the T new), those steps
+    once more that gradients reach (only where they stop at a window's end), the new slots, and one zero for all
+    places that were never filled (only where they are not masked).
 
-    def add(self, keys: Tensor, values: Tensor, bias: Tensor) -> None:
-        self.keys.append(keys)
-        self.values.append(values)
-        self.bias.append(bias)
+    Attributes:
+        hidden: [B, 1, T, n] additive: -inf where a query may not look, else 0.
+        slots: int64 [B, 1, T, S], columns of `slot_by_distance` for the rings and then the new slots.
+        live: how many steps stand there once more.
+    """
 
-    def joined(self) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.cat(self.keys, 2), torch.cat(self.values, 2), torch.cat(self.bias, 3)
+    hidden: Tensor
+    slots: Tensor | None
+    live: int
+
+
+def look(options: LayerOptions, plan: View, x: Tensor, by_usage: bool) -> Look:
+    """The `Look` of a pass over x [B, T, D]; by usage, new slots come too late for the pass's own queries."""
+    sizes, steps = options.sizes, x.shape[1]
+    rings = [view.hidden[..., : q.size] for q, view in zip(sizes.queues, plan.queues, strict=True)]
+    parts = [*rings, plan.hidden]
+    live = 0
+    if not options.window_gradient:
+        back = torch.arange(steps, device=x.device)[:, None] + sizes.reach
+        back = back - torch.arange(sizes.reach + steps, device=x.device)  # (T, R + T): steps ago
+        own = back <= (plan.age % sizes.window)[..., None]
+        live = sizes.window - 1 + steps
+        parts[-1] = plan.hidden | own
+        parts.append((plan.hidden | ~own)[..., -live:])
+    far = [view.distance[..., : q.size] for q, view in zip(sizes.queues, plan.queues, strict=True)]
+    if not by_usage:
+        for queue, view in zip(sizes.queues, plan.queues, strict=True):
+            parts.append(view.hidden[..., queue.size :])
+            far.append(view.distance[..., queue.size :])
+    if plan.absent is not None:
+        parts.append(torch.zeros_like(plan.hidden[..., :1]))
+    hidden = torch.cat(parts, 2)[:, None]
+    return Look(
+        hidden=torch.zeros(hidden.shape, dtype=x.dtype, device=x.device).masked_fill_(
+            hidden, -torch.inf
+        ),
+        slots=torch.cat(far, 2)[:, None] if far else None,
+        live=live,
+    )
 
 
 @dataclass
@@ -83,8 +110,8 @@ class LayerOutput:
         x: [B, T, D].
         past: what the next call needs.
         loss: the compression loss's sum and the number of terms in it; None where there is none.
-        weights: attention [B, H, T, S] on all slots, old and new (S of them), and on steps [B, H, T, R + T - 1];
-            None unless asked for.
+        weights: attention on the rings' slots and the new ones [B, H, T, S], and on steps [B, H, T, R + T]; None
+            unless asked for.
     """
 
     x: Tensor
@@ -103,7 +130,7 @@ class Layer(nn.Module):
         width = options.d_model
         self.norm, self.norm_ff = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = RelativeAttention(
-            width, options.n_heads, sizes.reach, sizes.slot_reach, options.dropout
+            width, options.n_heads, sizes.reach, sizes.slot_distances, options.dropout
         )
         self.ff = nn.Sequential(
             nn.Linear(width, options.d_ff),
@@ -136,45 +163,98 @@ class Layer(nn.Module):
         x = self.norm(x)
         return self.norm_ff(self.gate_ff(x, self.drop(self.ff(x))))
 
-    def forward(self, x: Tensor, past: Past, plan: View, report: bool = False) -> LayerOutput:
-        """One pass over x [B, T, D]; `plan` says what each step may see."""
+    def forward(
+        self, x: Tensor, past: Past, plan: View, look: Look, report: bool = False
+    ) -> LayerOutput:
+        """One pass over x [B, T, D]; `plan` and `look` say what each step may see."""
         attention, sizes = self.attention, self.sizes
         u = self.attended(x)
         timeline = torch.cat([take(past.kept, plan.gather_kept), u], 1)  # (B, K + T, D)
+        made = None
+        if past.slots is not None and not self.by_usage:
+            made = self.make_slots(self._leaving(timeline, plan), None, past.slots, plan)
         queries = attention.queries(u)
-        stored = timeline if self.options.window_gradient else timeline.detach()
-        keys, values = attention.keys_values(stored)  # (B, H, K + T, Dh)
-        by_slot = attention.slot_by_distance(queries) if sizes.compressed else None
-        by_step = attention.by_distance(queries)
-
-        columns, made = Columns(), None
-        if past.slots is not None and by_slot is not None:
-            if not self.by_usage:
-                made = self.make_slots(self._leaving(timeline, plan), None, past.slots, plan)
-            self._add_slots(columns, past.slots, made, by_slot, plan)
-        self._add_steps(columns, timeline, keys, values, by_step, plan)
-        if plan.absent is not None:
-            empty = attention.absent_logit(by_step, by_slot, plan.absent)
-            nothing = torch.zeros_like(keys[:, :, :1])
-            columns.add(nothing, nothing, empty)
-        every = columns.joined()
-        read = attention.read(queries, *every)
-        weights = None
-        if report or self.by_usage:
-            weights = self._weights(queries, *every, columns)
+        keys_values = self._keys_values(timeline, u, past.slots, made, look)
+        bias = self._bias(queries, plan, look)
+        read, weights = attention.read(
+            queries, *attention.split(keys_values), bias, look.hidden, report or self.by_usage
+        )
+        parts = None if weights is None else self._parts(weights.detach(), plan, look)
         usage = None
-        if past.usage is not None and weights is not None and past.slots is not None:
+        if past.usage is not None and past.slots is not None and parts is not None:
             usage = F.pad(take(past.usage, plan.gather_kept), (0, x.shape[1]))
-            usage[:, -weights[1].shape[3] :] += weights[1].mean(1).sum(1)
+            usage[:, -parts[1].shape[3] :] += parts[1].mean(1).sum(1)
             made = self.make_slots(self._leaving(timeline, plan), usage, past.slots, plan)
         loss, after = None, self._next(timeline, past, made, usage, plan)
-        if self.training and made is not None and self.options.compression_loss != "none":
+        if (
+            self.training
+            and made is not None
+            and past.slots is not None
+            and self.options.compression_loss != "none"
+        ):
             asking = queries.detach()
             if past.queries is not None:
                 asking = torch.cat([past.queries, asking], 2)
             after.queries = asking[:, :, max(asking.shape[2] - sizes.window + 1, 0) :]
-            loss = self._loss(asking, timeline, made, past.slots, plan)
-        return LayerOutput(self.after(x, read), after, loss, weights)
+            steps = keys_values[:, sizes.compressed :].detach()  # begins at the first seen step
+            loss = compression_terms(self, asking, timeline, steps, made, past.slots, plan)
+        return LayerOutput(self.after(x, read), after, loss, parts)
+
+    def _keys_values(
+        self,
+        timeline: Tensor,
+        u: Tensor,
+        slots: Tensor | None,
+        made: list[Tensor] | None,
+        look: Look,
+    ) -> Tensor:
+        """Keys and values side by side [B, n, 2 D], in the order of `Look`."""
+        kv = self.attention.kv
+        seen = timeline[:, -self.sizes.reach - u.shape[1] :]
+        past = [] if slots is None else [slots]
+        now = [] if made is None else [self._apart(new) for new in made]
+        # The past is projected apart from what is new: it needs no gradient of its own.
+        if look.live:
+            past.append(seen.detach())
+            now.insert(0, timeline[:, -look.live :])
+        else:
+            past.append(seen[:, : self.sizes.reach])
+            now.insert(0, u)
+        parts = [kv(torch.cat(past, 1)), kv(torch.cat(now, 1))]
+        if not self.sizes.mask_empty:
+            parts.append(torch.zeros_like(parts[0][:, :1]))
+        return torch.cat(parts, 1)
+
+    def _bias(self, queries: Tensor, plan: View, look: Look) -> Tensor:
+        """Relative logits [B, H, T, n], in the order of `Look`."""
+        attention, ring = self.attention, self.sizes.compressed
+        by_step = attention.by_distance(queries)
+        parts, by_slot, fresh = [], None, None
+        if look.slots is not None:
+            by_slot = attention.slot_by_distance(queries)
+            slots = by_slot.gather(3, look.slots.expand(-1, attention.n_heads, -1, -1))
+            fresh = slots[..., ring:]
+            parts.append(slots[..., :ring])
+        steps = skew(by_step)
+        parts.append(steps)
+        if look.live:
+            parts.append(steps[..., -look.live :])
+        if fresh is not None:
+            parts.append(fresh)
+        if plan.absent is not None:
+            parts.append(attention.absent_logit(by_step, by_slot, plan.absent))
+        return torch.cat(parts, 3)
+
+    def _parts(self, weights: Tensor, plan: View, look: Look) -> tuple[Tensor, Tensor]:
+        """Attention weights [B, H, T, n] on slots, rings and then new ones, and on steps."""
+        ring = self.sizes.compressed
+        seen = self.sizes.reach + weights.shape[2]
+        steps = weights[..., ring : ring + seen].clone()
+        end = ring + seen + look.live
+        if look.live:
+            steps[..., -look.live :] += weights[..., ring + seen : end]
+        last = weights.shape[3] - (plan.absent is not None)
+        return torch.cat([weights[..., :ring], weights[..., end:last]], 3), steps
 
     def _leaving(self, timeline: Tensor, plan: View) -> Tensor:
         """The steps that leave the memory [B, N, lookback + W, D], zeros where there is none."""
@@ -224,144 +304,6 @@ class Layer(nn.Module):
     def _apart(self, made: Tensor) -> Tensor:
         """New slots as everything but their own loss sees them: the task trains the compressor only without one."""
         return made if self.options.compression_loss == "none" else made.detach()
-
-    def _slot_pool(self, slots: Tensor, made: list[Tensor] | None) -> Tensor:
-        """All slots, queue by queue, ring first."""
-        rings = slots.split([q.size for q in self.sizes.queues], 1)
-        if made is None:
-            return torch.cat(rings, 1)
-        return torch.cat([x for pair in zip(rings, made, strict=True) for x in pair], 1)
-
-    def _add_slots(
-        self,
-        columns: Columns,
-        slots: Tensor,
-        made: list[Tensor] | None,
-        by_slot: Tensor,
-        plan: View,
-    ) -> None:
-        if made is not None:
-            made = [self._apart(new) for new in made]
-        every = self._slot_pool(slots, made)
-        sizes = [q.size if made is None else None for q in self.sizes.queues]
-        hidden = torch.cat([q.hidden[..., :n] for q, n in zip(plan.queues, sizes, strict=True)], 2)
-        far = torch.cat([q.distance[..., :n] for q, n in zip(plan.queues, sizes, strict=True)], 2)
-        index = far[:, None].expand(-1, by_slot.shape[1], -1, -1)
-        bias = by_slot.gather(3, index).masked_fill(hidden[:, None], -torch.inf)
-        columns.add(*self.attention.keys_values(every), bias)
-
-    def _add_steps(
-        self,
-        columns: Columns,
-        timeline: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        by_step: Tensor,
-        plan: View,
-    ) -> None:
-        reach, window = self.sizes.reach, self.sizes.window
-        seen = reach + by_step.shape[2] - 1
-        bias, hidden = skew(by_step), plan.hidden
-        steps = (keys[:, :, -seen:], values[:, :, -seen:])
-        if self.options.window_gradient:
-            columns.add(*steps, bias.masked_fill(hidden[:, None], -torch.inf))
-            return
-        # The same steps twice: constants for later windows, differentiable for their own.
-        back = torch.arange(by_step.shape[2], device=bias.device)[:, None] + (reach - 1)
-        back = back - torch.arange(seen, device=bias.device)  # (T, R + T - 1): steps ago
-        own = back <= (plan.age % window)[..., None]
-        columns.add(*steps, bias.masked_fill((hidden | own)[:, None], -torch.inf))
-        live = bias.masked_fill((hidden | ~own)[:, None], -torch.inf)[..., reach - window :]
-        columns.add(*self.attention.keys_values(timeline[:, -live.shape[3] :]), live)
-
-    @torch.no_grad()
-    def _weights(
-        self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, columns: Columns
-    ) -> tuple[Tensor, Tensor]:
-        weights = self.attention.weights(queries, keys, bias)
-        parts = list(weights.split([part.shape[2] for part in columns.keys], 3))
-        slots = parts.pop(0) if self.sizes.compressed else weights[..., :0]
-        steps = parts[0]
-        if not self.options.window_gradient:
-            steps[..., -parts[1].shape[3] :] += parts[1]
-        return slots, steps
-
-    def _loss(
-        self,
-        queries: Tensor,
-        timeline: Tensor,
-        made: list[Tensor],
-        slots: Tensor | None,
-        plan: View,
-    ) -> tuple[Tensor, Tensor]:
-        """Sum and number of terms: blocks and queries for attention, slots for auto-encoding."""
-        assert plan.blocks is not None and slots is not None
-        masked = self.sizes.mask_empty
-        rings = slots.split([q.size for q in self.sizes.queues], 1)
-        leaving = self._leaving(timeline, plan)[:, :, self.compress.lookback :].detach()
-        blocks, n = leaving.shape[1], self.sizes.block
-        total = count = timeline.new_zeros(())
-        for level, (new, view) in enumerate(zip(made, plan.queues, strict=True)):
-            there = view.new.there
-            if level == 0:
-                old = leaving  # (B, N, W, D)
-                old_there = plan.blocks.there[..., self.compress.lookback :]
-                shape, block = (blocks, n), None
-            else:
-                assert view.source is not None
-                pool = [rings[level - 1], made[level - 1]]
-                pool += [rings[level], new] if self.sizes.queues[level].running else []
-                old = take(torch.cat(pool, 1), view.source.flatten(1)).detach()
-                old = old.unflatten(1, view.source.shape[1:])  # (B, G, c, D)
-                old_there = there[..., None].expand(view.source.shape)
-                shape, block = (new.shape[1], 1), view.new.block
-            if self.options.compression_loss == "auto_encoding":
-                rebuilt = self.decode(new).unflatten(-1, (self.sizes.rate, -1))
-                error = (rebuilt - old.reshape_as(rebuilt)).square().mean((2, 3))  # (B, G)
-                weight = there
-                if not masked:  # what ends a window counts, also where its block is nothing
-                    weight = plan.blocks.asked[..., -1].repeat_interleave(n, 1)
-            else:
-                asked = plan.blocks.asked
-                error = self._reconstruction(
-                    queries, old, new.unflatten(1, shape), old_there, there, block, plan
-                )
-                if block is not None:
-                    asked = take(asked, block)
-                weight = asked & there.unflatten(1, shape).any(2)[..., None] if masked else asked
-            total = total + torch.where(weight, error, 0).sum()
-            count = count + weight.sum()
-        return total, count
-
-    def _reconstruction(
-        self,
-        queries: Tensor,
-        old: Tensor,
-        new: Tensor,
-        old_there: Tensor,
-        new_there: Tensor,
-        block: Tensor | None,
-        plan: View,
-    ) -> Tensor:
-        """The attention reconstruction's errors [B, N, W] (or [B, G, W] of merges made with `block`)."""
-        assert plan.blocks is not None
-        attention = self.attention
-        asking = plan.blocks.queries if block is None else take(plan.blocks.queries, block)
-        q = take(queries.transpose(1, 2).flatten(2), asking.flatten(1))
-        q = q.unflatten(1, asking.shape[1:]).unflatten(-1, (attention.n_heads, -1))
-        weight = attention.kv.weight.detach()  # only the compressor may learn from this loss
-
-        def project(x: Tensor) -> tuple[Tensor, Tensor]:
-            keys, values = (
-                F.linear(x, weight)
-                .unflatten(-1, (2 * attention.n_heads, -1))
-                .movedim(-2, 1)
-                .chunk(2, 1)
-            )
-            return keys, values
-
-        masks = (old_there, new_there.unflatten(1, new.shape[1:3])) if self.sizes.mask_empty else ()
-        return attention_reconstruction(q.movedim(-2, 1), project(old), project(new), *masks)
 
     def _next(
         self,

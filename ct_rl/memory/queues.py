@@ -87,10 +87,12 @@ class Distance:
     """How far a slot is from a query.
 
     Attributes:
+        first: the least distance, which is counted as 0.
         reach: distances stop at reach - 1.
         by_time: steps since the newest step that the slot covers; else the order of slots, newest first.
     """
 
+    first: int
     reach: int
     by_time: bool
 
@@ -102,7 +104,7 @@ class Distance:
             origin: what the distance of a slot of rank 0, or of step 0, is.
         """
         far = origin - queue.newest_step(number) if self.by_time else origin + rank
-        return far.clamp(0, self.reach - 1)
+        return far.clamp(self.first, self.reach - 1) - self.first
 
 
 @dataclass
@@ -125,7 +127,8 @@ class QueueView:
     """One queue in a call: its ring of S slots, then the G new ones.
 
     Attributes:
-        hidden: bool [B, T, S + G], which a query may NOT see; distance: int64, how far they are; rank: int64,
+        hidden: bool [B, T, S + G], which a query may NOT see; distance: int64, how far they are, from the least
+            distance on; rank: int64,
             their place among all that the query sees, 1 for the newest.
         new: what is made in the call.
         source: [B, G, c], of which slots of the queue before (its ring, then its new ones) each is made; for the

@@ -61,27 +61,23 @@ def place_weights(sizes: Sizes, plan: View, slots: Tensor, steps: Tensor) -> tup
     """Sums weights by place.
 
     Args:
-        slots: [B, H, T, S], on all slots of the plan (rings and new) or on the rings alone.
-        steps: [B, H, T, R + T - 1], on the steps.
+        slots: [B, H, T, S], on the rings' slots and, unless they came too late, the new ones.
+        steps: [B, H, T, R + T], on the steps.
 
     Returns:
         [H, C] and [H, M + W], summed over rows and queries.
     """
     _, heads, length, seen = steps.shape
-    newest = torch.arange(length, device=steps.device)[:, None] + sizes.reach - 1
-    back = newest - torch.arange(seen, device=steps.device)  # (T, R + T - 1): steps ago
+    newest = torch.arange(length, device=steps.device)[:, None] + sizes.reach
+    back = newest - torch.arange(seen, device=steps.device)  # (T, R + T): steps ago
     place = (plan.age - sizes.boundary(plan.age))[..., None] - back  # from the boundary on
     by_step = _summed(steps, place, sizes.reach)
     if not sizes.compressed:
         return steps.new_zeros(heads, 0), by_step
-    both = sum(view.rank.shape[2] for view in plan.queues) == slots.shape[3]
-    rank = torch.cat(
-        [
-            view.rank if both else view.rank[..., : queue.size]
-            for queue, view in zip(sizes.queues, plan.queues, strict=True)
-        ],
-        2,
-    )
+    pairs = list(zip(sizes.queues, plan.queues, strict=True))
+    rings = [view.rank[..., : queue.size] for queue, view in pairs]
+    fresh = [view.rank[..., queue.size :] for queue, view in pairs]
+    rank = torch.cat([*rings, *fresh], 2)[..., : slots.shape[3]]
     return _summed(slots, sizes.compressed - rank, sizes.compressed), by_step
 
 

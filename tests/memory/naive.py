@@ -108,7 +108,7 @@ def _attend(attention, memory: Memory, u: Tensor, seen: list) -> Tensor:
     for item, distance, is_slot, constant, _ in seen:
         key, value = attention.kv(item.detach() if constant else item).chunk(2)
         if is_slot:
-            position = attention.slot_position(attention.slot_codes[distance])
+            position = attention.slot_position(attention.slot_codes[distance - attention.slots[0]])
             bias = attention.slot_position_bias
         else:
             position = attention.position(attention.codes[distance])
