@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ct_rl.memory.blocked import blocked_attention
 from ct_rl.memory.geometry import Absent
 
 
@@ -168,3 +169,20 @@ class RelativeAttention(nn.Module):
             weights = logits.softmax(-1)
             y = F.dropout(weights, rate) @ values if rate else weights.to(values.dtype) @ values
         return self.out(y.transpose(1, 2).flatten(2)), weights
+
+    def read_blocked(
+        self,
+        queries: Tensor,
+        keys_values: Tensor,
+        hidden: Tensor,
+        slots: Tensor | None,
+        rings: int,
+    ) -> Tensor:
+        """`read` with the relative logits of `Layer`, on a CPU; see `blocked_attention`."""
+        biased = (
+            queries + self.content_bias,
+            queries + self.position_bias,
+            queries if slots is None else queries + self.slot_position_bias,
+        )
+        far = (self.distance_keys(), None if slots is None else self.slot_distance_keys())
+        return self.out(blocked_attention(biased, keys_values, far, hidden, slots, rings))

@@ -169,16 +169,23 @@ class Layer(nn.Module):
         """One pass over x [B, T, D]; `plan` and `look` say what each step may see."""
         attention, sizes = self.attention, self.sizes
         u = self.attended(x)
-        timeline = torch.cat([take(past.kept, plan.gather_kept), u], 1)  # (B, K + T, D)
+        kept = take(past.kept, plan.gather_kept)
+        timeline = torch.cat([kept, u], 1)  # (B, K + T, D)
         made = None
         if past.slots is not None and not self.by_usage:
             made = self.make_slots(self._leaving(timeline, plan), None, past.slots, plan)
         queries = attention.queries(u)
-        keys_values = self._keys_values(timeline, u, past.slots, made, look)
-        bias = self._bias(queries, plan, look)
-        read, weights = attention.read(
-            queries, *attention.split(keys_values), bias, look.hidden, report or self.by_usage
-        )
+        keys_values = self._keys_values(kept, u, past.slots, made, look)
+        weights = None
+        if self._in_blocks(queries, plan, look, report):
+            read = attention.read_blocked(
+                queries, keys_values, look.hidden, look.slots, sizes.compressed
+            )
+        else:
+            bias = self._bias(queries, plan, look)
+            read, weights = attention.read(
+                queries, *attention.split(keys_values), bias, look.hidden, report or self.by_usage
+            )
         parts = None if weights is None else self._parts(weights.detach(), plan, look)
         usage = None
         if past.usage is not None and past.slots is not None and parts is not None:
@@ -200,26 +207,28 @@ class Layer(nn.Module):
             loss = compression_terms(self, asking, timeline, steps, made, past.slots, plan)
         return LayerOutput(self.after(x, read), after, loss, parts)
 
+    def _in_blocks(self, queries: Tensor, plan: View, look: Look, report: bool) -> bool:
+        """Whether the way that a CPU's cache likes computes all that is asked for."""
+        plain = not (report or self.by_usage or look.live or plan.absent is not None)
+        dropping = self.training and self.options.dropout > 0
+        eager = not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+        return plain and not dropping and eager and queries.device.type == "cpu"
+
     def _keys_values(
-        self,
-        timeline: Tensor,
-        u: Tensor,
-        slots: Tensor | None,
-        made: list[Tensor] | None,
-        look: Look,
+        self, kept: Tensor, u: Tensor, slots: Tensor | None, made: list[Tensor] | None, look: Look
     ) -> Tensor:
         """Keys and values side by side [B, n, 2 D], in the order of `Look`."""
         kv = self.attention.kv
-        seen = timeline[:, -self.sizes.reach - u.shape[1] :]
-        past = [] if slots is None else [slots]
-        now = [] if made is None else [self._apart(new) for new in made]
-        # The past is projected apart from what is new: it needs no gradient of its own.
+        past = [kept[:, -self.sizes.reach :]]
+        now = [u]
         if look.live:
-            past.append(seen.detach())
-            now.insert(0, timeline[:, -look.live :])
-        else:
-            past.append(seen[:, : self.sizes.reach])
-            now.insert(0, u)
+            past = [past[0].detach(), u.detach()]
+            now.insert(0, kept[:, kept.shape[1] + u.shape[1] - look.live :])
+        if slots is not None:
+            past.insert(0, slots)
+        if made is not None:
+            now += [self._apart(new) for new in made]
+        # The past is projected apart from what is new: in the first pass it needs no gradient.
         parts = [kv(torch.cat(past, 1)), kv(torch.cat(now, 1))]
         if not self.sizes.mask_empty:
             parts.append(torch.zeros_like(parts[0][:, :1]))

@@ -1,0 +1,110 @@
+"""What trains the compressor of a layer (Rae et al. 2019, section 3.2), block by block.
+
+The block that leaves the memory when a window ends is read by that window's queries, before and after compression.
+In a pyramid, what is merged is treated alike: c slots before, one after.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ct_rl.memory.compression import attention_reconstruction
+from ct_rl.memory.geometry import View
+
+if TYPE_CHECKING:
+    from ct_rl.memory.layer import Layer
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Items by index: x [B, N, ...], index [B, M] -> [B, M, ...]."""
+    wide = index.reshape(*index.shape, *[1] * (x.dim() - 2))
+    return torch.gather(x, 1, wide.expand(*index.shape, *x.shape[2:]))
+
+
+def compression_terms(
+    layer: Layer,
+    queries: Tensor,
+    timeline: Tensor,
+    keys_values: Tensor,
+    made: list[Tensor],
+    slots: Tensor,
+    plan: View,
+) -> tuple[Tensor, Tensor]:
+    """A pass's compression loss: the sum of its terms, and how many there are.
+
+    A term is a query's error for attention reconstruction, and a slot's for auto-encoding.
+
+    Args:
+        queries: [B, H, E + T, Dh], with the E steps before the pass that belong to the call; detached.
+        timeline: [B, K + T, D]; keys_values: [B, R + T or more, 2 D], of the timeline's last R + T; detached.
+        made: the new slots [B, G, D] of each queue.
+        slots: [B, C, D], the rings.
+    """
+    assert plan.blocks is not None
+    reconstruct = layer.options.compression_loss == "attention"
+    rings = slots.split([queue.size for queue in layer.sizes.queues], 1)
+    total = count = timeline.new_zeros(())
+    for level, new in enumerate(made):
+        view = plan.queues[level]
+        if level == 0:
+            where = plan.blocks.steps[..., layer.compress.lookback :]  # (B, N, W)
+            old_there = plan.blocks.there[..., layer.compress.lookback :]
+            source = keys_values if reconstruct else timeline.detach()
+            skipped = timeline.shape[1] - plan.age.shape[1] - layer.sizes.reach
+            old = take(source, (where - (skipped if reconstruct else 0)).clamp(min=0).flatten(1))
+            old = old.unflatten(1, where.shape[1:]) * old_there[..., None]
+            asking, asked = plan.blocks.queries, plan.blocks.asked
+            each = layer.sizes.block
+        else:
+            assert view.source is not None
+            pool = [rings[level - 1], made[level - 1]]
+            pool += [rings[level], new] if layer.sizes.queues[level].running else []
+            old = take(torch.cat(pool, 1).detach(), view.source.flatten(1))
+            old = old.unflatten(1, view.source.shape[1:])  # (B, G, c, D)
+            old = _project(layer, old) if reconstruct else old
+            old_there = view.new.there[..., None].expand(view.source.shape)
+            asking, asked = (
+                take(x, view.new.block) for x in (plan.blocks.queries, plan.blocks.asked)
+            )
+            each = 1
+        there = view.new.there.unflatten(1, (-1, each))  # (B, N, n)
+        if reconstruct:
+            masks = (old_there, there) if layer.sizes.mask_empty else (None, None)
+            q = queries.gather(
+                2,
+                asking.flatten(1)[:, None, :, None].expand(
+                    -1, queries.shape[1], -1, queries.shape[3]
+                ),
+            ).unflatten(2, asking.shape[1:])
+            fresh = _project(layer, new.unflatten(1, (-1, each)))
+            error = attention_reconstruction(q, _heads(layer, old), _heads(layer, fresh), *masks)
+            weight = asked
+            if layer.sizes.mask_empty:
+                weight = asked & there.any(2)[..., None]
+        else:
+            rebuilt = layer.decode(new).unflatten(-1, (layer.sizes.rate, -1))
+            error = (rebuilt - old.reshape_as(rebuilt)).square().mean((2, 3))  # (B, G)
+            weight = view.new.there
+            if (
+                not layer.sizes.mask_empty
+            ):  # what ends a window counts, also where its block is nothing
+                weight = asked[..., -1].repeat_interleave(each, 1)
+        total = total + torch.where(weight, error, 0).sum()
+        count = count + weight.sum()
+    return total, count
+
+
+def _project(layer: Layer, x: Tensor) -> Tensor:
+    # Only the compressor may learn from this loss: its readers' weights are constants here.
+    return F.linear(x, layer.attention.kv.weight.detach())
+
+
+def _heads(layer: Layer, keys_values: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, N, n, 2 D] as keys and values [B, H, N, n, Dh]."""
+    keys, values = keys_values.chunk(2, -1)
+    heads = layer.attention.n_heads
+    return tuple(x.unflatten(-1, (heads, -1)).movedim(-2, 1) for x in (keys, values))  # type: ignore[return-value]
