@@ -104,14 +104,9 @@ class RelativeAttention(nn.Module):
         """Scaled queries [B, H, T, Dh]."""
         return self.heads(self.q(x)) * self.scale
 
-    def split(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-        """What `kv` gives, [B, N, 2 D], as keys and values [B, H, N, Dh]."""
-        keys, values = keys_values.chunk(2, -1)
-        return self.heads(keys), self.heads(values)
-
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of x [B, N, D], each [B, H, N, Dh]."""
-        return self.split(self.kv(x))
+    def keys_values(self, x: Tensor) -> Tensor:
+        """Keys and values [2, B, H, N, Dh] of x [B, N, D]."""
+        return self.kv(x).unflatten(-1, (2, self.n_heads, self.d_head)).permute(2, 0, 3, 1, 4)
 
     def distance_keys(self) -> Tensor:
         """Keys of distances [H, Dh, R], FARTHEST first (distance R - 1 ... 0)."""
@@ -179,10 +174,9 @@ class RelativeAttention(nn.Module):
         rings: int,
     ) -> Tensor:
         """`read` with the relative logits of `Layer`, on a CPU; see `blocked_attention`."""
-        biased = (
-            queries + self.content_bias,
-            queries + self.position_bias,
-            queries if slots is None else queries + self.slot_position_bias,
-        )
-        far = (self.distance_keys(), None if slots is None else self.slot_distance_keys())
-        return self.out(blocked_attention(biased, keys_values, far, hidden, slots, rings))
+        biases, far = (self.content_bias, self.position_bias, None), (self.distance_keys(), None)
+        if slots is not None:
+            biases = (self.content_bias, self.position_bias, self.slot_position_bias)
+            far = (self.distance_keys(), self.slot_distance_keys())
+        y = blocked_attention(queries, biases, keys_values, far, hidden, slots, rings)
+        return self.out(y.transpose(1, 2).flatten(2))

@@ -18,7 +18,8 @@ CACHED = 2**18  # elements of logits at a time
 
 
 def blocked_attention(
-    queries: tuple[Tensor, Tensor, Tensor],
+    queries: Tensor,
+    biases: tuple[Tensor, Tensor, Tensor | None],
     keys_values: Tensor,
     distances: tuple[Tensor, Tensor | None],
     hidden: Tensor,
@@ -28,91 +29,82 @@ def blocked_attention(
     """Attention over [rings | steps | new slots].
 
     Args:
-        queries: with content bias, position bias, and slot position bias, each [B, H, T, Dh]; the last is not read
-            without slots.
-        keys_values: [B, N, 2 D].
+        queries: [B, H, T, Dh], scaled.
+        biases: what is added to them for content, for steps' distances, and for slots' distances, [H, 1, Dh] each.
+        keys_values: [2, B, H, N, Dh].
         distances: keys of distances, [H, Dh, R] farthest first, and of slots' distances [H, Dh, n].
         hidden: [B, 1, T, N], -inf where a query may not look, else 0.
         slots: int64 [B, 1, T, S], which of the n each slot column is at; the first `rings` stand before the steps.
 
     Returns:
-        [B, T, D].
+        [B, H, T, Dh].
     """
-    content, by_step, by_slot = (q.contiguous() for q in queries)
-    far, slot_far = distances
     return _Blocked.apply(
-        content, by_step, by_slot, keys_values, far, slot_far, hidden, slots, rings
+        queries.contiguous(), *biases, keys_values.contiguous(), *distances, hidden, slots, rings
     )
 
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qc, qp, qs, keys_values, far, slot_far, hidden, slots, rings):  # type: ignore[no-untyped-def]
-        rows, heads, steps, size = qc.shape
-        keys, values = _heads(keys_values, heads)
-        weights = qc.new_empty(rows, heads, steps, keys_values.shape[1])
-        y = torch.empty_like(qc)
+    def forward(ctx: Any, q, cb, pb, sb, keys_values, far, slot_far, hidden, slots, rings):  # type: ignore[no-untyped-def]
+        keys, values = keys_values
+        weights = q.new_empty(*q.shape[:3], keys.shape[2])
+        y = torch.empty_like(q)
         for r in _chunks(weights):
             w = weights[r]
-            torch.matmul(qc[r], keys[r].transpose(-1, -2), out=w)
-            _band(w, rings, far.shape[2]).add_(qp[r] @ far)
+            torch.matmul(q[r] + cb, keys[r].transpose(-1, -2), out=w)
+            _band(w, rings, far.shape[2]).add_((q[r] + pb) @ far)
             if slots is not None:
-                index = slots[r].expand(-1, heads, -1, -1)
-                bias = (qs[r] @ slot_far).gather(3, index)
+                index = slots[r].expand(-1, q.shape[1], -1, -1)
+                bias = ((q[r] + sb) @ slot_far).gather(3, index)
                 w[..., :rings] += bias[..., :rings]
                 if bias.shape[3] > rings:
                     w[..., rings - bias.shape[3] :] += bias[..., rings:]
             w += hidden[r]
             torch.softmax(w, -1, out=w)
             torch.matmul(w, values[r], out=y[r])
-        ctx.save_for_backward(qc, qp, qs, keys_values, far, slot_far, slots, weights, y)
+        ctx.save_for_backward(q, cb, pb, sb, keys_values, far, slot_far, slots, weights, y)
         ctx.rings = rings
-        return y.transpose(1, 2).reshape(rows, steps, heads * size)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
-        qc, qp, qs, keys_values, far, slot_far, slots, weights, y = ctx.saved_tensors
-        rings, (rows, heads, steps, size) = ctx.rings, qc.shape
-        keys, values = _heads(keys_values, heads)
-        gy = grad.view(rows, steps, heads, size).transpose(1, 2).contiguous()
-        offset = (gy * y).sum(-1, keepdim=True)
-        gqc, gqp = torch.empty_like(qc), torch.empty_like(qp)
-        gqs = torch.zeros_like(qs) if slots is None else torch.empty_like(qs)
-        g_far = torch.zeros_like(far)
-        g_slot_far = None if slots is None else torch.zeros_like(slot_far)
-        gkv = torch.empty_like(keys_values)
-        gkv_heads = gkv.view(rows, -1, 2, heads, size).permute(2, 0, 3, 1, 4)  # (2, B, H, N, Dh)
+        q, cb, pb, sb, keys_values, far, slot_far, slots, weights, y = ctx.saved_tensors
+        rings = ctx.rings
+        keys, values = keys_values
+        gq, gkv = torch.empty_like(q), torch.empty_like(keys_values)
+        g_cb, g_pb, g_far = torch.zeros_like(cb), torch.zeros_like(pb), torch.zeros_like(far)
+        g_sb = g_slot_far = None
+        if slots is not None:
+            g_sb, g_slot_far = torch.zeros_like(sb), torch.zeros_like(slot_far)
         logits = None
         for r in _chunks(weights):
-            w = weights[r]
-            if logits is None:
-                logits = torch.empty_like(w)
-            g = logits[: len(w)]
-            torch.matmul(gy[r], values[r].transpose(-1, -2), out=g)
-            g.sub_(offset[r]).mul_(w)
-            gkv_heads[0, r] = g.transpose(-1, -2) @ qc[r]
-            gkv_heads[1, r] = w.transpose(-1, -2) @ gy[r]
-            torch.matmul(g, keys[r], out=gqc[r])
+            w, gy = weights[r], grad[r].contiguous()
+            logits = torch.empty_like(w) if logits is None else logits
+            g = logits[: len(w)]  # the gradient of the logits
+            torch.matmul(gy, values[r].transpose(-1, -2), out=g)
+            g.sub_((gy * y[r]).sum(-1, keepdim=True)).mul_(w)
+            torch.matmul(g.transpose(-1, -2), q[r] + cb, out=gkv[0, r])
+            torch.matmul(w.transpose(-1, -2), gy, out=gkv[1, r])
+            by_key = g @ keys[r]
+            g_cb += by_key.sum((0, 2))[:, None]
             band = _band(g, rings, far.shape[2])
-            torch.matmul(band, far.transpose(-1, -2), out=gqp[r])
-            g_far += (qp[r].transpose(-1, -2) @ band).sum(0)
+            by_step = band @ far.transpose(-1, -2)
+            g_pb += by_step.sum((0, 2))[:, None]
+            g_far += ((q[r] + pb).transpose(-1, -2) @ band).sum(0)
+            torch.add(by_key, by_step, out=gq[r])
             if slots is not None:
                 count = slots.shape[3] - rings
                 bias = g[..., :rings]
                 if count:
                     bias = torch.cat([bias, g[..., -count:]], 3)
-                by_slot = g.new_zeros(*g.shape[:3], slot_far.shape[2])
-                by_slot.scatter_add_(3, slots[r].expand(-1, heads, -1, -1), bias)
-                torch.matmul(by_slot, slot_far.transpose(-1, -2), out=gqs[r])
-                g_slot_far += (qs[r].transpose(-1, -2) @ by_slot).sum(0)
-        return gqc, gqp, gqs, gkv, g_far, g_slot_far, None, None, None
-
-
-def _heads(keys_values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    rows, count, width = keys_values.shape
-    split = keys_values.view(rows, count, 2, heads, width // (2 * heads)).permute(2, 0, 3, 1, 4)
-    keys, values = split.contiguous().unbind(0)
-    return keys, values
+                near = g.new_zeros(*g.shape[:3], slot_far.shape[2])
+                near.scatter_add_(3, slots[r].expand(-1, q.shape[1], -1, -1), bias)
+                by_slot = near @ slot_far.transpose(-1, -2)
+                g_sb += by_slot.sum((0, 2))[:, None]
+                g_slot_far += ((q[r] + sb).transpose(-1, -2) @ near).sum(0)
+                gq[r] += by_slot
+        return gq, g_cb, g_pb, g_sb, gkv, g_far, g_slot_far, None, None, None
 
 
 def _chunks(weights: Tensor) -> Iterator[slice]:

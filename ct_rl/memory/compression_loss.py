@@ -40,7 +40,8 @@ def compression_terms(
 
     Args:
         queries: [B, H, E + T, Dh], with the E steps before the pass that belong to the call; detached.
-        timeline: [B, K + T, D]; keys_values: [B, R + T or more, 2 D], of the timeline's last R + T; detached.
+        timeline: [B, K + T, D]; keys_values: [2, B, H, R + T or more, Dh], from the first of the last R + T
+            steps on; detached.
         made: the new slots [B, G, D] of each queue.
         slots: [B, C, D], the rings.
     """
@@ -53,10 +54,13 @@ def compression_terms(
         if level == 0:
             where = plan.blocks.steps[..., layer.compress.lookback :]  # (B, N, W)
             old_there = plan.blocks.there[..., layer.compress.lookback :]
-            source = keys_values if reconstruct else timeline.detach()
-            skipped = timeline.shape[1] - plan.age.shape[1] - layer.sizes.reach
-            old = take(source, (where - (skipped if reconstruct else 0)).clamp(min=0).flatten(1))
-            old = old.unflatten(1, where.shape[1:]) * old_there[..., None]
+            if reconstruct:
+                skipped = timeline.shape[1] - plan.age.shape[1] - layer.sizes.reach
+                old = _pick(keys_values, (where - skipped).clamp(min=0))
+                old = old * old_there[:, None, :, :, None]
+            else:
+                old = take(timeline.detach(), where.flatten(1)).unflatten(1, where.shape[1:])
+                old = old * old_there[..., None]
             asking, asked = plan.blocks.queries, plan.blocks.asked
             each = layer.sizes.block
         else:
@@ -74,14 +78,9 @@ def compression_terms(
         there = view.new.there.unflatten(1, (-1, each))  # (B, N, n)
         if reconstruct:
             masks = (old_there, there) if layer.sizes.mask_empty else (None, None)
-            q = queries.gather(
-                2,
-                asking.flatten(1)[:, None, :, None].expand(
-                    -1, queries.shape[1], -1, queries.shape[3]
-                ),
-            ).unflatten(2, asking.shape[1:])
+            q = _pick(queries, asking)
             fresh = _project(layer, new.unflatten(1, (-1, each)))
-            error = attention_reconstruction(q, _heads(layer, old), _heads(layer, fresh), *masks)
+            error = attention_reconstruction(q, (old[0], old[1]), (fresh[0], fresh[1]), *masks)
             weight = asked
             if layer.sizes.mask_empty:
                 weight = asked & there.any(2)[..., None]
@@ -99,12 +98,13 @@ def compression_terms(
 
 
 def _project(layer: Layer, x: Tensor) -> Tensor:
+    """Keys and values [2, B, H, N, n, Dh] of x [B, N, n, D]."""
     # Only the compressor may learn from this loss: its readers' weights are constants here.
-    return F.linear(x, layer.attention.kv.weight.detach())
+    both = F.linear(x, layer.attention.kv.weight.detach())
+    return both.unflatten(-1, (2, layer.attention.n_heads, -1)).permute(3, 0, 4, 1, 2, 5)
 
 
-def _heads(layer: Layer, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, N, n, 2 D] as keys and values [B, H, N, n, Dh]."""
-    keys, values = keys_values.chunk(2, -1)
-    heads = layer.attention.n_heads
-    return tuple(x.unflatten(-1, (heads, -1)).movedim(-2, 1) for x in (keys, values))  # type: ignore[return-value]
+def _pick(x: Tensor, index: Tensor) -> Tensor:
+    """x [..., B, H, N, Dh] at index [B, n, m]: [..., B, H, n, m, Dh]."""
+    flat = index.flatten(1)[:, None, :, None].expand(*x.shape[:-2], -1, x.shape[-1])
+    return x.gather(-2, flat).unflatten(-2, index.shape[1:])

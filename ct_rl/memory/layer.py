@@ -184,7 +184,7 @@ class Layer(nn.Module):
         else:
             bias = self._bias(queries, plan, look)
             read, weights = attention.read(
-                queries, *attention.split(keys_values), bias, look.hidden, report or self.by_usage
+                queries, *keys_values, bias, look.hidden, report or self.by_usage
             )
         parts = None if weights is None else self._parts(weights.detach(), plan, look)
         usage = None
@@ -203,7 +203,7 @@ class Layer(nn.Module):
             if past.queries is not None:
                 asking = torch.cat([past.queries, asking], 2)
             after.queries = asking[:, :, max(asking.shape[2] - sizes.window + 1, 0) :]
-            steps = keys_values[:, sizes.compressed :].detach()  # begins at the first seen step
+            steps = keys_values[:, :, :, sizes.compressed :].detach()  # from the first seen step on
             loss = compression_terms(self, asking, timeline, steps, made, past.slots, plan)
         return LayerOutput(self.after(x, read), after, loss, parts)
 
@@ -217,8 +217,8 @@ class Layer(nn.Module):
     def _keys_values(
         self, kept: Tensor, u: Tensor, slots: Tensor | None, made: list[Tensor] | None, look: Look
     ) -> Tensor:
-        """Keys and values side by side [B, n, 2 D], in the order of `Look`."""
-        kv = self.attention.kv
+        """Keys and values [2, B, H, n, Dh], in the order of `Look`."""
+        project = self.attention.keys_values
         past = [kept[:, -self.sizes.reach :]]
         now = [u]
         if look.live:
@@ -229,10 +229,10 @@ class Layer(nn.Module):
         if made is not None:
             now += [self._apart(new) for new in made]
         # The past is projected apart from what is new: in the first pass it needs no gradient.
-        parts = [kv(torch.cat(past, 1)), kv(torch.cat(now, 1))]
+        parts = [project(torch.cat(past, 1)), project(torch.cat(now, 1))]
         if not self.sizes.mask_empty:
-            parts.append(torch.zeros_like(parts[0][:, :1]))
-        return torch.cat(parts, 1)
+            parts.append(torch.zeros_like(parts[0][:, :, :, :1]))
+        return torch.cat(parts, 3)
 
     def _bias(self, queries: Tensor, plan: View, look: Look) -> Tensor:
         """Relative logits [B, H, T, n], in the order of `Look`."""
