@@ -72,6 +72,14 @@ def find_level(name: str) -> Level:
     return DMLAB30[name]
 
 
+def level_of(environment: str) -> str | None:
+    """The level that an environment's name stands for; None where it is no level of DMLab-30."""
+    name = environment.removeprefix("dmlab_")
+    if environment == "dmlab_rooms_select":
+        return ROOMS_SELECT
+    return name if name in LEVEL_NAMES and name != environment else None
+
+
 def level_script(name: str) -> str:
     """What the engine calls the level."""
     return f"contributed/dmlab30/{name}"

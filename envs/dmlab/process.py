@@ -27,6 +27,7 @@ from envs.errors import MissingDependencyError
 INSTALL = "deepmind_lab is not installed: build it as docs/deepmind_lab.md says"
 _PREFIX = "ct_rl-dmlab-"
 _PATIENCE = 600.0  # seconds for one answer; compiling a large map takes some
+_FAREWELL = 10.0  # seconds for a process to end by itself
 _ERRORS: dict[str, type[Exception]] = {
     "ValueError": ValueError,
     "TypeError": TypeError,
@@ -93,7 +94,7 @@ class LabProcess:
         """Ends the process and removes its folder; harmless any number of times, whatever the process does."""
         self._connection.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=_FAREWELL)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -111,7 +112,7 @@ class LabProcess:
     def _epitaph(self) -> str:
         """How the process ended, and its last words."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=_FAREWELL)
         status = self._process.returncode
         how = "still runs" if status is None else f"ended with status {status}"
         if status is not None and status < 0:

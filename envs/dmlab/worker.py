@@ -17,6 +17,7 @@ from typing import Any
 from envs.dmlab.settings import LabSettings
 from envs.dmlab.world import LabWorld
 
+_LOG = 1  # standard output and errors go to one file
 _LOG_BYTES = 1 << 20  # the engine writes some lines at every map: only the last ones matter
 
 
@@ -57,8 +58,8 @@ def _reporting(connection: Connection) -> Any:
 
 def _shorten_log() -> None:
     with contextlib.suppress(OSError):
-        if os.fstat(1).st_size > _LOG_BYTES:
-            os.ftruncate(1, 0)
+        if os.fstat(_LOG).st_size > _LOG_BYTES:
+            os.ftruncate(_LOG, 0)
 
 
 def main(socket: int) -> None:

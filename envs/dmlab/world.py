@@ -99,10 +99,13 @@ class LabWorld:
 
     def _look(self) -> Seen:
         shown = self._lab.observations()
+        frame, shape = shown[FRAME], (self.settings.height, self.settings.width, 3)
+        if frame.shape != shape or frame.dtype != np.uint8:
+            raise RuntimeError(f"the engine's frame is {frame.dtype} {frame.shape}, not {shape}")
         position = shown.get(POSITION)
         rotation = shown.get(ROTATION)
         self._seen = Seen(
-            frame=shown[FRAME],
+            frame=frame,
             instruction=str(shown.get(INSTRUCTION, "")),
             position=np.full(2, np.nan) if position is None else np.array(position[:2], float),
             yaw=float("nan") if rotation is None else float(rotation[1]),

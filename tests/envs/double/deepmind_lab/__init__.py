@@ -225,8 +225,9 @@ class Lab:
         look, _, strafe, forward, *_ = action
         self._yaw -= float(look) * 0.1056
         heading = np.radians(self._yaw)
-        self._x += 5.2 * (np.cos(heading) * forward + np.sin(heading) * strafe)
-        self._y += 5.2 * (np.sin(heading) * forward - np.cos(heading) * strafe)
+        pace = 2.6 if "slow" in FAULTS else 5.2
+        self._x += pace * (np.cos(heading) * forward + np.sin(heading) * strafe)
+        self._y += pace * (np.sin(heading) * forward - np.cos(heading) * strafe)
         if self._name != "rooms_select_nonmatching_object":
             return float(self._rng.random() < 0.02)
         if self._room == 1 and abs(self._x - 64) < 39 and abs(self._y + 64) < 39:
