@@ -6,13 +6,12 @@ import functools
 import importlib.util
 import os
 import subprocess
-import sys
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 
 from envs.dmlab.levels import ROOMS_SELECT
-from envs.dmlab.process import INSTALL
+from envs.dmlab.process import INSTALL, PYTHON, interpreter
 from envs.errors import MissingDependencyError
 
 ENGINES = ("auto", "embedded", "deepmind_lab")
@@ -25,22 +24,31 @@ def available() -> bool:
 
 def why_missing() -> str | None:
     """The one line that says why `deepmind_lab` cannot be used, or None where it can."""
+    python, path = interpreter()
+    if os.environ.get(PYTHON):
+        return _import_error(python, tuple(path))
     try:
         found = importlib.util.find_spec("deepmind_lab")
     except (ImportError, ValueError):
         found = None
-    return INSTALL if found is None else _import_error(tuple(sys.path))
+    return INSTALL if found is None else _import_error(python, tuple(path))
 
 
 @functools.cache
-def _import_error(path: tuple[str, ...]) -> str | None:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in path)}
-    words = [sys.executable, "-c", "import deepmind_lab; deepmind_lab.Lab"]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def _import_error(python: str, path: tuple[str, ...]) -> str | None:
+    """Why that Python, with those folders, cannot import what a world's process needs."""
+    words = [python, "-c", "import deepmind_lab, envs.dmlab.worker; deepmind_lab.Lab"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    try:
+        done = subprocess.run(
+            words, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+    except OSError as error:
+        return f"{PYTHON}={python} cannot be run: {error.strerror}"
     if done.returncode == 0:
         return None
     said = done.stderr.strip().splitlines() or [f"its import ends with status {done.returncode}"]
-    return f"deepmind_lab is installed but cannot be imported: {said[-1]}"
+    return f"deepmind_lab cannot be imported by {python}: {said[-1]}"
 
 
 def choose_engine(engine: str) -> str:

@@ -25,6 +25,7 @@ from envs.dmlab.settings import LabSettings
 from envs.errors import MissingDependencyError
 
 INSTALL = "deepmind_lab is not installed: build it as docs/deepmind_lab.md says"
+PYTHON = "DEEPMIND_LAB_PYTHON"
 _PREFIX = "ct_rl-dmlab-"
 _PATIENCE = 600.0  # seconds for one answer; compiling a large map takes some
 _FAREWELL = 10.0  # seconds for a process to end by itself
@@ -51,15 +52,16 @@ class LabProcess:
         _remove_abandoned()
         self._folder, self._lock = _new_folder()
         self._log = self._folder / "output.log"
+        python, path = interpreter()
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
         with theirs, open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "envs.dmlab.worker", str(theirs.fileno())],
+                [python, "-m", "envs.dmlab.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(self._folder),
+                env=_environment(self._folder, path),
                 # The folder's lock is held as long as either process lives.
                 pass_fds=(theirs.fileno(), self._lock),
                 process_group=0,  # Ctrl-C is for this process, which then closes the other
@@ -127,9 +129,20 @@ class LabProcess:
         return f"the engine's process {how}; its last words: {words or 'none'}"
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def interpreter() -> tuple[str, list[str]]:
+    """The Python that has deepmind_lab and the folders that it imports from.
+
+    It is this one, or that of $DEEPMIND_LAB_PYTHON: a module built for an older Python or NumPy needs its own.
+    """
+    other = os.environ.get(PYTHON)
+    if other:
+        return other, [str(Path(__file__).resolve().parents[2])]
+    return sys.executable, [path or os.getcwd() for path in sys.path]
+
+
+def _environment(folder: Path, path: list[str]) -> dict[str, str]:
     env = {key: value for key, value in os.environ.items() if key != "TEST_TMPDIR"}
-    env["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    env["PYTHONPATH"] = os.pathsep.join(path)
     env["TMPDIR"] = str(folder)  # the engine leaves its own folder there when it is killed
     env.setdefault("LP_NUM_THREADS", "0")  # the software renderer draws in its own thread only
     env.setdefault("OPENBLAS_NUM_THREADS", "1")

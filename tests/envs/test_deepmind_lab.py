@@ -1,5 +1,6 @@
 """DeepMind Lab's adapter against the strict double: what people and training rely on, and every way it can fail."""
 
+import fcntl
 import gc
 import os
 import pickle
@@ -308,8 +309,23 @@ def test_a_module_that_cannot_be_imported_is_no_engine_and_says_why(tmp_path, mo
     (broken / "__init__.py").write_text("raise ImportError('libOSMesa.so.8: cannot open')")
     monkeypatch.syspath_prepend(str(broken.parent))
     assert make.choose_engine("auto") == "embedded"
-    with pytest.raises(envs.MissingDependencyError, match=r"cannot be imported: .*libOSMesa"):
+    with pytest.raises(envs.MissingDependencyError, match=r"cannot be imported by .*libOSMesa"):
         make.choose_engine("deepmind_lab")
+
+
+def test_the_module_may_live_in_another_python(tmp_path, monkeypatch, folders):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{DOUBLE}" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("DEEPMIND_LAB_PYTHON", str(python))
+    assert make.choose_engine("auto") == "deepmind_lab"
+    env = envs.make("dmlab_rooms_select", seconds=1)
+    assert env.reset(seed=1)[0]["frame"].any()
+    env.close()
+    monkeypatch.setenv("DEEPMIND_LAB_PYTHON", str(tmp_path / "nowhere"))
+    assert make.choose_engine("auto") == "embedded"
+    with pytest.raises(envs.MissingDependencyError, match=r"DEEPMIND_LAB_PYTHON=.*cannot be run"):
+        envs.make("dmlab_rooms_watermaze")
 
 
 def test_with_the_module_auto_takes_it_and_the_same_name_gives_the_same_spaces(lab):
@@ -420,6 +436,7 @@ def test_the_room_tasks_counts_follow_its_rewards(open_env):
         _, reward, *_, info = env.step(np.array([action]))
         total += reward[0]
         rooms.append(info["room"][0])
+        assert (info["position"][0, 0] > 192) == (info["room"][0] == 2)
     counts = {key: int(info[key][0]) for key in ("teleports", "correct", "wrong", "trials")}
     assert counts["teleports"] + 10 * counts["correct"] - 10 * counts["wrong"] == total
     assert counts["trials"] == counts["correct"] + counts["wrong"] >= 2
@@ -642,6 +659,14 @@ def test_folders_of_the_killed_go_at_the_next_start_and_those_in_use_stay(open_e
         os.utime(folder, (old, old))
     open_env()
     assert not abandoned.exists() and used.exists()
+
+
+def test_a_folder_is_in_use_as_long_as_its_process_lives(open_env):
+    world = open_env()._worlds[0]
+    os.close(world._lock)  # as where the process that started it was killed
+    world._lock = -1
+    with open(world._folder / "lock") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_the_engines_chatter_is_kept_small(tmp_path, monkeypatch):
