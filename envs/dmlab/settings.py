@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,23 @@ _OURS |= {"episodeLengthSeconds"}
 _CODE = {"levelDirectory", "appendCommand"}  # a run's config.yaml must not choose what code runs
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (_is_int, "a whole number"),
+    "float": (_is_number, "a number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "str": (lambda value: isinstance(value, str), "a text"),
+    "dict[str, Any]": (lambda value: isinstance(value, dict), "settings of the engine by name"),
+}
+
+
 @dataclass(frozen=True)
 class LabSettings:
     """Settings of a level on the deepmind_lab engine; the defaults are IMPALA's.
@@ -32,6 +51,8 @@ class LabSettings:
     holdout: the maps and objects that are held out from training, under the mixer seed of IMPALA's tests.
     mixer_seed: another mixer seed, 0 to 2**32 - 1: under another one, equal seeds give other episodes.
     episode_seeds: draw episodes from this many seeds only, so that compiled maps come back from the cache.
+    depth: also observe the engine's depth, "depth" uint8 [height, width, 1].
+    frame_only: observe the frame alone instead of a dict with last reward and last action.
     instruction: observe the instruction as hashed words; None does so in the language levels.
     words, vocabulary: its length and the number of hash buckets.
     level_cache: folder of compiled maps; "auto" is ct_rl/dmlab in the user's cache folder, None or "none" no cache.
@@ -50,6 +71,8 @@ class LabSettings:
     holdout: bool = False
     mixer_seed: int | None = None
     episode_seeds: int | None = None
+    depth: bool = False
+    frame_only: bool = False
     instruction: bool | None = None
     words: int = WORDS
     vocabulary: int = VOCABULARY
@@ -66,18 +89,23 @@ class LabSettings:
                 if near
                 else f"unknown level {self.level!r}: choose one of {', '.join(LEVEL_NAMES)}"
             )
+        for item in dataclasses.fields(self):
+            kind, *none = str(item.type).split(" | ")
+            value, (fits, wanted) = getattr(self, item.name), _TYPES[kind]
+            if not fits(value) and not (none and value is None):
+                raise ValueError(f"{item.name}={value!r}: expected {wanted}")
         action_vectors(self.actions)
         for name in ("height", "width"):
             size = getattr(self, name)
-            if not isinstance(size, int) or size < 4 or size % 4:
+            if size < 4 or size % 4:
                 raise ValueError(f"{name}={size!r} is not a positive multiple of 4, as DMLab needs")
-        counts = {"action_repeat": 1, "words": 1, "vocabulary": 2}
-        if self.episode_seeds is not None:
-            counts["episode_seeds"] = 1
-        for name, least in counts.items():
+        leasts = {"action_repeat": 1, "words": 1, "vocabulary": 2, "episode_seeds": 1}
+        for name, least in leasts.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}: expected a whole number from {least}")
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value!r}: expected {least} or more")
+        if self.frame_only and (self.depth or self.instruction):
+            raise ValueError("frame_only=True: expected neither depth nor instruction beside it")
         if self.seconds is not None and not self.frames >= self.action_repeat:
             raise ValueError(
                 f"seconds={self.seconds!r} is shorter than a step of {self.action_repeat} frames"
@@ -88,8 +116,6 @@ class LabSettings:
             raise ValueError(f"unknown renderer {self.renderer!r}: choose software or hardware")
         if self.dataset_path is not None and not Path(self.dataset_path).is_dir():
             raise ValueError(f"dataset_path={self.dataset_path!r} is no folder")
-        if not isinstance(self.config, dict):
-            raise ValueError(f"config={self.config!r}: expected a dict of the engine's settings")
         for key in self.config:
             if key in _OURS:
                 raise ValueError(f"config has {key!r}, which other settings decide: leave it out")
@@ -121,7 +147,8 @@ class LabSettings:
     @property
     def with_instruction(self) -> bool:
         """Whether the instruction is part of the observation."""
-        return self.level.startswith("language_") if self.instruction is None else self.instruction
+        asked = self.level.startswith("language_") if self.instruction is None else self.instruction
+        return asked and not self.frame_only
 
     @property
     def cache_folder(self) -> Path | None:
@@ -129,6 +156,10 @@ class LabSettings:
         if self.level_cache in (None, "none", ""):
             return None
         return default_folder() if self.level_cache == "auto" else Path(self.level_cache)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting by name, in plain values that a YAML file can hold."""
+        return dataclasses.asdict(self)
 
     def engine_config(self) -> dict[str, str]:
         """The configuration that `deepmind_lab.Lab` takes: strings only."""

@@ -24,7 +24,8 @@ class LabVectorEnv(VectorEnv):
     """N worlds of a level on the real engine; a world that has ended begins anew in the next step.
 
     Observation: Dict(frame uint8 [H, W, 3], last_reward float32 [1], last_action Discrete) as in the embedded room
-    task, and in language levels instruction int64 [words], its words hashed to 1 ... vocabulary - 1 (0: no word).
+    task, and in language levels instruction int64 [words], its words hashed to 1 ... vocabulary - 1 (0: no word);
+    depth uint8 [H, W, 1] if asked for.
     `terminated` where the engine ends the episode, by its clock or otherwise; the observation is then the last that
     it showed. `truncated` only where `stagger` cuts a first episode short.
 
@@ -68,6 +69,7 @@ class LabVectorEnv(VectorEnv):
             "action_repeat": given.action_repeat,
             "score_range": (scores.random, scores.human),
             "engine": "deepmind_lab",
+            "settings": given.as_dict(),
             "episode_metrics": EPISODE_METRICS if self._counts else (),
         }
         self.single_action_space = spaces.Discrete(len(self.action_names))
@@ -76,9 +78,11 @@ class LabVectorEnv(VectorEnv):
             "last_reward": spaces.Box(-np.inf, np.inf, (1,), np.float32),
             "last_action": spaces.Discrete(len(self.action_names)),
         }
+        if given.depth:
+            parts["depth"] = spaces.Box(0, 255, (given.height, given.width, 1), np.uint8)
         if given.with_instruction:
             parts["instruction"] = instruction_space(given.words, given.vocabulary)
-        self.single_observation_space = spaces.Dict(parts)
+        self.single_observation_space = parts["frame"] if given.frame_only else spaces.Dict(parts)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._rng: list[np.random.Generator] = []
@@ -92,7 +96,7 @@ class LabVectorEnv(VectorEnv):
 
     def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begins an episode in every world; with seed s, world i gets s + i."""
         if self.closed:
             raise RuntimeError("this environment is closed: make a new one")
@@ -151,7 +155,7 @@ class LabVectorEnv(VectorEnv):
         """The frames that were observed last, uint8 [H, W, 3] each; None without render_mode."""
         if self.render_mode is None:
             return None
-        return tuple(seen.frame.copy() for seen in self._seen)
+        return tuple(seen.frame[..., :3].copy() for seen in self._seen)
 
     def close_extras(self, **kwargs: Any) -> None:
         self._drop(list(range(len(self._worlds))))
@@ -221,12 +225,17 @@ class LabVectorEnv(VectorEnv):
             )
         return given
 
-    def _observe(self, rewards: np.ndarray, actions: np.ndarray) -> dict[str, np.ndarray]:
+    def _observe(self, rewards: np.ndarray, actions: np.ndarray) -> Any:
+        frames = np.stack([seen.frame[..., :3] for seen in self._seen])
+        if self.settings.frame_only:
+            return frames
         observation = {
-            "frame": np.stack([seen.frame for seen in self._seen]),
+            "frame": frames,
             "last_reward": rewards.astype(np.float32)[:, None],
             "last_action": actions.astype(np.int64),
         }
+        if self.settings.depth:
+            observation["depth"] = np.stack([seen.frame[..., 3:] for seen in self._seen])
         if self.settings.with_instruction:
             words, vocabulary = self.settings.words, self.settings.vocabulary
             texts = [seen.instruction for seen in self._seen]

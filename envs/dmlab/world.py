@@ -15,7 +15,7 @@ from envs.dmlab.cache import LevelCache
 from envs.dmlab.levels import level_script
 from envs.dmlab.settings import LabSettings
 
-FRAME, INSTRUCTION = "RGB_INTERLEAVED", "INSTR"
+FRAME, WITH_DEPTH, INSTRUCTION = "RGB_INTERLEAVED", "RGBD_INTERLEAVED", "INSTR"
 POSITION, ROTATION = "DEBUG.POS.TRANS", "DEBUG.POS.ROT"
 ACTIONS = (
     "LOOK_LEFT_RIGHT_PIXELS_PER_FRAME",
@@ -29,7 +29,7 @@ ACTIONS = (
 
 
 class Seen(NamedTuple):
-    """What a world shows: frame uint8 [H, W, 3], instruction, position [2] and yaw in degrees (NaN if not given)."""
+    """What a world shows: frame uint8 [H, W, 3], or [H, W, 4] with depth; position [2] and yaw in degrees or NaN."""
 
     frame: np.ndarray
     instruction: str
@@ -99,7 +99,8 @@ class LabWorld:
 
     def _look(self) -> Seen:
         shown = self._lab.observations()
-        frame, shape = shown[FRAME], (self.settings.height, self.settings.width, 3)
+        given = self.settings
+        frame, shape = shown[_frame(given)], (given.height, given.width, 3 + given.depth)
         if frame.shape != shape or frame.dtype != np.uint8:
             raise RuntimeError(f"the engine's frame is {frame.dtype} {frame.shape}, not {shape}")
         position = shown.get(POSITION)
@@ -113,10 +114,14 @@ class LabWorld:
         return self._seen
 
 
+def _frame(settings: LabSettings) -> str:
+    return WITH_DEPTH if settings.depth else FRAME
+
+
 def _open(module: Any, settings: LabSettings) -> Any:
     """The engine with all observations that the level has of those wanted."""
-    wanted = [FRAME, INSTRUCTION, POSITION, ROTATION]
-    needed = {FRAME, INSTRUCTION} if settings.with_instruction else {FRAME}
+    wanted = [_frame(settings), INSTRUCTION, POSITION, ROTATION]
+    needed = {_frame(settings)} | ({INSTRUCTION} if settings.with_instruction else set())
     folder = settings.cache_folder
     while True:
         try:

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import psutil
 import pytest
+import yaml
 from gymnasium.utils.env_checker import check_env
 
 import envs
@@ -242,13 +243,18 @@ def test_the_engine_is_configured_with_strings_only(tmp_path):
 BAD = {
     "height": (70, "height=70 is not a positive multiple of 4"),
     "width": (0, "width=0 is not a positive multiple of 4"),
-    "action_repeat": (0, "action_repeat=0: expected a whole number from 1"),
+    "action_repeat": (0, "action_repeat=0: expected 1 or more"),
+    "words": (2.5, "words=2.5: expected a whole number"),
+    "holdout": ("yes", "holdout='yes': expected true or false"),
+    "depth": (1, "depth=1: expected true or false"),
+    "level_cache": (3, "level_cache=3: expected a text"),
     "actions": ("all", "unknown actions 'all': choose one of impala, extended"),
     "seconds": (0.01, "seconds=0.01 is shorter than a step"),
     "mixer_seed": (-1, "mixer_seed=-1"),
     "episode_seeds": (0, "episode_seeds=0"),
     "renderer": ("fast", "unknown renderer 'fast'"),
     "dataset_path": ("/nowhere", "dataset_path='/nowhere' is no folder"),
+    "stagger": (None, "stagger=None: expected true or false"),
     "config": ({"width": 96}, "config has 'width'"),
     "render_mode": ("human", "unknown render_mode 'human'"),
     "heigth": (72, "unknown setting 'heigth' of the deepmind_lab engine: did you mean 'height'?"),
@@ -263,6 +269,12 @@ def test_a_bad_setting_is_named_in_one_line_before_any_engine_starts(lab, monkey
     with pytest.raises((TypeError, ValueError)) as caught:
         LabVectorEnv(ROOMS, 1, **{name: value})
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["long", float("nan"), True])
+def test_seconds_are_a_number(value):
+    with pytest.raises(ValueError, match="expected a number"):
+        LabSettings(ROOMS, seconds=value)
 
 
 @pytest.mark.parametrize("key", ["levelDirectory", "appendCommand"])
@@ -451,6 +463,24 @@ def test_language_levels_give_their_instruction_as_text_and_as_numbers(open_env)
     assert (obs["instruction"][:, :5] > 0).all() and not obs["instruction"][:, 5:].any()
     assert "instruction" not in open_env(ROOMS).single_observation_space.spaces
     assert "instruction" in open_env(ROOMS, instruction=True).single_observation_space.spaces
+
+
+def test_depth_and_the_lone_frame_are_options(open_env):
+    plain, deep = open_env(num_envs=2), open_env(num_envs=2, depth=True, render_mode="rgb_array")
+    alone = open_env(num_envs=2, frame_only=True)
+    obs, (seen, _), (frames, _) = plain.reset(seed=1)[0], deep.reset(seed=1), alone.reset(seed=1)
+    assert seen in deep.observation_space and seen["depth"].shape == (2, 72, 96, 1)
+    assert seen["depth"].any() and (seen["frame"] == obs["frame"]).all()
+    assert frames in alone.observation_space and (frames == obs["frame"]).all()
+    assert deep.render()[0].shape == (72, 96, 3)
+    with pytest.raises(ValueError, match="frame_only"):
+        open_env(frame_only=True, depth=True)
+
+
+def test_the_settings_stand_in_the_metadata_as_plain_values(open_env):
+    settings = open_env(seconds=2, config={"logToStdErr": True}).metadata["settings"]
+    assert yaml.safe_load(yaml.safe_dump(settings)) == settings
+    assert settings["level"] == ROOMS and settings["seconds"] == 2 and settings["width"] == 96
 
 
 def test_render_gives_the_frames_that_were_observed(open_env):

@@ -250,6 +250,7 @@ class Lab:
                 "INSTR": lambda: self._instruction,
                 "DEBUG.POS.TRANS": lambda: np.array([self._x, self._y, 24.0]),
                 "DEBUG.POS.ROT": lambda: np.array([0.0, self._yaw, 0.0]),
+                "RGBD_INTERLEAVED": lambda: np.dstack([self._draw(), self._draw().max(2)]),
             }.get(name, self._draw)()
         return shown
 
