@@ -39,7 +39,8 @@ _ERRORS: dict[str, type[Exception]] = {
 class LabProcess:
     """`LabWorld` behind a socket: `ask` sends a call, `answer` waits for its result.
 
-    The constructor only starts the process; the first `answer` tells whether the level opened.
+    The constructor only starts the process; the first `answer` tells whether the level opened. `pending` counts the
+    answers that have not been taken: one that is left, after an interrupt, would pass for that to a later call.
 
     Raises (from `answer`):
         MissingDependencyError: where `deepmind_lab` cannot be imported.
@@ -48,7 +49,7 @@ class LabProcess:
     """
 
     def __init__(self, settings: LabSettings):
-        self.settings = settings
+        self.settings, self.pending = settings, 1
         _remove_abandoned()
         self._folder, self._lock = _new_folder()
         self._log = self._folder / "output.log"
@@ -71,6 +72,7 @@ class LabProcess:
 
     def ask(self, method: str, *arguments: Any) -> None:
         """Sends a call of one of `LabWorld`'s methods."""
+        self.pending += 1
         # A process that has ended is reported by `answer`, with its last words.
         with contextlib.suppress(OSError):
             self._connection.send((method, *arguments))
@@ -84,6 +86,7 @@ class LabProcess:
             kind, *rest = self._connection.recv()
         except (EOFError, OSError):
             raise RuntimeError(self._say(self._epitaph())) from None
+        self.pending -= 1
         if kind == "ok":
             return rest[0]
         name, text = rest

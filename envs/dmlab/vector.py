@@ -95,24 +95,15 @@ class LabVectorEnv(VectorEnv):
         self._open([0])
 
     def reset(
-        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begins an episode in every world; with seed s, world i gets s + i."""
         if self.closed:
             raise RuntimeError("this environment is closed: make a new one")
         n = self.num_envs
-        if seed is not None or not self._rng:
-            if seed is None:
-                seeds = [int(s) for s in np.random.SeedSequence(None).generate_state(n)]
-            elif isinstance(seed, (int, np.integer)):
-                seeds = [int(seed) + i for i in range(n)]
-            else:
-                seeds = [int(s) for s in seed]
-            if len(seeds) != n:
-                raise ValueError(f"{len(seeds)} seeds for {n} worlds: give one seed or {n}")
-            self._rng = [np.random.default_rng(s) for s in seeds]
-            self._episode[:] = 0
+        self._seed(seed)
         self._ready = False
+        self._drop([i for i, world in enumerate(self._worlds) if world and world.pending])
         self._open([i for i in range(n) if self._worlds[i] is None])
         self._seen = self._ask([self._begin(i) for i in range(n)])
         steps = self.settings.steps
@@ -145,7 +136,7 @@ class LabVectorEnv(VectorEnv):
                 self._counts.add(i, rewards[i])
         self._left -= self._left > 0
         truncated = (self._left == 0) & ~terminated & ~fresh
-        self._left[self._left == 0] = -1
+        self._left[(self._left == 0) | terminated] = -1
         self._ended = terminated | truncated
         self._ready = True
         observation = self._observe(rewards, np.where(fresh, 0, actions))
@@ -159,6 +150,23 @@ class LabVectorEnv(VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         self._drop(list(range(len(self._worlds))))
+
+    def _seed(self, seed: int | list[int | None] | None) -> None:
+        """Seeds the worlds; None leaves a world's random numbers as they are."""
+        n = self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            seed = [int(seed) + i for i in range(n)]
+        seeds = [None] * n if seed is None else list(seed)
+        if len(seeds) != n:
+            raise ValueError(f"{len(seeds)} seeds for {n} worlds: give one seed or {n}")
+        for s in seeds:
+            if s is not None and s < 0:
+                raise ValueError(f"seed {s}: expected 0 or more")
+        self._rng = self._rng or [np.random.default_rng() for _ in range(n)]
+        for i, s in enumerate(seeds):
+            if s is not None:
+                self._rng[i] = np.random.default_rng(int(s))
+                self._episode[i] = 0
 
     def _open(self, which: list[int]) -> None:
         """Starts the processes of those worlds, all at once."""
@@ -193,10 +201,6 @@ class LabVectorEnv(VectorEnv):
             except Exception as error:
                 failure = failure or error
                 self._drop([i])
-            except BaseException:
-                # Answers that have not been read would pass for those to later calls.
-                self._drop(which)
-                raise
         if failure is not None:
             raise failure
         return answers

@@ -439,6 +439,14 @@ def test_stagger_truncates_first_episodes_at_different_times(open_env):
     assert ends[3:] == [(2, 41, "end"), (1, 51, "end"), (0, 61, "end")]
 
 
+def test_stagger_cuts_no_episode_but_the_first(open_env):
+    env = open_env("rooms_keys_doors_puzzle", 2, seconds=2, stagger=True)
+    env.reset(seed=1)
+    env._left[:] = 100  # as where a level ends its first episode before the cut
+    cut = [env.step(np.full(2, FIRE))[3].any() for _ in range(120)]
+    assert not any(cut)
+
+
 def test_the_room_tasks_counts_follow_its_rewards(open_env):
     env = open_env()
     _, info = env.reset(seed=2)
@@ -509,6 +517,15 @@ def test_actions_of_wrong_shape_type_or_range_are_refused(open_env, actions):
 def test_seeds_must_be_one_or_as_many_as_worlds(open_env):
     with pytest.raises(ValueError, match="3 seeds for 2 worlds"):
         open_env(num_envs=2).reset(seed=[1, 2, 3])
+    with pytest.raises(ValueError, match="seed -1: expected 0 or more"):
+        open_env(num_envs=2).reset(seed=-1)
+
+
+def test_a_world_without_a_seed_of_its_own_goes_on(open_env):
+    env = open_env(num_envs=2, seconds=1)
+    first = env.reset(seed=[5, 6])[0]["frame"]
+    second = env.reset(seed=[5, None])[0]["frame"]
+    assert (second[0] == first[0]).all() and (second[1] != first[1]).any()
 
 
 # Hold-out, mixer seed and the level cache.
@@ -622,15 +639,20 @@ def test_an_engine_that_hangs_is_an_error(open_env, monkeypatch):
         env.step(np.zeros(1, int))
 
 
-def test_an_interrupt_between_question_and_answer_leaves_no_answer_behind(open_env, monkeypatch):
+@pytest.mark.parametrize("method", ["ask", "answer"])
+def test_an_interrupt_leaves_no_answer_behind(open_env, monkeypatch, method):
     env = open_env(num_envs=2, seconds=1)
     before = play(env, np.zeros((3, 2), int), seed=4)
+    call, calls = getattr(process.LabProcess, method), []
 
-    def interrupted(self):
-        raise KeyboardInterrupt
+    def interrupted(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 2:  # the second world's turn
+            raise KeyboardInterrupt
+        return call(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(process.LabProcess, "answer", interrupted)
+        patch.setattr(process.LabProcess, method, interrupted)
         with pytest.raises(KeyboardInterrupt):
             env.step(np.zeros(2, int))
     after = play(env, np.zeros((3, 2), int), seed=4)
