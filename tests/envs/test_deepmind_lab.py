@@ -580,6 +580,7 @@ def test_worlds_live_in_processes_of_their_own_that_end_with_the_environment(ope
     for pid in running:
         environment = psutil.Process(pid).environ()
         assert environment["LP_NUM_THREADS"] == "0"
+        assert os.getpgid(pid) != os.getpgid(0)  # Ctrl-C in a terminal does not reach it
         assert Path(environment["TMPDIR"]).parent == folders
     assert len(list(folders.glob("*/dmlab_temp_folder_*"))) == 3
     for _ in range(3):
