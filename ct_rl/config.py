@@ -72,7 +72,7 @@ class EnvConfig:
     name: Annotated[str, arg(name="env", prefix_name=False)] = "dmlab_rooms_select"
     """Environment: a name of `envs.names()` or a gymnasium id."""
     engine: Annotated[str, _short] = "auto"
-    """Engine of DeepMind Lab's levels: auto or embedded (the real one's adapter is not written yet)."""
+    """Engine of DeepMind Lab's levels: embedded, deepmind_lab, or auto: deepmind_lab where it is installed."""
     options: Annotated[Options, arg(name="env-option", prefix_name=False)] = field(
         default_factory=dict
     )

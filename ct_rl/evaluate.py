@@ -43,6 +43,8 @@ class Arguments:
     """Speed of the video; 1 is real time."""
     as_trained: bool = False
     """Use the environment settings of training instead of the level as it is."""
+    engine: str | None = None
+    """Engine of DeepMind Lab's levels: auto, embedded or deepmind_lab; the run's own when absent."""
     env_option: Annotated[Options, arg(name="env-option")] = field(default_factory=dict)
     """Further settings of the environment."""
 
@@ -90,6 +92,8 @@ def _load(run: RunFolder, which: str) -> checkpoint.Checkpoint:
 def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
     from ct_rl.algorithm import env_settings
 
+    if given.engine is not None:
+        config.env.engine = given.engine
     options = config.env.options if given.as_trained else config.eval_env.options
     options = {**options, **given.env_option}
     if given.as_trained and "stagger" in options:
@@ -132,6 +136,8 @@ def _evaluate(
     }
     _table(report["scores"])
     name = f"{saved.path.name}_seed{given.seed}"
+    if given.engine is not None:
+        name += f"_{facts.engine}"
     if given.video:
         way = max(report["scores"], key=lambda key: report["scores"][key]["mean"])
         path = run.videos / f"{name}_{way}.mp4"

@@ -56,6 +56,10 @@ def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
         start_new_session=True,  # a kill of the run's process group must not reach it
     )
     os.environ[reaper.MARK] = folder
+    temporary = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = (
+        folder  # what the run's processes leave when they are killed goes with it
+    )
     shared = Path("/dev/shm")
     fits = shared.is_dir() and shutil.disk_usage(shared).free > 1.1 * _OBJECT_STORE
     try:
@@ -80,6 +84,9 @@ def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
         with _own_signals():
             ray.shutdown()
         os.environ.pop(reaper.MARK, None)
+        os.environ.pop("TMPDIR", None)
+        if temporary is not None:
+            os.environ["TMPDIR"] = temporary
         assert cleaner.stdin is not None
         cleaner.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -65,7 +65,25 @@ def _new_config(argv: list[str]) -> tuple[TrainConfig, str | None]:
     if env not in (None, base.env.name):
         base.env.options = {}  # settings of another environment
         base.eval_env.options = {}
+    elif source is not None:
+        _fit_options(base, command_line.flag_value(argv, "--engine"), source)
     return _parse(argv, base), source
+
+
+def _fit_options(config: TrainConfig, engine: str | None, source: str) -> None:
+    """Leaves out, and names, a recipe's settings of the room task that the real engine has not."""
+    if config.env.name != "dmlab_rooms_select":
+        return
+    from envs.dmlab.make import available
+    from envs.dmlab.settings import setting_names
+
+    chosen = engine or config.env.engine
+    if chosen != "deepmind_lab" and not (chosen == "auto" and available()):
+        return
+    for options in (config.env.options, config.eval_env.options):
+        for key in sorted(set(options) - set(setting_names())):
+            print(f"note: deepmind_lab has no setting {key!r}: {source}'s is left out")
+            del options[key]
 
 
 def _parse(argv: list[str], base: TrainConfig) -> TrainConfig:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from envs.dmlab.levels import LEVEL_NAMES
 from envs.wrappers import LastStep, LastStepVector, Single
 
-# name -> "module:function" that builds a VectorEnv from (num_envs, **settings); imported when asked for.
-_ENVIRONMENTS: dict[str, str] = {"dmlab_rooms_select": "envs.room.make:make_rooms_select"}
+# name -> "module:function" or "module:function:argument" that builds a VectorEnv from ([argument,] num_envs,
+# **settings); imported when asked for.
+_ENVIRONMENTS: dict[str, str] = {
+    "dmlab_rooms_select": "envs.room.make:make_rooms_select",
+    **{f"dmlab_{level}": f"envs.dmlab.make:make_level:{level}" for level in LEVEL_NAMES},
+}
 
 
 def names() -> list[str]:
@@ -48,8 +54,8 @@ def make(name: str, **settings: Any) -> gym.Env:
 
 
 def _ours(name: str) -> Callable[..., VectorEnv]:
-    module, function = _ENVIRONMENTS[name].split(":")
-    return getattr(import_module(module), function)
+    module, function, *arguments = _ENVIRONMENTS[name].split(":")
+    return partial(getattr(import_module(module), function), *arguments)
 
 
 def _check_id(name: str) -> None:
@@ -58,5 +64,5 @@ def _check_id(name: str) -> None:
     except (gym.error.Error, ModuleNotFoundError) as error:
         known = [*names(), *gym.registry]
         near = difflib.get_close_matches(name, known, 3, 0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else f"ours are {', '.join(names())}"
+        hint = f"did you mean {', '.join(near)}?" if near else "envs.names() lists ours"
         raise ValueError(f"unknown environment {name!r}: {hint}") from error

@@ -58,13 +58,40 @@ DMLAB30: dict[str, Level] = {
 }
 
 
+ROOMS_SELECT = "rooms_select_nonmatching_object"
+TRAINING_VARIANTS = ("rooms_collect_good_objects_train", "rooms_exploit_deferred_effects_train")
+LEVEL_NAMES = (*DMLAB30, *TRAINING_VARIANTS)
+# Show photographs of Brady, Konkle, Alvarez and Oliva (2008), which DeepMind Lab does not ship.
+NEEDS_IMAGES = ("psychlab_arbitrary_visuomotor_mapping", "psychlab_continuous_recognition")
+
+
+def find_level(name: str) -> Level:
+    """The level of that name; a training variant's scores are its test level's. KeyError for others."""
+    if name in TRAINING_VARIANTS:
+        return DMLAB30[name.removesuffix("_train") + "_test"]
+    return DMLAB30[name]
+
+
+def level_of(environment: str) -> str | None:
+    """The level that an environment's name stands for; None where it is no level of DMLab-30."""
+    name = environment.removeprefix("dmlab_")
+    if environment == "dmlab_rooms_select":
+        return ROOMS_SELECT
+    return name if name in LEVEL_NAMES and name != environment else None
+
+
+def level_script(name: str) -> str:
+    """What the engine calls the level."""
+    return f"contributed/dmlab30/{name}"
+
+
 def normalised_score(level: str, mean_return: float, cap: float | None = None) -> float:
     """Human-normalised score in percent, 0 for random play and 100 for people, at most `cap`.
 
     `mean_return` is the mean over episodes: normalising comes after averaging. Training variants count as the
     test level. Raises KeyError for a level that is not in DMLab-30.
     """
-    scores = DMLAB30[level.removesuffix("_train") + "_test" if level.endswith("_train") else level]
+    scores = find_level(level)
     score = 100 * (mean_return - scores.random) / (scores.human - scores.random)
     return score if cap is None else min(cap, score)
 

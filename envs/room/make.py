@@ -6,23 +6,20 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
+from envs.dmlab.levels import ROOMS_SELECT
+from envs.dmlab.make import choose_engine, make_level
 from envs.room.env import RoomVectorEnv
-
-ENGINES = ("auto", "embedded")
 
 
 def make_rooms_select(num_envs: int, *, engine: str = "auto", **settings: Any) -> VectorEnv:
-    """The room task as a vector environment; `settings` are `RoomVectorEnv`'s.
+    """The room task as a vector environment; `settings` are `RoomVectorEnv`'s or `LabVectorEnv`'s.
 
-    "auto" is the embedded engine: an adapter of the real deepmind_lab does not exist yet.
+    "auto" is deepmind_lab where it can be imported, the embedded engine elsewhere; `metadata["engine"]` says which.
 
     Raises:
         ValueError: for another engine.
+        MissingDependencyError: where deepmind_lab is asked for and cannot be imported.
     """
-    if engine == "deepmind_lab":
-        raise ValueError(
-            "engine 'deepmind_lab' is not there yet: the adapter is not written; use 'embedded'"
-        )
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    if choose_engine(engine) == "deepmind_lab":
+        return make_level(ROOMS_SELECT, num_envs, **settings)
     return RoomVectorEnv(num_envs, **settings)

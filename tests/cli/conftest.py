@@ -27,8 +27,10 @@ _SETTINGS = {
 SMALL = [word for pair in _SETTINGS.items() for word in pair]
 
 
-def start(*words, cwd=ROOT):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def start(*words, cwd=ROOT, path=()):
+    """A command as a process; `path` are further folders that it imports from."""
+    folders = os.pathsep.join(map(str, (ROOT, *path)))
+    environment = {**os.environ, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, words)],
         cwd=cwd,
@@ -51,8 +53,8 @@ def finish(process, timeout=120):
     return process.returncode, out, err
 
 
-def command(*words, cwd=ROOT, timeout=120):
-    return finish(start(*words, cwd=cwd), timeout)
+def command(*words, cwd=ROOT, timeout=120, path=()):
+    return finish(start(*words, cwd=cwd, path=path), timeout)
 
 
 def wait_for(condition, seconds=60):

@@ -35,6 +35,18 @@ def ray_folder(process):
     raise AssertionError("the run has no reaper")
 
 
+def temporary_folders(process):
+    """Where the run's Ray processes put temporary files."""
+    import psutil
+
+    environments = [
+        child.environ()
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if not any(word.endswith("reaper.py") for word in child.cmdline())
+    ]
+    return {env["TMPDIR"] for env in environments if "TMPDIR" in env}
+
+
 def test_a_run_folder_is_complete(trained):
     run, out, err = trained
     assert err == ""
@@ -101,6 +113,7 @@ def test_sigterm_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_p
     run = tmp_path / "run"
     process = begin(run)
     folder = ray_folder(process)
+    assert temporary_folders(process) == {folder}
     os.kill(process.pid, signal.SIGTERM)
     status, out, err = finish(process, 60)
     assert status == 130 and "Traceback" not in out + err

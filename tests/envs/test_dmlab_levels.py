@@ -1,8 +1,22 @@
 """The DMLab-30 table and its normalised scores."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from envs.dmlab.levels import DMLAB30, normalised_score, suite_score
+from envs.dmlab.levels import (
+    DMLAB30,
+    LEVEL_NAMES,
+    ROOMS_SELECT,
+    TRAINING_VARIANTS,
+    Level,
+    find_level,
+    level_of,
+    normalised_score,
+    suite_score,
+)
+from envs.dmlab.settings import setting_names
 
 
 def test_thirty_levels_each_with_people_above_random_play():
@@ -25,3 +39,33 @@ def test_training_variants_count_as_the_test_level_and_nothing_else_is_known():
         normalised_score("rooms_of_doom", 1)
     with pytest.raises(ValueError, match="no levels"):
         suite_score({})
+
+
+def test_training_variants_have_their_test_levels_scores():
+    for name in TRAINING_VARIANTS:
+        assert find_level(name) is DMLAB30[name.removesuffix("_train") + "_test"]
+    with pytest.raises(KeyError):
+        find_level("rooms_watermaze_train")
+
+
+def test_environments_names_stand_for_levels():
+    assert level_of("dmlab_rooms_select") == ROOMS_SELECT
+    assert {level_of(f"dmlab_{name}") for name in LEVEL_NAMES} == set(LEVEL_NAMES)
+    for name in ("rooms_watermaze", "dmlab_", "dmlab_nowhere", "CartPole-v1"):
+        assert level_of(name) is None
+
+
+def test_the_documented_table_is_the_one_in_use():
+    text = (Path(__file__).parents[2] / "docs" / "deepmind_lab.md").read_text()
+    rows = re.findall(r"^\| dmlab_(\w+) \| (\S+) \| (\S+) \| (\d+) \| (yes)? ?\|$", text, re.M)
+    documented = [Level(n, float(r), float(h), int(s), bool(c)) for n, r, h, s, c in rows]
+    assert documented == list(DMLAB30.values())
+
+
+def test_the_documented_settings_are_those_there_are():
+    text = (Path(__file__).parents[2] / "docs" / "deepmind_lab.md").read_text()
+    table = text.split("| setting |")[1].split("\n\n")[0]
+    named = [
+        name for row in re.findall(r"^\| ([\w, ]+) \|", table, re.M) for name in row.split(", ")
+    ]
+    assert sorted(named) == sorted(setting_names())

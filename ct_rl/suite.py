@@ -1,0 +1,122 @@
+"""The score over a suite of levels: `python -m ct_rl.suite RUN [RUN ...]` after each was evaluated.
+
+For every level of DMLab-30 among the runs: mean return, random play's and people's, and the human-normalised score,
+capped at 100; below, the mean of the capped scores over the levels (IMPALA, arXiv 1802.01561, section 5.3).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from ct_rl import command_line
+from ct_rl.errors import DONE, UserError, run_command
+
+PROG = "ct_rl.suite"
+
+
+@dataclass
+class Arguments:
+    """Human-normalised scores of evaluated runs, level by level, and their mean."""
+
+    runs: Positional[tuple[str, ...]]
+    """Folders of runs, or evaluation files; several of a level count with their mean return."""
+    actions: Literal["sampled", "greedy"] = "sampled"
+    """Which way of acting counts."""
+    json: str | None = None
+    """Also write the scores to this file."""
+
+
+def main() -> None:
+    """What `python -m ct_rl.suite` runs."""
+    sys.exit(run_command(lambda: command(command_line.program_arguments())))
+
+
+def command(argv: list[str]) -> int:
+    """Read the flags and the evaluations, print the table, return the exit status."""
+    given = command_line.parse(Arguments, argv, prog=PROG)
+    if not given.runs:
+        raise UserError("no runs given: name folders of runs that were evaluated")
+    returns: dict[str, list[float]] = {}
+    for name in given.runs:
+        level, mean = _score(_newest(Path(name)), given.actions)
+        returns.setdefault(level, []).append(mean)
+    scores = suite(returns)
+    _table(scores)
+    if given.json is not None:
+        Path(given.json).write_text(json.dumps(scores, indent=1) + "\n")
+    return DONE
+
+
+def suite(returns: dict[str, list[float]]) -> dict[str, Any]:
+    """Scores of each level from the mean returns of its runs, and the suite's."""
+    from envs.dmlab.levels import DMLAB30, find_level, normalised_score, suite_score
+
+    means = {level: fmean(values) for level, values in returns.items()}
+    tested = {find_level(level).name for level in means}
+    return {
+        "levels": {
+            level: {
+                "runs": len(returns[level]),
+                "mean_return": mean,
+                "random": find_level(level).random,
+                "human": find_level(level).human,
+                "human_normalised": normalised_score(level, mean),
+                "capped": normalised_score(level, mean, cap=100),
+            }
+            for level, mean in sorted(means.items())
+        },
+        "mean_capped_human_normalised": suite_score(means),
+        "missing": [level for level in DMLAB30 if level not in tested],
+    }
+
+
+def _newest(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = sorted(path.glob("evaluations/*.json"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise UserError(f"no evaluation in '{path}': make one with python -m ct_rl.evaluate {path}")
+    return found[-1]
+
+
+def _score(path: Path, way: str) -> tuple[str, float]:
+    """Level and mean return of an evaluation."""
+    from envs.dmlab.levels import level_of
+
+    try:
+        evaluation = json.loads(path.read_text())
+        name, scores = str(evaluation["env"]), evaluation["scores"]
+        means = {key: float(score["mean"]) for key, score in scores.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"'{path}' is no evaluation of ct_rl.evaluate: {error!r}") from None
+    level = level_of(name)
+    if level is None:
+        raise UserError(f"'{path}' is of {name}, which is no level of DMLab-30")
+    if way not in means:
+        raise UserError(f"'{path}' has no {way} actions: evaluate with --actions {way}")
+    return level, means[way]
+
+
+def _table(scores: dict[str, Any]) -> None:
+    heads = ("runs", "return", "random", "human", "score [%]", "capped [%]")
+    width = max(map(len, scores["levels"]))
+    print(" ".join([f"{'level':{width}}", *(f"{head:>10}" for head in heads)]))
+    for level, score in scores["levels"].items():
+        runs, *numbers = score.values()
+        print(" ".join([f"{level:{width}}", f"{runs:10}", *(f"{n:10.2f}" for n in numbers)]))
+    missing = f"; {len(scores['missing'])} of DMLab-30 missing" if scores["missing"] else ""
+    print(
+        f"mean capped human-normalised score {scores['mean_capped_human_normalised']:.2f} % "
+        f"(levels: {len(scores['levels'])}{missing})"
+    )
+
+
+if __name__ == "__main__":
+    main()

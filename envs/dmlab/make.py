@@ -1,0 +1,91 @@
+"""Which engine there is, and levels made on it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import subprocess
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+
+from envs.dmlab.levels import ROOMS_SELECT
+from envs.dmlab.process import INSTALL, PYTHON, interpreter
+from envs.errors import MissingDependencyError
+
+ENGINES = ("auto", "embedded", "deepmind_lab")
+
+
+def available() -> bool:
+    """Whether `deepmind_lab` can be imported; tried in another process, for the module's code runs at import."""
+    return why_missing() is None
+
+
+def why_missing() -> str | None:
+    """The one line that says why `deepmind_lab` cannot be used, or None where it can."""
+    python, path = interpreter()
+    if os.environ.get(PYTHON):
+        return _import_error(python, tuple(path))
+    try:
+        found = importlib.util.find_spec("deepmind_lab")
+    except (ImportError, ValueError):
+        found = None
+    return INSTALL if found is None else _import_error(python, tuple(path))
+
+
+@functools.cache
+def _import_error(python: str, path: tuple[str, ...]) -> str | None:
+    """Why that Python, with those folders, cannot import what a world's process needs."""
+    words = [python, "-c", "import deepmind_lab, envs.dmlab.worker; deepmind_lab.Lab"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    try:
+        done = subprocess.run(
+            words, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+    except OSError as error:
+        return f"{PYTHON}={python} cannot be run: {error.strerror}"
+    if done.returncode == 0:
+        return None
+    said = done.stderr.strip().splitlines() or [f"its import ends with status {done.returncode}"]
+    return f"deepmind_lab cannot be imported by {python}: {said[-1]}"
+
+
+def choose_engine(engine: str) -> str:
+    """The engine that `dmlab_rooms_select` runs on: "auto" is deepmind_lab where it can be imported, else embedded.
+
+    Raises:
+        ValueError: for another name.
+        MissingDependencyError: where deepmind_lab is asked for and cannot be imported.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    if engine == "auto":
+        return "deepmind_lab" if available() else "embedded"
+    if engine == "deepmind_lab":
+        reason = why_missing()
+        if reason is not None:
+            raise MissingDependencyError(reason)
+    return engine
+
+
+def make_level(level: str, num_envs: int, *, engine: str = "auto", **settings: Any) -> VectorEnv:
+    """A level of DMLab-30 as a vector environment on the real engine; `settings` are `LabVectorEnv`'s.
+
+    Raises:
+        ValueError: for the embedded engine, which has no level but `dmlab_rooms_select`.
+        MissingDependencyError: where deepmind_lab cannot be imported.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    if engine == "embedded":
+        raise ValueError(
+            f"dmlab_{level} needs engine='deepmind_lab': the embedded engine has dmlab_rooms_select only"
+        )
+    reason = why_missing()
+    if reason is not None:
+        hint = "; dmlab_rooms_select is this level without it" if level == ROOMS_SELECT else ""
+        raise MissingDependencyError(f"dmlab_{level}: {reason}{hint}")
+    from envs.dmlab.vector import LabVectorEnv
+
+    return LabVectorEnv(level, num_envs, **settings)
