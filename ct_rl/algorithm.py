@@ -14,6 +14,9 @@ from ct_rl.errors import UserError, one_line
 from ct_rl.memory import memory_options
 from ct_rl.scores import EnvFacts, env_facts
 
+# Settings of DeepMind Lab's levels that a network is built for.
+_INTERFACE = ("height", "width", "action_repeat", "actions", "depth", "frame_only")
+
 
 @dataclass(frozen=True)
 class EnvProbe:
@@ -30,6 +33,17 @@ def env_settings(env: EnvConfig, options: Mapping[str, Any] | None = None) -> di
     if env.name.startswith("dmlab_"):
         settings.setdefault("engine", env.engine)
     return settings
+
+
+def evaluation_options(config: TrainConfig) -> dict[str, Any]:
+    """Settings of the environment that is evaluated on: the level as it is, seen and acted on as in training.
+
+    Any other environment's settings say which environment it is, so an evaluation keeps them all.
+    """
+    kept = config.env.options
+    if config.env.name.startswith("dmlab_"):
+        kept = {key: value for key, value in kept.items() if key in _INTERFACE}
+    return {**kept, **config.eval_env.options}
 
 
 def probe_env(env: EnvConfig) -> EnvProbe:

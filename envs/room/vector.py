@@ -60,8 +60,8 @@ class RoomVectorEnv(VectorEnv):
         num_envs: N.
         render_mode: "rgb_array" for `render()`.
         autoreset_mode: one of gymnasium's.
-        renderer: "cpu", "gpu" (EGL), or "auto": the GPU where there is one. Between them frames differ by some
-            levels of brightness; on each they are exact.
+        renderer: "cpu", "gpu" (EGL), or "auto": the GPU where there is one. On each, frames are exact; between
+            them textures are sampled a little differently.
         render_height, render_width, render_view: of `render()`'s pictures; view "agent" or "top".
         settings: those of `RoomSettings`.
 
