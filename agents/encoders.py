@@ -118,6 +118,25 @@ class OneHotEncoder(nn.Module):
         return torch.cat(hot, -1).to(torch.get_default_dtype())
 
 
+class WordsEncoder(nn.Module):
+    """Hashed words [N, W], 0 for no word: an embedding and an LSTM's last output (IMPALA, figure 3)."""
+
+    d_out = 64
+
+    def __init__(self, space: spaces.MultiDiscrete):
+        super().__init__()
+        self.embedding = nn.Embedding(int(space.nvec.max()), 20, padding_idx=0)
+        self.lstm = nn.LSTM(20, self.d_out, batch_first=True)
+
+    def forward(self, words: Tensor) -> Tensor:
+        # Few texts stand in a batch, each many times.
+        texts, place = torch.unique(words.long(), dim=0, return_inverse=True)
+        count = (texts > 0).sum(1)
+        out, _ = self.lstm(self.embedding(texts))  # (texts, W, 64)
+        last = out[torch.arange(len(texts), device=out.device), (count - 1).clamp(min=0)]
+        return (last * (count > 0)[:, None])[place]
+
+
 class RewardEncoder(nn.Module):
     """The last reward, bounded (see `rewards.reward_features`), without parameters."""
 
@@ -131,15 +150,19 @@ IMAGE_ENCODERS: dict[str, type[_Image]] = {"small": SmallEncoder, "residual": Re
 
 
 class DictEncoder(nn.Module):
-    """One encoder a key, their features side by side; `last_reward` is bounded, discrete keys are one-hot."""
+    """One encoder a key, their features side by side.
+
+    `last_reward` is bounded, `instruction` read as words, other discrete keys are one-hot.
+    """
 
     def __init__(self, space: spaces.Dict, image: str, width: int):
         super().__init__()
         self.keys = sorted(space.spaces)
+        special = {"last_reward": lambda part: RewardEncoder(), "instruction": WordsEncoder}
         self.parts = nn.ModuleDict(
             {
-                key: RewardEncoder()
-                if key == "last_reward"
+                key: special[key](space[key])
+                if key in special
                 else build_encoder(space[key], image, width)
                 for key in self.keys
             }

@@ -10,6 +10,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from envs.adapt import Adapted
+from envs.benchmarks import Benchmark, enter
 from envs.wrappers import LastStep, LastStepVector, Single
 
 # name -> "module:function" that builds a VectorEnv from (num_envs, **settings); imported when asked for.
@@ -25,18 +27,29 @@ def make_vec(name: str, num_envs: int, **settings: Any) -> VectorEnv:
     """N environments as one `gymnasium.vector.VectorEnv` that resets itself in the next step.
 
     Args:
-        name: one of `names()`, or a gymnasium id; the latter's observations become a Dict that also has the
-            last reward and the last action.
+        name: one of `names()`, or a gymnasium id; the latter's observations become a flat Dict (`envs.adapt`)
+            that also has the last reward and the last action.
         num_envs: how many.
         settings: the environment's own.
 
     Raises:
         ValueError: for a name that nobody knows, with the nearest that exist, or a bad setting.
+        MissingDependencyError: where the package of a benchmark is not installed.
     """
     if name in _ENVIRONMENTS:
         return _ours(name)(num_envs, **settings)
-    _check_id(name)
-    return LastStepVector(gym.make_vec(name, num_envs, vectorization_mode="sync", **settings))
+    benchmark = _check_id(name)
+    apart = benchmark is not None and benchmark.own_process and num_envs > 1
+    return LastStepVector(
+        gym.make_vec(
+            name,
+            num_envs,
+            vectorization_mode="async" if apart else "sync",
+            vector_kwargs={"context": "spawn"} if apart else None,
+            wrappers=[Adapted],
+            **settings,
+        )
+    )
 
 
 def make(name: str, **settings: Any) -> gym.Env:
@@ -44,7 +57,7 @@ def make(name: str, **settings: Any) -> gym.Env:
     if name in _ENVIRONMENTS:
         return Single(_ours(name)(1, **settings))
     _check_id(name)
-    return LastStep(gym.make(name, **settings))
+    return LastStep(Adapted(gym.make(name, **settings)))
 
 
 def _ours(name: str) -> Callable[..., VectorEnv]:
@@ -52,7 +65,9 @@ def _ours(name: str) -> Callable[..., VectorEnv]:
     return getattr(import_module(module), function)
 
 
-def _check_id(name: str) -> None:
+def _check_id(name: str) -> Benchmark | None:
+    """The benchmark that an id is of, if any, its ids registered; raises for an id that nobody knows."""
+    benchmark = enter(name)
     try:
         gym.spec(name)
     except (gym.error.Error, ModuleNotFoundError) as error:
@@ -60,3 +75,4 @@ def _check_id(name: str) -> None:
         near = difflib.get_close_matches(name, known, 3, 0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"ours are {', '.join(names())}"
         raise ValueError(f"unknown environment {name!r}: {hint}") from error
+    return benchmark
