@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from envs.errors import MissingDependencyError
 
@@ -20,6 +25,7 @@ class Benchmark(NamedTuple):
         install: what installs it.
         variables: environment variables it needs, where nobody has set them.
         own_process: whether every environment needs a process of its own.
+        litters: whether environments write files into the current folder.
     """
 
     title: str
@@ -28,6 +34,7 @@ class Benchmark(NamedTuple):
     install: str
     variables: Mapping[str, str] = {}
     own_process: bool = False
+    litters: bool = False
 
 
 _SILENT = {"PYGAME_HIDE_SUPPORT_PROMPT": "1"}
@@ -94,3 +101,28 @@ def enter(name: str) -> Benchmark | None:
             f"pip install {found.install}"
         ) from error
     return found
+
+
+@contextlib.contextmanager
+def making(benchmark: Benchmark | None, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Where an environment is made: in a temporary folder, if it writes files; gives its settings."""
+    if benchmark is None or not benchmark.litters:
+        yield settings
+        return
+    here = os.getcwd()
+    kept = {
+        key: os.path.abspath(value) if isinstance(value, str) and os.path.exists(value) else value
+        for key, value in settings.items()
+    }
+    os.chdir(_litter_folder())
+    try:
+        yield kept
+    finally:
+        os.chdir(here)
+
+
+@functools.cache
+def _litter_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="ct_rl-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

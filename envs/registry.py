@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
 from envs.adapt import Adapted
-from envs.benchmarks import Benchmark, enter
+from envs.benchmarks import Benchmark, enter, making
 from envs.wrappers import LastStep, LastStepVector, Single
 
 # name -> "module:function" that builds a VectorEnv from (num_envs, **settings); imported when asked for.
@@ -40,24 +41,26 @@ def make_vec(name: str, num_envs: int, **settings: Any) -> VectorEnv:
         return _ours(name)(num_envs, **settings)
     benchmark = _check_id(name)
     apart = benchmark is not None and benchmark.own_process and num_envs > 1
-    return LastStepVector(
-        gym.make_vec(
+    with making(benchmark, settings) as given:
+        env = gym.make_vec(
             name,
             num_envs,
             vectorization_mode="async" if apart else "sync",
             vector_kwargs={"context": "spawn"} if apart else None,
             wrappers=[Adapted],
-            **settings,
+            **given,
         )
-    )
+    return LastStepVector(env)
 
 
 def make(name: str, **settings: Any) -> gym.Env:
     """One environment; the arguments are `make_vec`'s."""
     if name in _ENVIRONMENTS:
         return Single(_ours(name)(1, **settings))
-    _check_id(name)
-    return LastStep(Adapted(gym.make(name, **settings)))
+    benchmark = _check_id(name)
+    _check_render_mode(name, settings.get("render_mode"))
+    with making(benchmark, settings) as given:
+        return LastStep(Adapted(gym.make(name, **given)))
 
 
 def _ours(name: str) -> Callable[..., VectorEnv]:
@@ -76,3 +79,11 @@ def _check_id(name: str) -> Benchmark | None:
         hint = f"did you mean {', '.join(near)}?" if near else f"ours are {', '.join(names())}"
         raise ValueError(f"unknown environment {name!r}: {hint}") from error
     return benchmark
+
+
+def _check_render_mode(name: str, mode: str | None) -> None:
+    point = gym.spec(name).entry_point
+    creator = load_env_creator(point) if isinstance(point, str) else point
+    modes = getattr(creator, "metadata", {}).get("render_modes")
+    if mode is not None and modes is not None and mode not in modes:
+        raise ValueError(f"{name} draws no pictures of kind {mode!r}: it knows {modes or 'none'}")
