@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import gymnasium as gym
+
+from envs.adapt import Adapted
 from envs.errors import MissingDependencyError
 
 
@@ -41,7 +43,14 @@ _SILENT = {"PYGAME_HIDE_SUPPORT_PROMPT": "1"}
 BENCHMARKS = (
     Benchmark("MiniGrid", ("MiniGrid-", "BabyAI-"), "minigrid", "'ct_rl[minigrid]'", _SILENT),
     Benchmark("POPGym", ("popgym-",), "popgym", "'ct_rl[popgym]'"),
-    Benchmark("ViZDoom", ("Vizdoom",), "vizdoom.gymnasium_wrapper", "'ct_rl[vizdoom]'", _SILENT),
+    Benchmark(
+        "ViZDoom",
+        ("Vizdoom",),
+        "vizdoom.gymnasium_wrapper",
+        "'ct_rl[vizdoom]'",
+        _SILENT,
+        litters=True,
+    ),
     # Two MiniWorlds in one process draw each other's walls; without a display they draw through EGL.
     Benchmark(
         "MiniWorld",
@@ -103,22 +112,16 @@ def enter(name: str) -> Benchmark | None:
     return found
 
 
-@contextlib.contextmanager
-def making(benchmark: Benchmark | None, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Where an environment is made: in a temporary folder, if it writes files; gives its settings."""
-    if benchmark is None or not benchmark.litters:
-        yield settings
-        return
-    here = os.getcwd()
-    kept = {
-        key: os.path.abspath(value) if isinstance(value, str) and os.path.exists(value) else value
-        for key, value in settings.items()
-    }
-    os.chdir(_litter_folder())
-    try:
-        yield kept
-    finally:
-        os.chdir(here)
+class Tidy(gym.Wrapper):
+    """Resets an environment inside a temporary folder of this process, for games that write where they start."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        here = os.getcwd()
+        os.chdir(_litter_folder())
+        try:
+            return self.env.reset(**kwargs)
+        finally:
+            os.chdir(here)
 
 
 @functools.cache
@@ -126,3 +129,8 @@ def _litter_folder() -> str:
     folder = tempfile.mkdtemp(prefix="ct_rl-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def wrappers(benchmark: Benchmark | None) -> list[type[gym.Wrapper]]:
+    """What stands around an environment of a benchmark, or of none."""
+    return [Tidy, Adapted] if benchmark is not None and benchmark.litters else [Adapted]

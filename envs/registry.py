@@ -11,8 +11,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
-from envs.adapt import Adapted
-from envs.benchmarks import Benchmark, enter, making
+from envs.benchmarks import Benchmark, enter, wrappers
 from envs.wrappers import LastStep, LastStepVector, Single
 
 # name -> "module:function" that builds a VectorEnv from (num_envs, **settings); imported when asked for.
@@ -41,15 +40,14 @@ def make_vec(name: str, num_envs: int, **settings: Any) -> VectorEnv:
         return _ours(name)(num_envs, **settings)
     benchmark = _check_id(name)
     apart = benchmark is not None and benchmark.own_process and num_envs > 1
-    with making(benchmark, settings) as given:
-        env = gym.make_vec(
-            name,
-            num_envs,
-            vectorization_mode="async" if apart else "sync",
-            vector_kwargs={"context": "spawn"} if apart else None,
-            wrappers=[Adapted],
-            **given,
-        )
+    env = gym.make_vec(
+        name,
+        num_envs,
+        vectorization_mode="async" if apart else "sync",
+        vector_kwargs={"context": "spawn"} if apart else None,
+        wrappers=wrappers(benchmark),
+        **settings,
+    )
     return LastStepVector(env)
 
 
@@ -59,8 +57,10 @@ def make(name: str, **settings: Any) -> gym.Env:
         return Single(_ours(name)(1, **settings))
     benchmark = _check_id(name)
     _check_render_mode(name, settings.get("render_mode"))
-    with making(benchmark, settings) as given:
-        return LastStep(Adapted(gym.make(name, **given)))
+    env = gym.make(name, **settings)
+    for wrapper in wrappers(benchmark):
+        env = wrapper(env)
+    return LastStep(env)
 
 
 def _ours(name: str) -> Callable[..., VectorEnv]:
