@@ -126,7 +126,7 @@ class Tidy(gym.Wrapper):
 
 @functools.cache
 def _litter_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="ct_rl-")
+    folder = tempfile.mkdtemp(prefix="ct_rl-game-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
