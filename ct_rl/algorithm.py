@@ -15,7 +15,17 @@ from ct_rl.memory import memory_options
 from ct_rl.scores import EnvFacts, env_facts
 
 # Settings of DeepMind Lab's levels that a network is built for.
-_INTERFACE = ("height", "width", "action_repeat", "actions", "depth", "frame_only")
+_INTERFACE = (
+    "height",
+    "width",
+    "action_repeat",
+    "actions",
+    "depth",
+    "frame_only",
+    "instruction",
+    "words",
+    "vocabulary",
+)
 
 
 @dataclass(frozen=True)
@@ -35,15 +45,14 @@ def env_settings(env: EnvConfig, options: Mapping[str, Any] | None = None) -> di
     return settings
 
 
-def evaluation_options(config: TrainConfig) -> dict[str, Any]:
-    """Settings of the environment that is evaluated on: the level as it is, seen and acted on as in training.
+def lasting_options(config: TrainConfig) -> dict[str, Any]:
+    """Settings of training that an evaluation keeps: what the network was built for, not an easier start.
 
-    Any other environment's settings say which environment it is, so an evaluation keeps them all.
+    Any other environment's settings say which environment it is, so all of them last.
     """
-    kept = config.env.options
-    if config.env.name.startswith("dmlab_"):
-        kept = {key: value for key, value in kept.items() if key in _INTERFACE}
-    return {**kept, **config.eval_env.options}
+    if not config.env.name.startswith("dmlab_"):
+        return dict(config.env.options)
+    return {key: value for key, value in config.env.options.items() if key in _INTERFACE}
 
 
 def probe_env(env: EnvConfig) -> EnvProbe:

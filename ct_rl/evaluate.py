@@ -88,10 +88,10 @@ def _load(run: RunFolder, which: str) -> checkpoint.Checkpoint:
 
 
 def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
-    from ct_rl.algorithm import env_settings, evaluation_options
+    from ct_rl.algorithm import env_settings, lasting_options
 
-    options = config.env.options if given.as_trained else evaluation_options(config)
-    options = {**options, **given.env_option}
+    options = config.env.options if given.as_trained else config.eval_env.options
+    options = {**lasting_options(config), **options, **given.env_option}
     if given.as_trained and "stagger" in options:
         options["stagger"] = False  # a first episode cut short is no episode to score
     return env_settings(config.env, options)

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
 from envs.adapt import Adapted
 from envs.errors import MissingDependencyError
@@ -134,3 +135,12 @@ def _litter_folder() -> str:
 def wrappers(benchmark: Benchmark | None) -> list[type[gym.Wrapper]]:
     """What stands around an environment of a benchmark, or of none."""
     return [Tidy, Adapted] if benchmark is not None and benchmark.litters else [Adapted]
+
+
+def check_render_mode(name: str, mode: str | None) -> None:
+    """Raises ValueError where an id's environment has no such render mode."""
+    point = gym.spec(name).entry_point
+    creator = load_env_creator(point) if isinstance(point, str) else point
+    modes = getattr(creator, "metadata", {}).get("render_modes")
+    if mode is not None and modes is not None and mode not in modes:
+        raise ValueError(f"{name} draws no pictures of kind {mode!r}: it knows {modes or 'none'}")

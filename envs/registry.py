@@ -8,10 +8,9 @@ from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
-from envs.benchmarks import Benchmark, enter, wrappers
+from envs.benchmarks import check_render_mode, enter, wrappers
 from envs.wrappers import LastStep, LastStepVector, Single
 
 # name -> "module:function" that builds a VectorEnv from (num_envs, **settings); imported when asked for.
@@ -38,7 +37,8 @@ def make_vec(name: str, num_envs: int, **settings: Any) -> VectorEnv:
     """
     if name in _ENVIRONMENTS:
         return _ours(name)(num_envs, **settings)
-    benchmark = _check_id(name)
+    benchmark = enter(name)
+    _check_id(name)
     apart = benchmark is not None and benchmark.own_process and num_envs > 1
     env = gym.make_vec(
         name,
@@ -55,8 +55,9 @@ def make(name: str, **settings: Any) -> gym.Env:
     """One environment; the arguments are `make_vec`'s."""
     if name in _ENVIRONMENTS:
         return Single(_ours(name)(1, **settings))
-    benchmark = _check_id(name)
-    _check_render_mode(name, settings.get("render_mode"))
+    benchmark = enter(name)
+    _check_id(name)
+    check_render_mode(name, settings.get("render_mode"))
     env = gym.make(name, **settings)
     for wrapper in wrappers(benchmark):
         env = wrapper(env)
@@ -68,9 +69,7 @@ def _ours(name: str) -> Callable[..., VectorEnv]:
     return getattr(import_module(module), function)
 
 
-def _check_id(name: str) -> Benchmark | None:
-    """The benchmark that an id is of, if any, its ids registered; raises for an id that nobody knows."""
-    benchmark = enter(name)
+def _check_id(name: str) -> None:
     try:
         gym.spec(name)
     except (gym.error.Error, ModuleNotFoundError) as error:
@@ -78,12 +77,3 @@ def _check_id(name: str) -> Benchmark | None:
         near = difflib.get_close_matches(name, known, 3, 0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"ours are {', '.join(names())}"
         raise ValueError(f"unknown environment {name!r}: {hint}") from error
-    return benchmark
-
-
-def _check_render_mode(name: str, mode: str | None) -> None:
-    point = gym.spec(name).entry_point
-    creator = load_env_creator(point) if isinstance(point, str) else point
-    modes = getattr(creator, "metadata", {}).get("render_modes")
-    if mode is not None and modes is not None and mode not in modes:
-        raise ValueError(f"{name} draws no pictures of kind {mode!r}: it knows {modes or 'none'}")

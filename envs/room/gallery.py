@@ -15,7 +15,7 @@ import numpy as np
 
 from envs.room import textures
 from envs.room.scripted import ScriptedPlayer
-from envs.room.vector import RoomVectorEnv
+from envs.room.env import RoomVectorEnv
 
 _SIZE = (360, 480)  # of a picture, height and width
 _SEED = 6

@@ -6,7 +6,7 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
-from envs.room.vector import RoomVectorEnv
+from envs.room.env import RoomVectorEnv
 
 ENGINES = ("auto", "embedded")
 
