@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from envs.room import textures
-from envs.room.scripted import ScriptedPlayer
 from envs.room.env import RoomVectorEnv
+from envs.room.scripted import ScriptedPlayer
 
 _SIZE = (360, 480)  # of a picture, height and width
 _SEED = 6
