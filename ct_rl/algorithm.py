@@ -14,6 +14,19 @@ from ct_rl.errors import UserError, one_line
 from ct_rl.memory import memory_options
 from ct_rl.scores import EnvFacts, env_facts
 
+# Settings of DeepMind Lab's levels that a network is built for.
+_INTERFACE = (
+    "height",
+    "width",
+    "action_repeat",
+    "actions",
+    "depth",
+    "frame_only",
+    "instruction",
+    "words",
+    "vocabulary",
+)
+
 
 @dataclass(frozen=True)
 class EnvProbe:
@@ -30,6 +43,16 @@ def env_settings(env: EnvConfig, options: Mapping[str, Any] | None = None) -> di
     if env.name.startswith("dmlab_"):
         settings.setdefault("engine", env.engine)
     return settings
+
+
+def lasting_options(config: TrainConfig) -> dict[str, Any]:
+    """Settings of training that an evaluation keeps: what the network was built for, not an easier start.
+
+    Any other environment's settings say which environment it is, so all of them last.
+    """
+    if not config.env.name.startswith("dmlab_"):
+        return dict(config.env.options)
+    return {key: value for key, value in config.env.options.items() if key in _INTERFACE}
 
 
 def probe_env(env: EnvConfig) -> EnvProbe:

@@ -90,12 +90,12 @@ def _load(run: RunFolder, which: str) -> checkpoint.Checkpoint:
 
 
 def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
-    from ct_rl.algorithm import env_settings
+    from ct_rl.algorithm import env_settings, lasting_options
 
     if given.engine is not None:
         config.env.engine = given.engine
     options = config.env.options if given.as_trained else config.eval_env.options
-    options = {**options, **given.env_option}
+    options = {**lasting_options(config), **options, **given.env_option}
     if given.as_trained and "stagger" in options:
         options["stagger"] = False  # a first episode cut short is no episode to score
     return env_settings(config.env, options)

@@ -17,6 +17,7 @@ class EnvFacts:
         score_range: (random agent's, human's) mean return, or None.
         fps: agent steps a second in real time.
         engine: which engine runs, for environments that have several.
+        settings: every setting of the environment with its value, where it states them.
     """
 
     action_repeat: int = 1
@@ -24,6 +25,7 @@ class EnvFacts:
     score_range: tuple[float, float] | None = None
     fps: float = 30.0
     engine: str | None = None
+    settings: Mapping[str, Any] | None = None
 
 
 def env_facts(metadata: Mapping[str, Any]) -> EnvFacts:
@@ -35,6 +37,7 @@ def env_facts(metadata: Mapping[str, Any]) -> EnvFacts:
         score_range=(float(bounds[0]), float(bounds[1])) if bounds else None,
         fps=float(metadata.get("render_fps") or 30.0),
         engine=metadata.get("engine"),
+        settings=metadata.get("settings"),
     )
 
 

@@ -201,6 +201,7 @@ def _write_config(
             recipe=recipe,
             engine=probe.facts.engine,
             engine_asked=config.env.engine,
+            env_settings=probe.facts.settings,
             action_repeat=probe.facts.action_repeat,
             parameters=parameters,
         ),

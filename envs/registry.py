@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from envs.benchmarks import check_render_mode, enter, wrappers
 from envs.dmlab.levels import LEVEL_NAMES
 from envs.wrappers import LastStep, LastStepVector, Single
 
@@ -31,26 +32,42 @@ def make_vec(name: str, num_envs: int, **settings: Any) -> VectorEnv:
     """N environments as one `gymnasium.vector.VectorEnv` that resets itself in the next step.
 
     Args:
-        name: one of `names()`, or a gymnasium id; the latter's observations become a Dict that also has the
-            last reward and the last action.
+        name: one of `names()`, or a gymnasium id; the latter's observations become a flat Dict (`envs.adapt`)
+            that also has the last reward and the last action.
         num_envs: how many.
         settings: the environment's own.
 
     Raises:
         ValueError: for a name that nobody knows, with the nearest that exist, or a bad setting.
+        MissingDependencyError: where the package of a benchmark is not installed.
     """
     if name in _ENVIRONMENTS:
         return _ours(name)(num_envs, **settings)
+    benchmark = enter(name)
     _check_id(name)
-    return LastStepVector(gym.make_vec(name, num_envs, vectorization_mode="sync", **settings))
+    apart = benchmark is not None and benchmark.own_process and num_envs > 1
+    env = gym.make_vec(
+        name,
+        num_envs,
+        vectorization_mode="async" if apart else "sync",
+        vector_kwargs={"context": "spawn"} if apart else None,
+        wrappers=wrappers(benchmark),
+        **settings,
+    )
+    return LastStepVector(env)
 
 
 def make(name: str, **settings: Any) -> gym.Env:
     """One environment; the arguments are `make_vec`'s."""
     if name in _ENVIRONMENTS:
         return Single(_ours(name)(1, **settings))
+    benchmark = enter(name)
     _check_id(name)
-    return LastStep(gym.make(name, **settings))
+    check_render_mode(name, settings.get("render_mode"))
+    env = gym.make(name, **settings)
+    for wrapper in wrappers(benchmark):
+        env = wrapper(env)
+    return LastStep(env)
 
 
 def _ours(name: str) -> Callable[..., VectorEnv]:

@@ -13,33 +13,18 @@ from gymnasium.vector.utils import batch_space
 REWARD, ACTION = "last_reward", "last_action"
 
 
-def _key(space: gym.Space) -> str:
-    """What an observation that is no Dict is called inside one."""
-    is_image = isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
-    return "frame" if is_image else "vector"
-
-
-def _with_last_step(observation: gym.Space, action: gym.Space) -> spaces.Dict:
+def _with_last_step(observation: spaces.Dict, action: gym.Space) -> spaces.Dict:
     """The observation space with last reward and last action added."""
-    parts = (
-        dict(observation.spaces)
-        if isinstance(observation, spaces.Dict)
-        else {_key(observation): observation}
-    )
-    # Text is for people; networks that read it have it as numbers.
-    parts = {key: part for key, part in parts.items() if not isinstance(part, spaces.Text)}
-    return spaces.Dict(
-        {**parts, REWARD: spaces.Box(-np.inf, np.inf, (1,), np.float32), ACTION: action}
-    )
+    added = {REWARD: spaces.Box(-np.inf, np.inf, (1,), np.float32), ACTION: action}
+    return spaces.Dict({**observation.spaces, **added})
 
 
 class LastStep(gym.Wrapper):
-    """Adds "last_reward" [1] and "last_action" to an observation, which becomes a Dict; zeros at the start."""
+    """Adds "last_reward" [1] and "last_action" to a Dict observation; zeros at the start."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
         self.observation_space = _with_last_step(env.observation_space, env.action_space)
-        self._name = _key(env.observation_space)
         self._zero = np.zeros_like(np.asarray(env.action_space.sample()))
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -50,10 +35,8 @@ class LastStep(gym.Wrapper):
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._add(obs, float(reward), action), reward, terminated, truncated, info
 
-    def _add(self, obs: Any, reward: float, action: Any) -> dict[str, Any]:
-        parts = obs if isinstance(obs, dict) else {self._name: obs}
-        kept = {key: value for key, value in parts.items() if key in self.observation_space.spaces}
-        return {**kept, REWARD: np.array([reward], np.float32), ACTION: action}
+    def _add(self, obs: dict[str, Any], reward: float, action: Any) -> dict[str, Any]:
+        return {**obs, REWARD: np.array([reward], np.float32), ACTION: action}
 
 
 class LastStepVector(VectorWrapper):
@@ -69,7 +52,6 @@ class LastStepVector(VectorWrapper):
             env.single_observation_space, env.single_action_space
         )
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
-        self._name = _key(env.single_observation_space)
         self._fresh = np.zeros(env.num_envs, bool)
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -86,11 +68,8 @@ class LastStepVector(VectorWrapper):
         self._fresh = terminated | truncated
         return observation, rewards, terminated, truncated, info
 
-    def _add(self, obs: Any, rewards: np.ndarray, actions: np.ndarray) -> dict[str, Any]:
-        parts = obs if isinstance(obs, dict) else {self._name: obs}
-        known = self.single_observation_space.spaces
-        kept = {key: value for key, value in parts.items() if key in known}
-        return {**kept, REWARD: rewards.astype(np.float32)[:, None], ACTION: actions}
+    def _add(self, obs: dict[str, Any], rewards: np.ndarray, actions: np.ndarray) -> dict[str, Any]:
+        return {**obs, REWARD: rewards.astype(np.float32)[:, None], ACTION: actions}
 
 
 class Single(gym.Env):

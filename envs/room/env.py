@@ -1,219 +1,271 @@
-"""The room task as a natively batched gymnasium environment: one process, N worlds, one render a step."""
+"""The room task as one `gymnasium.vector.VectorEnv`: N worlds in one process, one render a step."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.room import level
-from envs.room.scene import RoomScene
+from envs.actions import action_names, action_vectors
+from envs.room.buffers import choose_renderer
+from envs.room.dynamics import RoomWorlds
+from envs.room.settings import FRAMES_PER_SECOND, RoomSettings
 
-RANDOM_SCORE, HUMAN_SCORE = 0.312, 65.9  # published for DMLab-30
+SIDES = np.array(["left", "right"])
+EPISODE_METRICS = ("teleports", "trials", "correct", "wrong")
+
+
+def room_metadata(settings: RoomSettings) -> dict[str, Any]:
+    """What the room environment says of itself."""
+    return {
+        "settings": settings.as_dict(),
+        "render_modes": ["rgb_array"],
+        "render_fps": FRAMES_PER_SECOND / settings.action_repeat,
+        "action_repeat": settings.action_repeat,
+        "episode_metrics": EPISODE_METRICS,
+        "score_range": (0.312, 65.9),  # random and human, as published for the level
+        "engine": "embedded",
+    }
+
+
+def room_spaces(settings: RoomSettings) -> tuple[gym.Space, gym.spaces.Discrete]:
+    """Observation and action space of one world."""
+    n_actions = len(action_vectors(settings.actions))
+    frame = gym.spaces.Box(0, 255, (settings.height, settings.width, 3), np.uint8)
+    if settings.frame_only:
+        return frame, gym.spaces.Discrete(n_actions)
+    parts: dict[str, gym.Space] = {
+        "frame": frame,
+        "last_reward": gym.spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        "last_action": gym.spaces.Discrete(n_actions),
+    }
+    if settings.depth:
+        parts["depth"] = gym.spaces.Box(0, 255, (settings.height, settings.width, 1), np.uint8)
+    return gym.spaces.Dict(parts), gym.spaces.Discrete(n_actions)
 
 
 class RoomVectorEnv(VectorEnv):
-    """`rooms_select_nonmatching_object`: remember the object of room 1, take the OTHER one in room 2.
+    """N worlds of rooms_select_nonmatching_object: remember the object of room 1, take the OTHER one in room 2.
 
-    Observation: Dict(frame uint8 [H, W, 3], last_reward float32 [1], last_action Discrete). An episode ends by
-    its clock, reported as terminated, as all published code for DeepMind Lab does.
+    Observations are fresh arrays: frame uint8 [N, H, W, 3], last_reward float32 [N, 1] (raw), last_action int64
+    [N], and depth uint8 [N, H, W, 1] if asked for. Infos are arrays over the worlds: room (1 or 2), trial (from 0),
+    match_side and example_side ("left", "right"), match and other (objects), position (x, y in DMLab units), yaw
+    (degrees, counter-clockwise, 0 along +x), and the episode's counts. The end by the time limit is `terminated`,
+    as in published DMLab code.
 
     Args:
-        num_envs: worlds.
-        objects: how many of the 36 objects are in play, from 2; few are spread to look different.
-        seconds: length of an episode; 12 s are 720 frames.
-        action_repeat: frames a step.
-        height, width: of a frame, multiples of 4 as in DeepMind Lab.
-        spawn: range of x that a trial's start is drawn from; -232 is the level's, the pad is at 64.
-        actions: "impala" (9) or "extended" (15).
-        stagger: cut the first episodes short, each world's by another share, so that worlds do not run in step:
-            a learner's batch then holds every part of an episode.
+        num_envs: N.
         render_mode: "rgb_array" for `render()`.
-        render_height, render_width: of the frames that `render()` gives.
+        autoreset_mode: one of gymnasium's.
+        renderer: "cpu", "gpu" (EGL), or "auto": the GPU where there is one. On each, frames are exact; between
+            them textures are sampled a little differently.
+        render_height, render_width, render_view: of `render()`'s pictures; view "agent" or "top".
+        settings: those of `RoomSettings`.
 
     Raises:
-        ValueError: for a setting out of range.
+        ValueError: for bad settings, actions of wrong shape, type or range, and a step before a reset.
+        TypeError: for a setting that does not exist.
+        MissingDependencyError: where a library of the renderer is missing.
     """
+
+    _scene: Any = None  # also where the constructor raised
 
     def __init__(
         self,
         num_envs: int = 1,
-        *,
-        objects: int = level.NUM_OBJECTS,
-        seconds: float = 12.0,
-        action_repeat: int = 4,
-        height: int = 72,
-        width: int = 96,
-        spawn: tuple[float, float] = (level.SPAWN[0], level.SPAWN[0]),
-        actions: str = "impala",
-        stagger: bool = False,
         render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        renderer: str = "cpu",
         render_height: int = 480,
         render_width: int = 640,
-    ):
-        _check(
-            num_envs, objects, seconds, action_repeat, height, width, spawn, actions, render_mode
-        )
-        self.num_envs = num_envs
-        self.render_mode = render_mode
-        self.metadata: dict[str, Any] = {
-            "autoreset_mode": AutoresetMode.NEXT_STEP,
-            "render_modes": ["rgb_array"],
-            "render_fps": level.FRAMES_PER_SECOND / action_repeat,
-            "action_repeat": action_repeat,
-            "score_range": (RANDOM_SCORE, HUMAN_SCORE),
-            "engine": "embedded",
-            "episode_metrics": ("teleports", "trials", "correct", "wrong"),
-        }
-        table = level.ACTION_SETS[actions]
-        self.action_names = list(table)
-        self._table = np.array(list(table.values()), float)
-        self._repeat = action_repeat
-        self._stagger = stagger
-        self._frames = round(seconds * level.FRAMES_PER_SECOND)
-        self._render_size = (render_height, render_width)
-        self._worlds = level.Worlds(num_envs, objects, (float(spawn[0]), float(spawn[1])))
-        self._scene = RoomScene(num_envs, height, width)
-        self._big: RoomScene | None = None
-        self._age = np.zeros(num_envs, np.int64)
-        self._ended = np.zeros(num_envs, bool)
-        self._ready = False
-        self.single_action_space = spaces.Discrete(len(table))
-        self.single_observation_space = spaces.Dict(
-            frame=spaces.Box(0, 255, (height, width, 3), np.uint8),
-            last_reward=spaces.Box(-np.inf, np.inf, (1,), np.float32),
-            last_action=spaces.Discrete(len(table)),
-        )
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        render_view: str = "agent",
+        **settings: Any,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs={num_envs}: expected 1 or more")
+        for name, value, known in (
+            ("render_mode", render_mode, ("rgb_array", None)),
+            ("render_view", render_view, ("agent", "top")),
+            ("autoreset_mode", autoreset_mode, (*AutoresetMode, *(m.value for m in AutoresetMode))),
+        ):
+            if value not in known:
+                choices = ", ".join(str(getattr(item, "value", item)) for item in known[:3])
+                raise ValueError(f"unknown {name} {value!r}: choose one of {choices}")
+        for name, size in (("render_height", render_height), ("render_width", render_width)):
+            if size < 1:
+                raise ValueError(f"{name}={size}: expected 1 or more pixels")
+        self.settings = RoomSettings.from_kwargs(**settings)
+        # Opened here, so that a missing library is an error of the constructor.
+        self.renderer = choose_renderer(renderer)
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.render_size = (render_height, render_width)
+        self.render_view = render_view
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = room_metadata(self.settings) | {"autoreset_mode": self.autoreset_mode}
+        self.metadata["settings"]["renderer"] = self.renderer
+        self.single_observation_space, self.single_action_space = room_spaces(self.settings)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.action_names = list(action_names(self.settings.actions))
+        self.worlds = RoomWorlds(num_envs, self.settings)
+        self._begun = np.zeros(num_envs, bool)
+        self._over = np.zeros(num_envs, bool)
+        self._last_reward = np.zeros((num_envs, 1), np.float32)
+        self._last_action = np.zeros(num_envs, np.int64)
+
+    @property
+    def scene(self) -> Any:
+        """The picture side, made at first use in the process that uses it."""
+        if self.closed:
+            raise RuntimeError("this environment is closed: make a new one")
+        if self._scene is None:
+            from envs.room.scene import RoomScene
+
+            settings = self.settings
+            self._scene = RoomScene(
+                self.worlds, settings.height, settings.width, self.renderer, settings.depth
+            )
+        return self._scene
 
     def reset(
-        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Begins an episode in every world; with seed s, world i gets s + i."""
-        worlds = self._worlds
-        if seed is not None or not self._ready:
-            seeds = list(np.random.SeedSequence(None).generate_state(self.num_envs))
-            if seed is not None:
-                seeds = (
-                    [seed + i for i in range(self.num_envs)] if np.isscalar(seed) else list(seed)
-                )
-            worlds.rng = [np.random.default_rng(int(s)) for s in seeds]
-        for i in range(self.num_envs):
-            worlds.begin_episode(i)
-        self._age[:] = 0
-        if self._stagger:
-            steps = self._frames // self._repeat
-            self._age[:] = np.arange(self.num_envs) * steps // self.num_envs * self._repeat
-        self._ended[:] = False
-        self._ready = True
-        zeros = np.zeros(self.num_envs)
-        return self._observe(zeros, zeros.astype(np.int64)), self._info()
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in every world, or in those of options["reset_mask"] (bool [N]).
 
-    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
-        """One step of `action_repeat` frames; a world whose episode has ended only begins its next.
-
-        Raises:
-            ValueError: for actions of another shape, type or range, or before `reset`.
+        An int seeds world i with seed + i, so it equals a single environment reset with that seed.
         """
-        actions = self._checked(actions)
-        worlds, fresh = self._worlds, self._ended
-        for i in np.flatnonzero(fresh):
-            worlds.begin_episode(i)
-        self._age[fresh] = 0
-        moves = np.where(fresh[:, None], 0.0, self._table[actions])
-        rewards = np.zeros(self.num_envs)
-        for _ in range(self._repeat):
-            running = ~fresh & (self._age < self._frames)
-            rewards += worlds.frame(moves)
-            self._age += running
-        ended = self._age >= self._frames
-        self._ended = ended
-        observation = self._observe(rewards, np.where(fresh, 0, actions))
-        return observation, rewards, ended.copy(), np.zeros(self.num_envs, bool), self._info()
+        n = self.num_envs
+        seeds = [int(seed) + i for i in range(n)] if isinstance(seed, (int, np.integer)) else seed
+        if seeds is not None and len(seeds) != n:
+            raise ValueError(f"{len(seeds)} seeds for {n} worlds: give one int or one seed a world")
+        mask = np.ones(n, bool)
+        if options is not None and "reset_mask" in options:
+            mask = np.asarray(options["reset_mask"])
+            if mask.dtype != bool or mask.shape != (n,) or not mask.any():
+                raise ValueError(
+                    f"reset_mask must be a bool array of shape ({n},) with a True in it"
+                )
+        for i in map(int, np.flatnonzero(mask)):
+            if seeds is not None and seeds[i] is not None:
+                self.worlds.seed(i, seeds[i])
+        self._begin(mask)
+        if self.settings.stagger and mask.all():
+            self.worlds.stagger()
+        return self._observe(), self._infos()
 
-    def render(self) -> tuple[np.ndarray, ...] | None:
-        """Frames of all worlds, uint8 [render_height, render_width, 3] each."""
-        if self.render_mode is None:
-            return None
-        if self._big is None:
-            self._big = RoomScene(self.num_envs, *self._render_size)
-        return tuple(self._big.render(self._worlds, self._age))
+    def _begin(self, mask: np.ndarray) -> None:
+        for i in map(int, np.flatnonzero(mask)):
+            self.worlds.begin_episode(i)
+        self._begun |= mask
+        self._over &= ~mask
+        self._last_reward[mask] = 0
+        self._last_action[mask] = 0
 
-    def close_extras(self, **kwargs: Any) -> None:
-        for scene in (getattr(self, "_scene", None), getattr(self, "_big", None)):
-            if scene is not None:
-                scene.close()
-
-    def _checked(self, actions: np.ndarray) -> np.ndarray:
-        if not self._ready:
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One action in every world: int [N] -> observation, reward float64 [N], terminated, truncated, info."""
+        if not self._begun.all():
             raise ValueError("step before reset: call reset() first")
-        given = np.asarray(actions)
-        if given.shape != (self.num_envs,) or not np.issubdtype(given.dtype, np.integer):
-            raise ValueError(
-                f"actions are {given.dtype} {given.shape}, expected integers ({self.num_envs},)"
+        actions = self._checked(actions)
+        over = self._over
+        if over.any() and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise RuntimeError(
+                "step after an episode's end: reset the worlds that ended with options={'reset_mask': ...}"
             )
-        if (given < 0).any() or (given >= len(self._table)).any():
-            raise ValueError(f"actions {given} are not within 0 ... {len(self._table) - 1}")
-        return given
+        active = ~over
+        rewards, ended = self.worlds.step(actions, active)
+        self._last_reward[:, 0] = rewards
+        self._last_action[:] = actions
+        if over.any():
+            self._begin(over.copy())
+        final: dict[str, Any] = {}
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            if ended.any():
+                final = self._finals(ended)
+                self._begin(ended)
+        else:
+            self._over = ended.copy()
+        truncated = np.zeros(self.num_envs, bool)
+        return self._observe(), rewards, ended, truncated, self._infos() | final
 
-    def _observe(self, rewards: np.ndarray, actions: np.ndarray) -> dict[str, np.ndarray]:
-        return {
-            "frame": self._scene.render(self._worlds, self._age),
-            "last_reward": rewards.astype(np.float32)[:, None],
-            "last_action": actions.astype(np.int64),
+    def _checked(self, actions: Any) -> np.ndarray:
+        array, n = np.asarray(actions), len(self.action_names)
+        if array.shape != (self.num_envs,) or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"actions of shape {array.shape} and type {array.dtype}: "
+                f"expected {self.num_envs} whole numbers from 0 to {n - 1}"
+            )
+        if array.min() < 0 or array.max() >= n:
+            raise ValueError(
+                f"action {array[(array < 0) | (array >= n)][0]}: expected 0 to {n - 1}"
+            )
+        return array
+
+    def _observe(self) -> Any:
+        frames = self.scene.frames()
+        if self.settings.frame_only:
+            return frames
+        observation = {
+            "frame": frames,
+            "last_reward": self._last_reward.copy(),
+            "last_action": self._last_action.copy(),
         }
+        return observation | ({"depth": self.scene.depths()} if self.settings.depth else {})
 
-    def _info(self) -> dict[str, Any]:
-        worlds, sides = self._worlds, np.array(level.SIDES)
-        return {
+    def _infos(self) -> dict[str, Any]:
+        worlds = self.worlds
+        infos: dict[str, Any] = {
             "room": worlds.room + 1,
-            "trial": worlds.trial.copy(),
-            "match_side": sides[worlds.match_side],
-            "example_side": sides[worlds.example_side],
-            "position": worlds.position.copy(),
-            "yaw": np.degrees(worlds.yaw),
+            "trial": worlds.trials.copy(),
+            "match_side": SIDES[worlds.match_side],
+            "example_side": SIDES[worlds.example_side],
+            "match": worlds.match.copy(),
+            "other": worlds.other.copy(),
+            "position": np.stack([worlds.x, worlds.y], 1),
+            "yaw": worlds.yaw * (360 / 65536),
             "teleports": worlds.teleports.copy(),
-            "trials": worlds.trial.copy(),
+            "trials": worlds.trials.copy(),
             "correct": worlds.correct.copy(),
             "wrong": worlds.wrong.copy(),
         }
+        present = np.ones(self.num_envs, bool)
+        return infos | {f"_{key}": present for key in infos}
+
+    def _finals(self, ended: np.ndarray) -> dict[str, Any]:
+        """What SAME_STEP mode must still tell of the episodes that ended."""
+        observations, infos = self._observe(), self._infos()
+        finals = np.full(self.num_envs, None, object)
+        for i in map(int, np.flatnonzero(ended)):
+            finals[i] = _row(observations, i)
+        return {
+            "final_obs": finals,
+            "_final_obs": ended.copy(),
+            "final_info": {k: ended.copy() if k.startswith("_") else v for k, v in infos.items()},
+            "_final_info": ended.copy(),
+        }
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Every world's picture, uint8 [render_height, render_width, 3] each; None without render_mode."""
+        if self.render_mode is None:
+            return None
+        return tuple(self.picture(i) for i in range(self.num_envs))
+
+    def picture(self, i: int = 0, **options: Any) -> np.ndarray:
+        """One world's picture; options `size` (height, width) and `view` ("agent" or "top")."""
+        height, width = options.get("size", self.render_size)
+        return self.scene.picture(i, height, width, options.get("view", self.render_view))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        if self._scene is not None:
+            self._scene.close()
+            self._scene = None
 
 
-def _check(
-    num_envs: int,
-    objects: int,
-    seconds: float,
-    action_repeat: int,
-    height: int,
-    width: int,
-    spawn: tuple[float, float],
-    actions: str,
-    render_mode: str | None,
-) -> None:
-    if num_envs < 1:
-        raise ValueError(f"num_envs={num_envs} must be at least 1")
-    if not 2 <= objects <= level.NUM_OBJECTS:
-        raise ValueError(f"objects={objects} must be 2 to {level.NUM_OBJECTS}")
-    if action_repeat < 1:
-        raise ValueError(f"action_repeat={action_repeat} must be at least 1")
-    if seconds * level.FRAMES_PER_SECOND < action_repeat:
-        raise ValueError(f"seconds={seconds} is shorter than one step of {action_repeat} frames")
-    for name, size in (("height", height), ("width", width)):
-        if size < 4 or size % 4:
-            raise ValueError(f"{name}={size} must be a positive multiple of 4, as in DeepMind Lab")
-    low, high = (
-        level.ROOM_1[0][0] + level.PLAYER_HALF,
-        level.PAD[0] - level.PAD_HALF - level.PLAYER_HALF,
-    )
-    if len(spawn) != 2 or not low <= spawn[0] <= spawn[1] <= high:
-        raise ValueError(f"spawn={spawn} must be a range (low, high) within {low} ... {high}")
-    if actions not in level.ACTION_SETS:
-        raise ValueError(
-            f"unknown actions {actions!r}: choose one of {', '.join(level.ACTION_SETS)}"
-        )
-    if render_mode not in (None, "rgb_array"):
-        raise ValueError(f"unknown render_mode {render_mode!r}: choose 'rgb_array' or None")
+def _row(observation: Any, i: int) -> Any:
+    if isinstance(observation, dict):
+        return {key: value[i] for key, value in observation.items()}
+    return observation[i]

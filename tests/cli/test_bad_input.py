@@ -20,7 +20,7 @@ TRAIN = {
     "--memory compresive": "choose one of compressive, gru, gtrxl, lstm, transformer_xl",
     "--env dmlab_rooms_selekt": "did you mean dmlab_rooms_select",
     "--env-option objcts=3": "objcts",
-    "--env-option objects=1": "objects=1 must be 2 to 36",
+    "--env-option objects=1": "objects=1: expected 2 to 36",
     "--env-option objects": "is not KEY=VALUE",
     "--engine quake": "unknown engine 'quake'",
     "--engine deepmind_lab": "deepmind_lab",

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from ct_rl import video
+from ct_rl.algorithm import lasting_options
+from ct_rl.config import TrainConfig
 from ct_rl.evaluation import Moment, evaluation_seed, play, summarise
 from ct_rl.scores import EnvFacts, human_normalised
 from tests.cli.conftest import command
@@ -44,6 +46,14 @@ def test_both_ways_of_acting_are_scored_as_table_and_json(evaluated):
 def test_the_level_is_evaluated_as_it_is(evaluated):
     _, _, report = evaluated
     assert report["env_options"] == {"seconds": 2}  # the recipe trains with a nearer start
+
+
+def test_an_evaluation_keeps_what_the_network_was_built_for():
+    config = TrainConfig()
+    config.env.options = {"height": 84, "actions": "extended", "spawn": [-232, 10], "stagger": True}
+    assert lasting_options(config) == {"height": 84, "actions": "extended"}
+    config.env.name, config.env.options = "VizdoomBasic-v1", {"frame_skip": 4}
+    assert lasting_options(config) == {"frame_skip": 4}
 
 
 def test_the_video_plays_in_browsers_at_real_time_and_watching_size(evaluated):

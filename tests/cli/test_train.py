@@ -54,6 +54,7 @@ def test_a_run_folder_is_complete(trained):
     assert config["env"]["engine"] == "embedded" and config["memory"]["rate"] == 4
     facts = config["provenance"]
     assert facts["engine"] == "embedded" and facts["torch"] and facts["ray"] and facts["python"]
+    assert facts["env_settings"]["height"] == 72 and facts["env_settings"]["delay"] == 0
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     last = rows(run)[-1]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import pickle
 from functools import partial
 
+import cv2
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
 import envs
+from envs.room import RoomSettings, buffers, gallery
 from envs.room.scripted import ScriptedPlayer
 
 NAME = "dmlab_rooms_select"
@@ -20,9 +25,9 @@ make_vec = partial(envs.make_vec, NAME, engine="embedded")
 FORWARD, NOTHING = 0, 8
 
 
-def play(env, choose, seed=0):
+def play(env, choose, seed=0, scale=1.0):
     """Returns [N] and last info of one episode of a scripted player."""
-    player = ScriptedPlayer(env.action_names, choose)
+    player = ScriptedPlayer(env.action_names, choose, scale=scale)
     _, info = env.reset(seed=seed)
     returns, ended = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
     while not ended.any():
@@ -128,12 +133,12 @@ def test_match_stays_for_the_episode_and_sides_are_drawn_per_trial():
     env = make_vec(16)
     player = ScriptedPlayer(env.action_names)
     _, info = env.reset(seed=5)
-    match, sides, others = env._worlds.match.copy(), set(), set()
+    match, sides, others = info["match"].copy(), set(), set()
     for _ in range(180):
         _, _, _, _, info = env.step(player.act(info))
-        assert (env._worlds.match == match).all() and (env._worlds.other != match).all()
+        assert (info["match"] == match).all() and (info["other"] != match).all()
         sides |= set(zip(info["match_side"], info["example_side"], strict=True))
-        others |= set(env._worlds.other.tolist())
+        others |= set(info["other"].tolist())
     assert len(sides) == 4 and len(others) > 10
 
 
@@ -146,6 +151,8 @@ def test_frames_do_not_depend_on_batch_order_or_process():
         assert (alone[:, 0] == frames[:, i]).all() and (alone_rewards[:, 0] == rewards[:, i]).all()
     backwards, _ = frames_of(5, [11, 10, 9, 8, 7], actions[:, ::-1])
     assert (backwards[:, ::-1] == frames).all()
+    live = make_vec(2)  # a process that is forked while its parent draws draws as well
+    live.reset(seed=0)
     for method in ("spawn", "fork"):
         with multiprocessing.get_context(method).Pool(1) as pool:
             there, _ = pool.apply(frames_of, (5, 7, actions))
@@ -155,6 +162,29 @@ def test_frames_do_not_depend_on_batch_order_or_process():
 
 def test_gymnasium_checker_passes():
     check_env(make(render_mode="rgb_array"), skip_render_check=False)
+    check_env(make(frame_only=True), skip_render_check=True)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_autoreset_modes(mode):
+    env = make_vec(2, seconds=0.2, autoreset_mode=mode)  # 3 steps
+    env.reset(seed=0)
+    for _ in range(3):
+        observation, _, ended, _, info = env.step(np.array([0, 4]))
+    assert ended.all()
+    if mode is AutoresetMode.SAME_STEP:
+        assert (observation["last_action"] == 0).all()
+        assert info["final_obs"][1]["last_action"] == 4
+        assert env.step(np.array([0, 0]))[2].sum() == 0
+    elif mode is AutoresetMode.NEXT_STEP:
+        observation, reward, ended, _, info = env.step(np.array([4, 4]))
+        assert not ended.any() and not reward.any() and (observation["last_action"] == 0).all()
+        assert (info["yaw"] == 0).all()
+    else:
+        with pytest.raises(RuntimeError, match="reset_mask"):
+            env.step(np.array([0, 0]))
+        env.reset(options={"reset_mask": np.array([True, True])})
+        assert not env.step(np.array([0, 0]))[2].any()
 
 
 def test_last_reward_and_action_are_the_previous_steps():
@@ -170,29 +200,185 @@ def test_last_reward_and_action_are_the_previous_steps():
         assert env.observation_space.contains(observation)
 
 
+def test_delay_keeps_the_door_closed_for_its_steps():
+    def steps_in_room_2(delay):
+        env = make_vec(1, delay=delay)
+        player = ScriptedPlayer(env.action_names)
+        _, info = env.reset(seed=0)
+        count = 0
+        while info["trials"][0] == 0:
+            _, _, _, _, info = env.step(player.act(info))
+            count += info["room"][0] == 2
+            if 0 < count <= delay:
+                assert info["position"][0, 0] <= 384 - 15 + 1e-6
+        return count
+
+    assert steps_in_room_2(40) - steps_in_room_2(0) > 25
+
+
 def test_settings_change_what_they_say():
     two = make_vec(64, objects=2)
-    two.reset(seed=0)
-    assert len(set(two._worlds.match.tolist())) == 2
+    assert set(two.reset(seed=0)[1]["match"].tolist()) == {0, 1}
     spread = make_vec(64, spawn=(-232, -20)).reset(seed=0)[1]["position"][:, 0]
     assert spread.min() < -200 and spread.max() > -60 and spread.max() <= -20
-    assert make_vec(1, height=84, width=84).reset(seed=0)[0]["frame"].shape == (1, 84, 84, 3)
-    assert make_vec(1, actions="extended").single_action_space.n == 15
     ends = make_vec(4, stagger=True)
     ends.reset(seed=0)
-    assert [ends.step(np.zeros(4, int))[2].tolist() for _ in range(45)][-1] == [
-        False,
-        False,
-        False,
-        True,
+    assert [ends.step(np.zeros(4, int))[2].tolist() for _ in range(45)][-1] == [0, 0, 0, 1]
+    plain = make_vec(4).reset(seed=0)[0]["frame"]
+    for setting in ({"textures": "random"}, {"room_scale": 1.5}, {"object_scale": 1.5}):
+        assert not (make_vec(4, **setting).reset(seed=0)[0]["frame"] == plain).all()
+    assert make_vec(1, height=84, width=84).reset(seed=0)[0]["frame"].shape == (1, 84, 84, 3)
+    assert make_vec(1, actions="extended").single_action_space.n == 15
+    assert (play(make_vec(4, room_scale=1.5), "right", scale=1.5)[0] > 30).all()
+
+
+def test_every_setting_is_stated():
+    settings = make_vec(1, delay=3, spawn=[-200, 0]).metadata["settings"]
+    names = {field.name for field in dataclasses.fields(RoomSettings)}
+    assert set(settings) == names | {"renderer"}
+    assert settings["delay"] == 3 and settings["spawn"] == [-200, 0] and settings["objects"] == 36
+    assert yaml.safe_load(yaml.safe_dump(settings)) == settings
+
+
+def test_distractor_is_seen_on_the_way_and_changes_nothing_else():
+    def first_trial(distractor):
+        env = make_vec(1, distractor=distractor)
+        player = ScriptedPlayer(env.action_names)
+        observation, info = env.reset(seed=0)
+        frames, rooms, rewards = [observation["frame"]], [1], []
+        for _ in range(28):
+            observation, reward, _, _, info = env.step(player.act(info))
+            frames.append(observation["frame"])
+            rooms.append(info["room"][0])
+            rewards.append(reward[0])
+        return np.concatenate(frames), np.array(rooms), rewards
+
+    plain, rooms, plain_rewards = first_trial(False)
+    frames, _, rewards = first_trial(True)
+    assert rewards == plain_rewards
+    assert (frames[rooms == 1] == plain[rooms == 1]).all()
+    arrival = np.flatnonzero(rooms == 2)[0]
+    changed = np.argwhere((frames[arrival] != plain[arrival]).any(-1))
+    assert 50 < len(changed) < 1000 and abs(changed[:, 1].mean() - 48) < 4
+    assert (play(make_vec(4, distractor=True), "right")[0] == 66).all()
+
+
+def test_random_textures_are_drawn_for_each_episode_and_stay_for_its_trials():
+    env = make_vec(24, textures="random")
+    env.reset(seed=0)
+    styles = set(zip(env.worlds.wall_style.tolist(), env.worlds.floor_style.tolist(), strict=True))
+    assert len(styles) > 12
+    walls, player = env.worlds.wall_style.copy(), ScriptedPlayer(env.action_names)
+    info = env.step(np.zeros(24, int))[-1]
+    for _ in range(178):
+        info = env.step(player.act(info))[-1]
+    assert info["trials"].min() >= 4 and (env.worlds.wall_style == walls).all()
+    env.reset()
+    assert not (env.worlds.wall_style == walls).all()
+
+
+def test_depth_is_the_distance_along_the_view():
+    env = make_vec(2, depth=True, actions="extended")
+    observation, info = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    for action in (0, 0, 0, 4):
+        wall = (128 - info["position"][0, 0]) / 4  # the wall ahead, in units of 4
+        middle = observation["depth"][0, 30, 48, 0]
+        assert middle == pytest.approx(wall, abs=1.5)
+        assert (observation["depth"][0, 0] == 255).all()  # the sky
+        observation, _, _, _, info = env.step(np.array([action, 0]))
+    plain = make_vec(2, actions="extended")
+    plain.reset(seed=0)
+    for action in (0, 0, 0, 4):
+        frame = plain.step(np.array([action, 0]))[0]["frame"]
+    assert (frame == observation["frame"]).all()
+
+
+def test_the_gpu_renderer_draws_the_same_rooms():
+    try:
+        gpu = make_vec(3, renderer="gpu", depth=True)
+    except envs.MissingDependencyError as error:
+        pytest.skip(str(error))
+    cpu = make_vec(3, depth=True)
+    gpu.reset(seed=0), cpu.reset(seed=0)
+    for _ in range(16):
+        theirs, ours = (env.step(np.zeros(3, int))[0] for env in (gpu, cpu))
+        for key in ("frame", "depth"):
+            gap = abs(theirs[key].astype(int) - ours[key].astype(int))
+            assert gap.mean() < 12 and (gap > 40).mean() < 0.12
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(buffers, "_GPU_DEVICES", ())
+    assert make_vec(1, renderer="auto").metadata["settings"]["renderer"] == "cpu"
+
+
+def _crops(env, room, side, x, spin):
+    """What the 36 objects look like from (x, -64), one object a world: [36, 16 * 16 * 3]."""
+    worlds = env.worlds
+    for i in range(36):
+        (worlds._arrive if room else worlds._begin_trial)(i)
+    worlds.match[:], worlds.other[:] = np.arange(36), (np.arange(36) + 7) % 36
+    worlds.example_side[:] = worlds.match_side[:] = side
+    worlds.x[:], worlds.frame[:] = x, spin
+    worlds.changed.update(range(36))
+    plan = worlds.layout
+    stand_x, stand_y = (plan.choice_stands if room else plan.example_stands)[side]
+    far = stand_x - x
+    height = 48 if room else 40
+    centre = 47.5 - 48 * (stand_y + 64) / far, 35.5 - 48 * (height - 50) / far
+    pixels = int(np.ceil(2 * 26 / far * 48))
+    crops = [
+        cv2.resize(cv2.getRectSubPix(frame, (pixels, pixels), centre), (16, 16))
+        for frame in env.scene.frames()
     ]
+    return np.stack(crops).reshape(36, -1).astype(float), pixels
+
+
+def test_all_36_objects_can_be_told_apart_at_8_pixels():
+    env = make_vec(36)
+    env.reset(seed=0)
+    seen = np.stack(
+        [_crops(env, 0, side, -232, spin)[0] for side in (0, 1) for spin in range(0, 240, 20)]
+    )  # (views, 36, features): the example as it is seen from the start
+    for side, spin in ((0, 7), (1, 127), (1, 50), (0, 90)):
+        asked, pixels = _crops(env, 1, side, 288, spin)  # the choice as it is seen on arrival
+        assert pixels <= 9
+        gaps = ((asked[:, None, None] - seen[None]) ** 2).sum(-1)  # (36, views, 36)
+        assert (gaps.min(1).argmin(1) == np.arange(36)).mean() > 0.97
+
+
+def test_the_gallery_draws_both_pictures(tmp_path):
+    gallery.main([str(tmp_path)])
+    for name, least in (("rooms.png", (700, 900)), ("objects.png", (300, 900))):
+        picture = cv2.imread(str(tmp_path / name))
+        assert picture.shape[0] >= least[0] and picture.shape[1] >= least[1]
+        assert picture.std() > 30
+
+
+def _floor_share(frame):
+    """Share of the pixels that are the floor's orange."""
+    red, blue = frame[..., 0].astype(int), frame[..., 2].astype(int)
+    return (red > blue + 60).mean()
+
+
+def test_extended_actions_look_up_and_down():
+    env = make_vec(1, actions="extended")
+    level = env.reset(seed=0)[0]["frame"]
+    down = env.step(np.array([8]))[0]["frame"]
+    assert _floor_share(down) > _floor_share(level)
+    env.step(np.array([9]))
+    assert _floor_share(env.step(np.array([9]))[0]["frame"]) < _floor_share(level)
 
 
 def test_pictures_of_any_size_and_from_above():
     env = make_vec(2, render_mode="rgb_array", render_height=120, render_width=200)
-    env.reset(seed=0)
+    before = env.reset(seed=0)[0]["frame"]
     pictures = env.render()
     assert [p.shape for p in pictures] == [(120, 200, 3)] * 2 and pictures[0].std() > 20
+    top = env.picture(1, size=(64, 64), view="top")
+    assert top.shape == (64, 64, 3) and top.std() > 20
+    assert (env._observe()["frame"] == before).all()
 
 
 def test_observations_are_the_callers_to_keep():
@@ -216,7 +402,15 @@ def test_creators_are_picklable():
         ({"objects": 1}, "2 to 36"),
         ({"spawn": (-400, 0)}, "spawn"),
         ({"actions": "ninety"}, "impala, extended"),
+        ({"textures": "none"}, "'level' or 'random'"),
         ({"render_mode": "human"}, "rgb_array"),
+        ({"render_view": "side"}, "agent, top"),
+        ({"renderer": "tpu"}, "cpu, gpu, auto"),
+        ({"autoreset_mode": "never"}, "NextStep"),
+        ({"seconds": "long"}, "seconds='long': expected a number"),
+        ({"distractor": 1}, "true or false"),
+        ({"spawn": (1, 2, 3)}, "two numbers"),
+        ({"depth": True, "frame_only": True}, "frame_only=False"),
     ],
 )
 def test_bad_settings_say_what_was_expected(settings, message):
@@ -225,12 +419,17 @@ def test_bad_settings_say_what_was_expected(settings, message):
 
 
 def test_bad_calls_say_what_was_expected():
+    with pytest.raises(TypeError, match="did you mean 'objects'"):
+        make_vec(1, objectss=3)
     env = make_vec(2)
     with pytest.raises(ValueError, match="reset"):
         env.step(np.array([0, 0]))
     env.reset(seed=0)
     for bad in (np.array([0]), np.array([0.0, 1.0]), np.array([0, 9]), 3):
-        with pytest.raises(ValueError, match=r"expected|not within"):
+        with pytest.raises(ValueError, match="expected"):
             env.step(bad)
     with pytest.raises(ValueError, match="dmlab_rooms_select"):
         envs.make_vec("dmlab_rooms_selekt", 1)
+    env.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        env.reset()
