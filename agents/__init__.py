@@ -1,16 +1,22 @@
 """Agents with memory: an actor-critic in plain torch, and its RLlib side."""
 
 from agents.actor_critic import ActorCritic
+from agents.appo import MemoryAPPO, MemoryAPPOConfig
 from agents.errors import LearnerFailed, NonFinite
 from agents.impala import MemoryIMPALA, MemoryIMPALAConfig
 from agents.module import MemoryRLModule
+from agents.ppo import MemoryPPO, MemoryPPOConfig
 from agents.registration import register, register_environment
 
 __all__ = [
     "ActorCritic",
     "LearnerFailed",
+    "MemoryAPPO",
+    "MemoryAPPOConfig",
     "MemoryIMPALA",
     "MemoryIMPALAConfig",
+    "MemoryPPO",
+    "MemoryPPOConfig",
     "MemoryRLModule",
     "NonFinite",
     "register",

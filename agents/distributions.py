@@ -32,6 +32,9 @@ class Categorical:
     def entropy(self) -> Tensor:
         return -(self.log_p.exp() * self.log_p).sum(-1)
 
+    def kl(self, other: Categorical) -> Tensor:
+        return (self.log_p.exp() * (self.log_p - other.log_p)).sum(-1)
+
 
 class MultiCategorical:
     """Independent Discrete actions from concatenated logits [..., sum(sizes)]."""
@@ -50,6 +53,10 @@ class MultiCategorical:
 
     def entropy(self) -> Tensor:
         return sum(part.entropy() for part in self.parts)  # type: ignore[return-value]
+
+    def kl(self, other: MultiCategorical) -> Tensor:
+        pairs = zip(self.parts, other.parts, strict=True)
+        return sum(mine.kl(theirs) for mine, theirs in pairs)  # type: ignore[return-value]
 
 
 class DiagonalGaussian:
@@ -71,6 +78,9 @@ class DiagonalGaussian:
 
     def entropy(self) -> Tensor:
         return self.normal.entropy().sum(-1)
+
+    def kl(self, other: DiagonalGaussian) -> Tensor:
+        return torch.distributions.kl_divergence(self.normal, other.normal).sum(-1)
 
 
 Distribution = Categorical | MultiCategorical | DiagonalGaussian

@@ -12,6 +12,7 @@ import inspect
 from typing import Any
 
 import gymnasium as gym
+import torch
 from gymnasium import spaces
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import (
@@ -19,7 +20,13 @@ from ray.rllib.core.distribution.torch.torch_distribution import (
     TorchDiagGaussian,
     TorchMultiCategorical,
 )
-from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis import (
+    TARGET_NETWORK_ACTION_DIST_INPUTS,
+    InferenceOnlyAPI,
+    TargetNetworkAPI,
+    ValueFunctionAPI,
+)
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
@@ -66,8 +73,10 @@ def rllib_distribution(space: gym.Space) -> type:
     return TorchDiagGaussian
 
 
-class MemoryRLModule(TorchRLModule, ValueFunctionAPI):
+class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
     """An `ActorCritic` behind RLlib's module interface; `model_config` holds its settings.
+
+    `target_net` is APPO's slowly moving copy, and None elsewhere.
 
     Raises:
         ValueError: on setup, for spaces or settings that `ActorCritic` refuses.
@@ -83,6 +92,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI):
         except AttributeError as error:
             # RLModuleSpec.build takes an AttributeError for a legacy module and hides it.
             raise RuntimeError(f"MemoryRLModule could not be built: {error}") from error
+        self.target_net: ActorCritic | None = None
         self.action_dist_cls = rllib_distribution(self.action_space)
 
     def get_initial_state(self) -> dict[str, Any]:
@@ -111,3 +121,19 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI):
     def compute_values(self, batch: dict[str, Any], embeddings: Any | None = None) -> Tensor:
         """V(x) [B, T]; `embeddings`, when given, are the values that `forward_train` already made."""
         return self._run(batch).value if embeddings is None else embeddings
+
+    def make_target_networks(self) -> None:
+        self.target_net = make_target_network(self.net).eval()
+
+    def get_target_network_pairs(self) -> list[tuple[Any, Any]]:
+        return [(self.net, self.target_net)]
+
+    @torch.no_grad()
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The target policy's parameters over the same steps, from the same state."""
+        net = self.target_net.eval()
+        out = net(batch[Columns.OBS], batch[Columns.STATE_IN], batch.get(RESETS))
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: out.policy}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["target_net"]

@@ -115,7 +115,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
     @torch.no_grad()
     def _roll(self, live: _Live, steps: int, explore: bool) -> Fragment | None:
         """One fragment of `steps` vector steps from where the environments stand."""
-        net, n = self._net, self.num_envs
+        net, n = self._net.eval(), self.num_envs
         if live.weights != self._weights_seq_no:
             # What the memory caches under old weights is rebuilt from what it stores.
             live.state = net.core.refresh(live.state)

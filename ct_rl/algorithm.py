@@ -110,13 +110,17 @@ def use_gpu(device: str) -> bool:
 
 
 def build_algorithm(config: TrainConfig) -> Any:
-    """The RLlib algorithm that the configuration describes, ready for `train()`; Ray must run."""
-    from agents import MemoryIMPALAConfig
+    """The RLlib algorithm that the configuration describes, ready for `train()`; Ray must run.
 
+    Raises UserError for settings that RLlib or the fast path refuses.
+    """
+    from agents import MemoryAPPOConfig, MemoryIMPALAConfig, MemoryPPOConfig
+
+    configs = {"impala": MemoryIMPALAConfig, "appo": MemoryAPPOConfig, "ppo": MemoryPPOConfig}
     network = network_settings(config)
     runners, training = config.runners, config.training
     built = (
-        MemoryIMPALAConfig()
+        configs[training.algorithm]()
         .environment(config.env.name, env_config=env_settings(config.env))
         .memory(network.pop("memory"), **network.pop("memory_options"))
         .network(**network)
@@ -145,7 +149,10 @@ def build_algorithm(config: TrainConfig) -> Any:
         .reporting(min_time_s_per_iteration=1)
         .debugging(seed=config.run.seed, log_level="ERROR")
     )
-    return built.build_algo()
+    try:
+        return built.build_algo()
+    except ValueError as error:
+        raise UserError(one_line(error)[:400]) from error
 
 
 def _schedule(value: float | list[list[float]]) -> Any:

@@ -149,8 +149,10 @@ class RunnerConfig:
 
 @dataclass
 class TrainingConfig:
-    """IMPALA's settings."""
+    """How the agent learns."""
 
+    algorithm: Annotated[Literal["impala", "appo", "ppo"], _short] = "impala"
+    """Algorithm: impala (V-trace), appo (a clipped surrogate on it) or ppo (synchronous)."""
     lr: Annotated[Schedule, _short] = 5e-4
     """Learning rate: a number, or points over agent steps."""
     gamma: Annotated[float, _short] = 0.98
@@ -199,7 +201,7 @@ class RunConfig:
 
 @dataclass
 class TrainConfig:
-    """Train a memory agent with IMPALA."""
+    """Train a memory agent."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
     eval_env: EvalEnvConfig = field(default_factory=EvalEnvConfig)

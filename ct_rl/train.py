@@ -20,12 +20,19 @@ from ct_rl.run_folder import RunFolder, fresh_path, provenance
 
 PROG = "ct_rl.train"
 RECIPE = "rooms_select"
-_FIXED = ("env.", "memory.", "network.", "run.seed", "run.run_dir")  # what a resumed run keeps
+_FIXED = (
+    "env.",
+    "memory.",
+    "network.",
+    "training.algorithm",
+    "run.seed",
+    "run.run_dir",
+)  # what a resumed run keeps
 
 
 @dataclass
 class Arguments(TrainConfig):
-    """Train a memory agent with IMPALA on Ray RLlib.
+    """Train a memory agent with IMPALA, APPO or PPO on Ray RLlib.
 
     Flags stand above the recipe, the recipe above the defaults. 1 agent step is `action repeat` frames.
     """

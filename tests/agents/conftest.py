@@ -7,10 +7,11 @@ import pytest
 import ray
 from ray.tune import register_env
 
-from agents import MemoryIMPALAConfig
+from agents import MemoryAPPOConfig, MemoryIMPALAConfig, MemoryPPOConfig
 from tests.agents.counting import create
 
 ROOT = str(Path(__file__).parents[2])
+CONFIGS = {"impala": MemoryIMPALAConfig, "appo": MemoryAPPOConfig, "ppo": MemoryPPOConfig}
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +35,10 @@ def build(cluster):
     """Builds an algorithm on the counting environment, and stops it at the end."""
     built = []
 
-    def make(memory="lstm", runners=1, learner=None, **training):
+    def make(memory="lstm", runners=1, learner=None, algorithm="impala", **training):
         options = {"lstm": {"hidden": 16}}.get(memory, {})
         config = (
-            MemoryIMPALAConfig()
+            CONFIGS[algorithm]()
             .environment("counting")
             .memory(memory, d_model=16, **options)
             .env_runners(

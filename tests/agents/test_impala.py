@@ -7,7 +7,8 @@ import ray
 import torch
 
 from agents import LearnerFailed, NonFinite
-from agents.learner import MemoryIMPALALearner
+from agents.impala import MemoryIMPALALearner
+from tests.agents.conftest import CONFIGS
 
 
 def train_until(algo, ready, seconds=120):
@@ -20,8 +21,9 @@ def train_until(algo, ready, seconds=120):
     raise AssertionError(f"not within {seconds} s; the last report was {report}")
 
 
-def test_without_learning_acting_and_learning_agree(build):
-    algo = build(lr=0.0)
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_without_learning_acting_and_learning_agree(build, algorithm):
+    algo = build(lr=0.0, algorithm=algorithm)
     for _ in range(5):
         report = train_until(algo, lambda r: "rho_mean" in r)
         assert report["rho_mean"] == pytest.approx(1.0, abs=1e-5)
