@@ -48,6 +48,8 @@ class MemoryPPOConfig(MemoryConfig, PPOConfig):
         self.num_epochs = 4
         self.minibatch_size = None
         self.use_kl_loss = False
+        # RLlib's 10.0 takes the gradient from every value that is off by more than 3.2, for ever.
+        self.vf_clip_param = float("inf")
 
     def training(self, *, least_advantage_std: float | None = None, **kwargs: Any) -> Any:
         super().training(**kwargs)

@@ -35,7 +35,7 @@ def build(cluster):
     """Builds an algorithm on the counting environment, and stops it at the end."""
     built = []
 
-    def make(memory="lstm", runners=1, learner=None, algorithm="impala", **training):
+    def make(memory="lstm", runners=1, learner=None, algorithm="impala", envs=4, **training):
         options = {"lstm": {"hidden": 16}}.get(memory, {})
         config = (
             CONFIGS[algorithm]()
@@ -43,11 +43,11 @@ def build(cluster):
             .memory(memory, d_model=16, **options)
             .env_runners(
                 num_env_runners=runners,
-                num_envs_per_env_runner=4,
+                num_envs_per_env_runner=envs,
                 rollout_fragment_length=10,
                 gym_env_vectorize_mode="vector_entry_point",
             )
-            .training(train_batch_size_per_learner=40, **training)
+            .training(train_batch_size_per_learner=10 * envs, **training)
             .reporting(min_time_s_per_iteration=0)
             .debugging(seed=5, log_level="ERROR")
         )
