@@ -7,6 +7,9 @@ from agents.impala import MemoryIMPALA, MemoryIMPALAConfig
 from agents.module import MemoryRLModule
 from agents.ppo import MemoryPPO, MemoryPPOConfig
 from agents.registration import register, register_environment
+from agents.stock import install
+
+install()
 
 __all__ = [
     "ActorCritic",

@@ -110,3 +110,19 @@ def distribution(space: gym.Space, parameters: Tensor) -> Distribution:
     if isinstance(space, spaces.MultiDiscrete):
         return MultiCategorical(parameters, [int(n) for n in space.nvec])
     return DiagonalGaussian(parameters)
+
+
+def for_env(space: gym.Space, action: np.ndarray) -> np.ndarray:
+    """What an environment with action `space` takes for a policy's `action` (batched or not).
+
+    A Discrete action is counted from the space's start. A bounded Box action is clipped to [-1, 1] and
+    stretched to its bounds, as RLlib's `normalize_actions` does.
+    """
+    if isinstance(space, spaces.Discrete):
+        return action + int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return action + space.start
+    if np.isfinite(space.low).all() and np.isfinite(space.high).all():
+        inside = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
+        return (space.low + inside * (space.high - space.low)).astype(space.dtype)
+    return np.clip(action, space.low, space.high).astype(space.dtype)

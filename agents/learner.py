@@ -89,6 +89,8 @@ class MemoryLearner(TorchLearner, abc.ABC):
     def build(self) -> None:
         self._shuffle = np.random.default_rng(self.config.seed)
         super().build()
+        for module_id in self.module.keys():  # noqa: SIM118
+            self.module[module_id].unwrapped().carries_losses = False
 
     def net(self, module_id: str) -> ActorCritic:
         return self.module[module_id].unwrapped().net

@@ -73,10 +73,26 @@ def rllib_distribution(space: gym.Space) -> type:
     return TorchDiagGaussian
 
 
+class _WithGradientOf(torch.autograd.Function):
+    """x itself, whose backward pass also starts that of a scalar `loss`, with weight 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, loss: Tensor) -> Tensor:
+        ctx.like = loss.detach()
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, torch.ones_like(ctx.like)
+
+
 class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
     """An `ActorCritic` behind RLlib's module interface; `model_config` holds its settings.
 
-    `target_net` is APPO's slowly moving copy, and None elsewhere.
+    Attributes:
+        target_net: APPO's slowly moving copy, None elsewhere.
+        carries_losses: whether the compression loss trains its compressor by riding on the policy's
+            gradient. Stock learners do not know that loss; those of the fast path add it themselves.
 
     Raises:
         ValueError: on setup, for spaces or settings that `ActorCritic` refuses.
@@ -93,12 +109,18 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             # RLModuleSpec.build takes an AttributeError for a legacy module and hides it.
             raise RuntimeError(f"MemoryRLModule could not be built: {error}") from error
         self.target_net: ActorCritic | None = None
+        self.carries_losses = True
         self.action_dist_cls = rllib_distribution(self.action_space)
 
     def get_initial_state(self) -> dict[str, Any]:
         return {key: x[0].cpu().numpy() for key, x in self.net.initial_state(1).items()}
 
     def _run(self, batch: dict[str, Any]) -> ActorCriticOutput:
+        if Columns.STATE_IN not in batch:
+            raise ValueError(
+                f"the batch has no {Columns.STATE_IN!r} (it has {', '.join(batch)}): keep RLlib's "
+                "default connectors, which carry the memory"
+            )
         return self.net(batch[Columns.OBS], batch[Columns.STATE_IN], batch.get(RESETS))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -115,7 +137,10 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
         # Stock algorithms ask for the values again, through compute_values(embeddings=...).
         result[Columns.EMBEDDINGS] = out.value
         if "compression" in out.losses:
-            result[COMPRESSION_LOSS] = out.losses["compression"]
+            loss = out.losses["compression"]
+            result[COMPRESSION_LOSS] = loss
+            if self.carries_losses and torch.is_grad_enabled():
+                result[Columns.ACTION_DIST_INPUTS] = _WithGradientOf.apply(out.policy, loss)
         return result
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from agents.actor_critic import ActorCritic, State, as_tensors
+from agents.distributions import for_env
 from agents.fragment import Fragment
 from agents.module import MemoryRLModule
 
@@ -147,7 +148,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
                 actions = np.empty((n, steps, *taken.shape[1:]), taken.dtype)
             actions[:, t] = taken
             ignored[:, t] = live.ended
-            result = self._step(taken)
+            result = self._step(for_env(net.action_space, taken))
             if result is None:
                 return None
             live.obs, reward, terminated, truncated, infos = result
