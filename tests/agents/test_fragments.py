@@ -13,6 +13,7 @@ from agents.module import RESETS
 from agents.runner import FINISHED_EPISODES, MemoryEnvRunner
 from ct_rl.memory import memory_names
 from tests.agents.counting import CountingEnv, create
+from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
 
 SMALL = {
     "compressive": {
@@ -30,18 +31,24 @@ SMALL = {
 }
 
 
-def make_runner(memory: str, rows: int = 4, steps: int = 11) -> MemoryEnvRunner:
+def make_runner(
+    memory: str,
+    rows: int = 4,
+    steps: int = 11,
+    env: str = "counting",
+    vectorize: str = "vector_entry_point",
+) -> MemoryEnvRunner:
     register_env("counting", create)
     config = (
         MemoryIMPALAConfig()
-        .environment("counting")
+        .environment(env)
         .memory(memory, d_model=16, **SMALL[memory])
         .network(around=False, width=16)  # a loud path around the memory would drown what it says
         .env_runners(
             num_env_runners=0,
             num_envs_per_env_runner=rows,
             rollout_fragment_length=steps,
-            gym_env_vectorize_mode="vector_entry_point",
+            gym_env_vectorize_mode=vectorize,
         )
         .debugging(seed=3)
     )
@@ -105,6 +112,17 @@ def test_a_missing_reset_shows():
     batch[RESETS] = torch.zeros_like(batch[RESETS])
     error = (learner_log_probs(runner, batch) - batch[Columns.ACTION_LOGP])[~batch[IGNORED]].abs()
     assert error.max() > 1e-3
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_every_observation_and_action_space(observation, action):
+    register_env("odd", lambda _: Odd(OBSERVATIONS[observation], ACTIONS[action]))
+    runner = make_runner("lstm", env="odd", vectorize="sync")
+    for _ in range(2):
+        batch = as_batch(runner.sample())
+        error = (learner_log_probs(runner, batch) - batch[Columns.ACTION_LOGP])[~batch[IGNORED]]
+        assert error.abs().max() < 1e-4
 
 
 def test_a_fragment_holds_what_the_environment_did():
