@@ -5,6 +5,8 @@ Shapes: B batch, T time, H height, W width, C channels. Every encoder maps [N, .
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -127,19 +129,60 @@ class RewardEncoder(nn.Module):
         return reward_features(x.reshape(x.shape[0], 1).float())
 
 
+class InstructionEncoder(nn.Module):
+    """A sentence as hashed words: embedding, then an LSTM whose state after the last word is the feature.
+
+    IMPALA's language network (arXiv 1802.01561, section 5.3.1; sizes of the released agent). Words are
+    int64 [N, W]: 0 where there is none, otherwise any positive hash of a word, which is folded into
+    `BUCKETS`. A sentence fills the row from the left; no word at all gives zeros.
+    """
+
+    BUCKETS, EMBEDDING = 1000, 20
+    d_out = 64
+
+    def __init__(self, space: gym.Space):
+        super().__init__()
+        whole = space.dtype is not None and np.issubdtype(space.dtype, np.integer)
+        if not whole or space.shape is None or len(space.shape) != 1:
+            raise ValueError(
+                f"the instruction is {space}: give hashed words as an integer Box of shape (words,), "
+                "0 where there is no word"
+            )
+        self.words = nn.Embedding(self.BUCKETS + 1, self.EMBEDDING, padding_idx=0)
+        self.lstm = nn.LSTM(self.EMBEDDING, self.d_out, batch_first=True)
+
+    def forward(self, words: Tensor) -> Tensor:
+        words = words.long()
+        folded = torch.where(words > 0, (words - 1) % self.BUCKETS + 1, 0)
+        # An instruction stays for a whole episode: every different one is read once.
+        different, which = folded.unique(dim=0, return_inverse=True)
+        y, _ = self.lstm(self.words(different))  # (n, W, d_out)
+        count = (different > 0).sum(1)
+        last = (count - 1).clamp(min=0)[:, None, None].expand(-1, 1, self.d_out)
+        read = y.gather(1, last).squeeze(1) * (count > 0)[:, None]
+        return read[which]
+
+
 IMAGE_ENCODERS: dict[str, type[_Image]] = {"small": SmallEncoder, "residual": ResidualEncoder}
 
 
 class DictEncoder(nn.Module):
-    """One encoder a key, their features side by side; `last_reward` is bounded, discrete keys are one-hot."""
+    """One encoder a key, their features side by side.
+
+    `last_reward` is bounded, `instruction` is read word by word, discrete keys are one-hot.
+    """
 
     def __init__(self, space: spaces.Dict, image: str, width: int):
         super().__init__()
         self.keys = sorted(space.spaces)
+        special: dict[str, Callable[[gym.Space], nn.Module]] = {
+            "last_reward": lambda _: RewardEncoder(),
+            "instruction": InstructionEncoder,
+        }
         self.parts = nn.ModuleDict(
             {
-                key: RewardEncoder()
-                if key == "last_reward"
+                key: special[key](space[key])
+                if key in special
                 else build_encoder(space[key], image, width)
                 for key in self.keys
             }
@@ -154,7 +197,8 @@ def build_encoder(space: gym.Space, image: str = "small", width: int = 256) -> n
     """The encoder for an observation space, with `d_out` features.
 
     Args:
-        space: Box image [H, W, C], Box vector, Discrete, MultiDiscrete, MultiBinary, or a Dict of them.
+        space: Box image [H, W, C], Box vector, Discrete, MultiDiscrete, MultiBinary, or a Dict of them
+            (whose keys "last_reward" and "instruction" have readers of their own).
         image: a key of `IMAGE_ENCODERS`.
         width: features of an image or a vector.
 
