@@ -2,7 +2,7 @@
 
 from agents.actor_critic import ActorCritic
 from agents.appo import MemoryAPPO, MemoryAPPOConfig
-from agents.errors import LearnerFailed, NonFinite
+from agents.errors import LearnerDied, LearnerFailed, NonFinite
 from agents.impala import MemoryIMPALA, MemoryIMPALAConfig
 from agents.module import MemoryRLModule
 from agents.ppo import MemoryPPO, MemoryPPOConfig
@@ -13,6 +13,7 @@ install()
 
 __all__ = [
     "ActorCritic",
+    "LearnerDied",
     "LearnerFailed",
     "MemoryAPPO",
     "MemoryAPPOConfig",

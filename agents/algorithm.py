@@ -18,11 +18,12 @@ from ray.rllib.utils.metrics import (
 )
 
 from agents.config import MemoryConfig
-from agents.errors import LearnerFailed
+from agents.errors import LearnerDied, LearnerFailed
 from agents.runner import FINISHED_EPISODES, MEMORY_BYTES
 from agents.state import learner_state, load_learner_state
 
 REPORT = "ct_rl"
+_GRACE = 2.0  # seconds in which the other learners may say what went wrong, once one has failed
 _LEARNER_KEYS = (
     "policy_loss",
     "value_loss",
@@ -44,11 +45,9 @@ class MemoryAlgorithm(Algorithm):
         self._memory_bytes = 0
         self._steps_before = 0
         super().setup(config)
-        update = self.learner_group.update
+        update = self._update_each if config.num_learners else self.learner_group.update
 
         def update_or_fail(*args: Any, async_update: bool = False, **kwargs: Any) -> Any:
-            # Waiting until every learner has taken its share keeps them in step; RLlib's asynchronous
-            # update drops the share of a busy learner, after which the others wait for it for ever.
             try:
                 return update(*args, **kwargs)
             except LearnerFailed:
@@ -57,6 +56,45 @@ class MemoryAlgorithm(Algorithm):
                 raise as_learner_failure(error) from error
 
         self.learner_group.update = update_or_fail
+
+    def _update_each(
+        self,
+        *,
+        training_data: Any,
+        return_state: bool = False,
+        defer_solve_refs_to_learner: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Gives every learner process its share, and waits until each has taken it.
+
+        RLlib's asynchronous update drops the share of a busy learner, after which the others wait for it
+        for ever; its synchronous one waits for a learner that waits for a dead one.
+        """
+        workers = self.learner_group._workers
+        shards = training_data.shard(num_shards=len(workers), **kwargs)
+        waiting = {
+            worker.update.remote(
+                training_data=shard, return_state=return_state and i == 0, **more, **kwargs
+            ): i
+            for i, (worker, (shard, more)) in enumerate(zip(workers, shards, strict=True))
+        }
+        results: dict[int, Any] = {}
+        failures: list[LearnerFailed] = []
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=_GRACE if failures else None)
+            if not ready:
+                break
+            place = waiting.pop(ready[0])
+            try:
+                results[place] = ray.get(ready[0])
+            except Exception as error:
+                failures.append(as_learner_failure(error))
+        if failures:
+            for worker in workers:
+                ray.kill(worker)  # those that wait for a dead one would never end by themselves
+            # One learner's death breaks the others' connections; what killed it says more than they do.
+            raise max(failures, key=lambda failure: failure.weight)
+        return [results[place] for place in sorted(results)]
 
     @property
     def steps(self) -> int:
@@ -160,7 +198,7 @@ def as_learner_failure(error: Exception) -> LearnerFailed:
     if isinstance(cause, LearnerFailed):
         return cause
     if isinstance(error, ray.exceptions.RayActorError):
-        return LearnerFailed("a learner process died: go on from the last checkpoint")
+        return LearnerDied("a learner process died: go on from the last checkpoint")
     return LearnerFailed(f"the learner stopped: {cause!r}")
 
 
@@ -168,7 +206,7 @@ def _first(results: Any) -> Any:
     """What the first learner answered, raising its error if it failed."""
     result = next(iter(results), None)
     if result is None:
-        raise LearnerFailed("no learner process is left: go on from the last checkpoint")
+        raise LearnerDied("no learner process is left: go on from the last checkpoint")
     answer = result.get() if hasattr(result, "get") else result
     if isinstance(answer, Exception):
         raise getattr(answer, "cause", answer)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLearner
 
 _LOOK_AGAIN = 0.5  # seconds between two looks at the thread while waiting for it
@@ -54,9 +53,6 @@ class GuardedLearner(IMPALATorchLearner):
                 update(**kwargs)
             except BaseException as error:
                 self.failure = error
-                if torch.distributed.is_initialized():
-                    # The other learners wait for this one's gradient: closing the group fails them, too.
-                    torch.distributed.destroy_process_group()
 
         self._learner_thread._update_method = guarded
 
