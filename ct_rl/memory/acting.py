@@ -1,21 +1,70 @@
 """One step of a compressive transformer for acting: project one step, write it into the rings, attend.
 
-The state's caches are updated IN PLACE. Rings: step u lives at u mod K, slot k at k mod C; keys and values hold
-the C slots first and then the K steps.
+The state's caches are updated IN PLACE. Rings: step u lives at u mod K, slot j of a queue at j mod its size; keys
+and values hold the C slots first and then the K steps.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ct_rl.memory.contract import State
+from ct_rl.memory.geometry import Absent, Sizes, View, absent, ends, slot_origin, view
+from ct_rl.memory.queues import levels, ring_number
 
 if TYPE_CHECKING:
-    from ct_rl.memory.compressive import CompressiveTransformer, Layer
-    from ct_rl.memory.geometry import Sizes
+    from ct_rl.memory.compressive import CompressiveTransformer
+    from ct_rl.memory.layer import Layer
+
+
+@dataclass
+class Glance:
+    """What one new step of each row may see, ring by ring.
+
+    Attributes:
+        place: [B], where the step is written.
+        hidden: bool [B, 1, 1, C + K]; distance: [B, 1, 1, K], column of `by_distance`; slot_distance: [B, 1, 1, C].
+        empty: what an unmasked memory reads beside them.
+    """
+
+    place: Tensor
+    hidden: Tensor
+    distance: Tensor
+    slot_distance: Tensor | None
+    empty: Absent | None
+
+
+def glance(sizes: Sizes, steps: Tensor) -> Glance:
+    """What the steps with the numbers `steps` [B] see."""
+    kept, device = sizes.kept, steps.device
+    place = steps % kept
+    bound = sizes.boundary(steps)
+    back = (place[:, None] - torch.arange(kept, device=device)) % kept  # (B, K): steps ago
+    hidden = back > torch.minimum(steps, steps - bound)[:, None]
+    distance = (sizes.reach - 1 - back).clamp(min=0)  # by_distance runs farthest first
+    slot_distance = None
+    if sizes.compressed:
+        origin = slot_origin(sizes, steps, bound)[:, None]
+        newer = torch.zeros_like(origin)
+        veiled, far = [], []
+        for queue, first, made in levels(sizes.queues, sizes.made(steps)[:, None]):
+            number = ring_number(made[:, 0], queue.size)
+            veiled.append(number < first)
+            far.append(sizes.slot_distance(queue, number, newer + made - number, origin))
+            newer = newer + made - first
+        hidden = torch.cat([*veiled, hidden], 1)
+        slot_distance = torch.cat(far, 1)[:, None, None]
+    return Glance(
+        place=place,
+        hidden=hidden[:, None, None],
+        distance=distance[:, None, None],
+        slot_distance=slot_distance,
+        empty=None if sizes.mask_empty else absent(sizes, steps[:, None]),
+    )
 
 
 def step(core: CompressiveTransformer, x: Tensor, state: State, resets: Tensor) -> Tensor:
@@ -25,67 +74,78 @@ def step(core: CompressiveTransformer, x: Tensor, state: State, resets: Tensor) 
         y [B, 1, D].
     """
     sizes = core.sizes
-    kept, slots, c = sizes.kept, sizes.compressed, sizes.rate
-    rows = torch.arange(x.shape[0], device=x.device)
     steps = state["steps"].masked_fill_(resets[:, 0], 0)
-    place = steps % kept
-    bound = sizes.boundary(steps)
-    back = (place[:, None] - torch.arange(kept, device=x.device)) % kept  # (B, K): steps ago
-    hidden = back > torch.minimum(steps, steps - bound)[:, None]
-    # by_distance runs farthest first.
-    distance = kept - 1 - back
-    slot_distance = None
-    if slots:
-        upto = torch.div(bound.clamp(min=0), c, rounding_mode="floor")[:, None]
-        newest = (upto - 1 - torch.arange(slots, device=x.device)) % slots  # slots ago
-        k = upto - 1 - newest
-        slot_distance = ((steps - bound)[:, None] + upto - k).clamp(max=sizes.slot_reach - 1)
-        hidden = torch.cat([k < 0, hidden], 1)
-    hidden = hidden[:, None, None]  # (B, 1, 1, C + K)
-    index = distance[:, None, None].expand(-1, core.n_heads, -1, -1)
-    slot_index = (
-        None
-        if slot_distance is None
-        else slot_distance[:, None, None].expand(-1, core.n_heads, -1, -1)
-    )
-    steps += 1
-    after = sizes.boundary(steps)
-    due = torch.nonzero((steps % sizes.window == 0) & (after > 0)).flatten() if slots else rows[:0]
+    seen = glance(sizes, steps)
+    due = steps[:0]
+    if sizes.compressed:
+        due = torch.nonzero(ends(sizes, steps)).flatten()
+    plan = None
+    if due.numel():
+        before = steps[due]
+        plan = view(sizes, before, torch.zeros_like(before, dtype=torch.bool)[:, None])
     for i, layer in enumerate(core.layers):
-        keys, values = state[f"keys_{i}"], state[f"values_{i}"]
-        attention = layer.attention
-        u = layer.norm(x)
-        queries = attention.queries(u)
-        key, value = attention.keys_values(u)
-        state["memory"][rows, i, place] = u[:, 0]
-        keys[rows, :, slots + place] = key[:, :, 0]
-        values[rows, :, slots + place] = value[:, :, 0]
-        bias = attention.by_distance(queries).gather(3, index)
-        if slot_index is not None:
-            slot_bias = attention.slot_by_distance(queries).gather(3, slot_index)
-            bias = torch.cat([slot_bias, bias], 3)
-        x = layer.gate(
-            x, attention.read(queries, keys, values, bias.masked_fill_(hidden, float("-inf")))
-        )
-        x = layer.gate_ff(x, layer.ff(layer.norm_ff(x)))
-        if due.numel():
-            _compress(layer, i, state, due, after[due], sizes)
+        x = _layer_step(layer, i, x, state, seen)
+        if plan is not None:
+            _compress(layer, i, state, due, plan)
+    steps += 1
     return x
 
 
-def _compress(layer: Layer, i: int, state: State, due: Tensor, bound: Tensor, sizes: Sizes) -> None:
+def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: Glance) -> Tensor:
+    attention = layer.attention
+    slots = layer.sizes.compressed
+    rows = torch.arange(x.shape[0], device=x.device)
+    keys, values = state[f"keys_{i}"], state[f"values_{i}"]
+    u = layer.attended(x)
+    queries = attention.queries(u)
+    key, value = attention.keys_values(u)
+    state["memory"][rows, i, seen.place] = u[:, 0]
+    keys[rows, :, slots + seen.place] = key[:, :, 0]
+    values[rows, :, slots + seen.place] = value[:, :, 0]
+    by_step = (queries + attention.position_bias) @ state[f"distances_{i}"][0]
+    bias = by_step.gather(3, seen.distance.expand(-1, attention.n_heads, -1, -1))
+    by_slot = None
+    if seen.slot_distance is not None:
+        by_slot = (queries + attention.slot_position_bias) @ state[f"slot_distances_{i}"][0]
+        slot_bias = by_slot.gather(3, seen.slot_distance.expand(-1, attention.n_heads, -1, -1))
+        bias = torch.cat([slot_bias, bias], 3)
+    bias = bias.masked_fill_(seen.hidden, -torch.inf)
+    if seen.empty is not None:
+        empty = attention.absent_logit(by_step, by_slot, seen.empty)
+        nothing = torch.zeros_like(keys[:, :, :1])
+        keys, values = torch.cat([keys, nothing], 2), torch.cat([values, nothing], 2)
+        bias = torch.cat([bias, empty], 3)
+    if layer.by_usage:
+        usage = state["usage"][:, i]
+        usage[rows, seen.place] = 0
+        usage += attention.weights(queries, keys, bias)[
+            :, :, 0, slots : slots + usage.shape[1]
+        ].mean(1)
+    return layer.after(x, attention.read(queries, keys, values, bias))
+
+
+def _compress(layer: Layer, i: int, state: State, due: Tensor, plan: View) -> None:
     """Turns the steps that the rows `due` have just left behind into slots."""
-    c, count = sizes.rate, sizes.window // sizes.rate
-    first = (bound // c)[:, None] - count + torch.arange(count, device=due.device)  # (R, n): slot k
-    member = (first[..., None] * c + torch.arange(c, device=due.device)) % sizes.kept
-    groups = state["memory"][due[:, None, None], i, member]  # (R, n, c, D)
-    new = layer.compress(groups)
-    key, value = layer.attention.keys_values(new)  # (R, H, n, Dh)
-    place = first % sizes.compressed
-    # A first boundary inside a window closes fewer groups; a queue shorter than a window keeps the newest.
-    there = (first >= 0) & (torch.arange(count, device=due.device) >= count - sizes.compressed)
-    row, column = torch.nonzero(there, as_tuple=True)
-    where = place[row, column]
-    state["compressed"][due[row], i, where] = new[row, column]
-    state[f"keys_{i}"][due[row], :, where] = key[row, :, column]
-    state[f"values_{i}"][due[row], :, where] = value[row, :, column]
+    assert plan.blocks is not None
+    kept = layer.sizes.kept
+    before = plan.steps - 1
+    # The timeline's positions follow the ring's places, and its newest step is written already.
+    place = (before[:, None, None] + plan.blocks.steps) % kept
+    row = due[:, None, None]
+    leaving = state["memory"][row, i, place] * plan.blocks.there[..., None]
+    usage = None
+    if layer.by_usage:
+        timeline = (before[:, None] + torch.arange(kept + 1, device=due.device)) % kept
+        usage = state["usage"][due[:, None], i, timeline]
+    made = layer.make_slots(leaving, usage, state["compressed"][due, i], plan)
+    offset = 0
+    for queue, new, queued in zip(layer.sizes.queues, made, plan.queues, strict=True):
+        taken = (queued.next_source >= queue.size) & queued.next_there
+        r, column = torch.nonzero(taken, as_tuple=True)
+        fresh = new[r, queued.next_source[r, column] - queue.size]  # (n, D)
+        keys, values = layer.attention.keys_values(fresh[:, None])
+        where = offset + column
+        state["compressed"][due[r], i, where] = fresh
+        state[f"keys_{i}"][due[r], :, where] = keys[:, :, 0]
+        state[f"values_{i}"][due[r], :, where] = values[:, :, 0]
+        offset += queue.size

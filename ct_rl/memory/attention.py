@@ -1,22 +1,26 @@
 """Multi-head attention with relative positions over [compressed | memory | current].
 
 Relative positions as in Transformer-XL (Dai et al. 2019) and the authors' Compressive Transformer: the
-compressed slots have their own projection and bias. Shapes: S slots, K remembered and current steps.
+compressed slots have their own projection and bias. Shapes: R distances of steps, N keys.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ct_rl.memory.geometry import Absent
+
 
 def sinusoids(length: int, d_model: int) -> Tensor:
-    """Position codes [length, d_model] of the distances 0, 1, ..., length - 1."""
-    frequency = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model))
-    angle = torch.arange(length)[:, None] * frequency
+    """Position codes [length, d_model] of the distances 0, 1, ..., length - 1, in float64."""
+    place = torch.arange(0, d_model, 2, dtype=torch.float64)
+    frequency = torch.exp(place * (-math.log(10000.0) / d_model))
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], -1)[:, :d_model]
 
 
@@ -24,14 +28,14 @@ def skew(by_distance: Tensor) -> Tensor:
     """From logits by distance to logits by key, without a copy per query.
 
     Args:
-        by_distance: [..., T, M], where column M - 1 - d belongs to distance d.
+        by_distance: [..., T, R], where column R - 1 - d belongs to distance d.
 
     Returns:
-        [..., T, M + T - 1], where query t finds distance d at column t + M - 1 - d; other columns hold
+        [..., T, R + T - 1], where query t finds distance d at column t + R - 1 - d; other columns hold
         numbers that a mask must hide.
     """
     steps, reach = by_distance.shape[-2:]
-    padded = F.pad(by_distance, (0, steps))  # (..., T, M + T)
+    padded = F.pad(by_distance, (0, steps))  # (..., T, R + T)
     flat = padded.flatten(-2)[..., : steps * (reach + steps - 1)]
     return flat.unflatten(-1, (steps, reach + steps - 1))
 
@@ -42,26 +46,56 @@ class RelativeAttention(nn.Module):
     Args:
         reach: distances 0 ... reach - 1 that current and remembered steps can have.
         slot_reach: distances that slots can have; 0 for no compressed memory.
+        dropout: rate on the attention weights.
     """
 
-    def __init__(self, d_model: int, n_heads: int, reach: int, slot_reach: int):
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        reach: int,
+        slot_reach: int,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.n_heads, self.d_head = n_heads, d_model // n_heads
         self.scale = self.d_head**-0.5
-        self.reach, self.slot_reach = reach, slot_reach
+        self.reach, self.slot_reach, self.dropout = reach, slot_reach, dropout
         self.q = nn.Linear(d_model, d_model, bias=False)
         self.kv = nn.Linear(d_model, 2 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model)
         self.content_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
         self.position = nn.Linear(d_model, d_model, bias=False)
         self.position_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
-        self.register_buffer("codes", sinusoids(reach, d_model), persistent=False)
+        self.clamp = 0
+        for name, length in (("codes", reach), ("slot_codes", slot_reach)):
+            self.register_buffer(name, torch.empty(length, d_model), persistent=False)
         self.codes: Tensor
+        self.slot_codes: Tensor
         if slot_reach:
             self.slot_position = nn.Linear(d_model, d_model, bias=False)
             self.slot_position_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
-            self.register_buffer("slot_codes", sinusoids(slot_reach, d_model), persistent=False)
-            self.slot_codes: Tensor
+        self._encode()
+
+    def _encode(self) -> None:
+        weight = self.q.weight
+        codes = sinusoids(max(self.reach, self.slot_reach), weight.shape[1])
+        if self.clamp:
+            codes = codes[torch.arange(len(codes)).clamp(max=self.clamp)]
+        self.codes, self.slot_codes = (
+            codes[:length].to(weight) for length in (self.reach, self.slot_reach)
+        )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> RelativeAttention:
+        # Codes follow the weights' dtype, exact in each: a float32 code turned float64 is off by 1e-8.
+        super()._apply(fn, recurse)
+        self._encode()
+        return self
+
+    def clamp_distances(self, most: int) -> None:
+        """Gives distances of `most` and more one code (the authors' clamp_time_range); 0 for none."""
+        self.clamp = most
+        self._encode()
 
     def heads(self, x: Tensor) -> Tensor:
         """[..., N, D] as [..., H, N, Dh]."""
@@ -76,19 +110,44 @@ class RelativeAttention(nn.Module):
         keys, values = self.kv(x).chunk(2, -1)
         return self.heads(keys), self.heads(values)
 
+    def distance_keys(self) -> Tensor:
+        """Keys of distances [H, Dh, R], FARTHEST first (distance R - 1 ... 0)."""
+        return self.heads(self.position(self.codes.flip(0))).transpose(-1, -2)
+
+    def slot_distance_keys(self) -> Tensor:
+        """Keys of slots' distances [H, Dh, slot_reach], nearest first."""
+        return self.heads(self.slot_position(self.slot_codes)).transpose(-1, -2)
+
     def by_distance(self, queries: Tensor) -> Tensor:
-        """Relative logits [B, H, T, reach], FARTHEST first (distance reach - 1 ... 0)."""
-        codes = self.heads(self.position(self.codes.flip(0)))  # (H, reach, Dh)
-        return (queries + self.position_bias) @ codes.transpose(-1, -2)
+        """Relative logits [B, H, T, R] of steps, farthest first."""
+        return (queries + self.position_bias) @ self.distance_keys()
 
     def slot_by_distance(self, queries: Tensor) -> Tensor:
-        """Relative logits of slots [B, H, T, slot_reach], nearest first."""
-        codes = self.heads(self.slot_position(self.slot_codes))
-        return (queries + self.slot_position_bias) @ codes.transpose(-1, -2)
+        """Relative logits [B, H, T, slot_reach] of slots, nearest first."""
+        return (queries + self.slot_position_bias) @ self.slot_distance_keys()
+
+    def absent_logit(self, by_step: Tensor, by_slot: Tensor | None, absent: Absent) -> Tensor:
+        """One logit [B, H, T, 1] for all empty places: their keys and values are zero, their positions count."""
+        never = torch.finfo(by_step.dtype).min / 4
+        logits = [by_step.masked_fill(~absent.steps[:, None], never)]
+        if by_slot is not None and absent.slots is not None and absent.distance is not None:
+            slots = by_slot.gather(3, absent.distance[:, None].expand(-1, self.n_heads, -1, -1))
+            logits.append(slots.masked_fill(~absent.slots[:, None], never))
+        return torch.cat(logits, 3).logsumexp(3, keepdim=True)
 
     def read(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Attention output [B, T, D]; `bias` [B, H, T, N] holds relative logits, and -inf where hidden."""
         y = F.scaled_dot_product_attention(
-            queries + self.content_bias, keys, values, attn_mask=bias.to(queries.dtype), scale=1.0
+            queries + self.content_bias,
+            keys,
+            values,
+            attn_mask=bias.to(queries.dtype),
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=1.0,
         )
         return self.out(y.transpose(1, 2).flatten(2))
+
+    def weights(self, queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+        """The weights [B, H, T, N] with which `read` reads, before dropout."""
+        logits = (queries + self.content_bias) @ keys.transpose(-1, -2) + bias
+        return logits.softmax(-1)

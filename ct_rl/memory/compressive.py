@@ -5,145 +5,32 @@ Glossary: B batch (rows), T time, L layers, D width, H heads, C compressed slots
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from ct_rl.memory.acting import step
-from ct_rl.memory.attention import RelativeAttention, skew
-from ct_rl.memory.compression import (
-    COMPRESSION_LOSSES,
-    COMPRESSIONS,
-    attention_reconstruction,
-)
-from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
-from ct_rl.memory.gating import build_gate
-from ct_rl.memory.geometry import Sizes, View, ring_there, view
+from ct_rl.memory.compression import COMPRESSION_LOSSES, COMPRESSIONS
+from ct_rl.memory.contract import MemoryCore, MemoryOutput, State, choose
+from ct_rl.memory.gating import GATES
+from ct_rl.memory.geometry import Sizes, ends, view
+from ct_rl.memory.layer import Layer, LayerOptions, LayerOutput, Past
+from ct_rl.memory.queues import levels, ring_number
+from ct_rl.memory.report import AttentionReport, place_weights
 
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of items by index: x [B, N, D], index [B, M] -> [B, M, D]."""
-    return torch.gather(x, 1, index[..., None].expand(-1, -1, x.shape[-1]))
-
-
-class Layer(nn.Module):
-    """One block: relative attention over [compressed | memory | window], then an MLP, norm on the input of each."""
-
-    def __init__(
-        self,
-        sizes: Sizes,
-        d_model: int,
-        n_heads: int,
-        d_ff: int,
-        gate: str,
-        compression: str,
-        compression_loss: str,
-    ):
-        super().__init__()
-        self.sizes = sizes
-        self.compression_loss = compression_loss
-        self.norm = nn.LayerNorm(d_model)
-        self.attention = RelativeAttention(d_model, n_heads, sizes.kept, sizes.slot_reach)
-        self.norm_ff = nn.LayerNorm(d_model)
-        self.ff = nn.Sequential(nn.Linear(d_model, d_ff), nn.GELU(), nn.Linear(d_ff, d_model))
-        self.gate, self.gate_ff = build_gate(gate, d_model), build_gate(gate, d_model)
-        if sizes.compressed:
-            self.compress = COMPRESSIONS[compression](d_model, sizes.rate)
-            if compression_loss == "auto_encoding":
-                self.decode = nn.Linear(d_model, sizes.rate * d_model, bias=False)
-        # Blocks start as the identity, so that an agent can act before its memory has learned.
-        for last in (self.attention.out, self.ff[-1]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-
-    def forward(
-        self, x: Tensor, kept: Tensor, slots: Tensor | None, plan: View
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """One pass over T steps.
-
-        Args:
-            x: [B, T, D].
-            kept: [B, K, D], ring of the normed inputs of the steps before.
-            slots: [B, C, D], ring of the compressed slots.
-            plan: what each step may see.
-
-        Returns:
-            The layer's output, the next `kept` and `slots`, and the compression loss.
-        """
-        attention = self.attention
-        u = self.norm(x)
-        timeline = torch.cat([take(kept, plan.gather_kept), u], 1)  # (B, K + T, D)
-        queries = attention.queries(u)
-        keys, values = attention.keys_values(timeline)  # (B, H, K + T, Dh)
-        bias = skew_to_keys(attention, queries, plan)
-        loss = next_slots = None
-        seen_keys, seen_values = keys[:, :, 1:], values[:, :, 1:]
-        if slots is not None:
-            groups, new = self._compress(timeline, plan)
-            if self.training and self.compression_loss != "none":
-                loss = self._loss(queries, keys, values, groups, new, plan)
-            if self.compression_loss != "none":
-                new = new.detach()  # the task never trains the compressor
-            every = torch.cat([take(slots, plan.slot_ring), new], 1)  # (B, C + G, D)
-            slot_keys, slot_values = attention.keys_values(every)
-            by_distance = attention.slot_by_distance(queries)  # (B, H, T, slot_reach)
-            index = plan.slot_distance[:, None].expand(-1, attention.n_heads, -1, -1)
-            slot_bias = by_distance.gather(3, index)
-            slot_bias = slot_bias.masked_fill(plan.slots_hidden[:, None], float("-inf"))
-            bias = torch.cat([slot_bias, bias], 3)
-            seen_keys = torch.cat([slot_keys, seen_keys], 2)
-            seen_values = torch.cat([slot_values, seen_values], 2)
-            kept_slots = take(every.detach(), plan.slot_source)
-            next_slots = kept_slots * plan.slot_there[..., None]
-        x = self.gate(x, attention.read(queries, seen_keys, seen_values, bias))
-        x = self.gate_ff(x, self.ff(self.norm_ff(x)))
-        next_kept = take(timeline.detach(), plan.next_source) * plan.next_there[..., None]
-        return x, next_kept, next_slots, loss
-
-    def _compress(self, timeline: Tensor, plan: View) -> tuple[Tensor, Tensor]:
-        """The groups that leave the memory [B, G, c, D], and the slots they become [B, G, D]."""
-        source = plan.group_source  # (B, G, c)
-        groups = take(timeline, source.flatten(1)).unflatten(1, source.shape[1:])
-        if self.compression_loss != "none":
-            groups = groups.detach()  # the compressor's loss trains nothing before it
-        return groups, self.compress(groups)
-
-    def _loss(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        groups: Tensor,
-        new: Tensor,
-        plan: View,
-    ) -> Tensor:
-        there = plan.group_there
-        if self.compression_loss == "auto_encoding":
-            rebuilt = self.decode(new).unflatten(-1, groups.shape[2:])
-            error = (rebuilt - groups).square().mean((2, 3))  # (B, G)
-            return (error * there).sum() / there.sum().clamp(min=1)
-        # Only the compressor may learn from this loss: its readers' weights are constants here.
-        attention = self.attention
-        index = plan.group_source.flatten(1)[:, None, :, None]
-        index = index.expand(-1, attention.n_heads, -1, attention.d_head)
-        old_keys, old_values = (x.detach().gather(2, index) for x in (keys, values))
-        projected = nn.functional.linear(new, attention.kv.weight.detach())
-        new_keys, new_values = (attention.heads(x) for x in projected.chunk(2, -1))
-        old_there = there[..., None].expand(-1, -1, self.sizes.rate).flatten(1)
-        return attention_reconstruction(
-            queries.detach(), old_keys, old_values, new_keys, new_values, old_there, there
-        )
-
-
-def skew_to_keys(attention: RelativeAttention, queries: Tensor, plan: View) -> Tensor:
-    """Relative logits [B, H, T, K + T - 1] of the timeline, -inf where hidden."""
-    return skew(attention.by_distance(queries)).masked_fill(plan.hidden[:, None], float("-inf"))
+NORMS = ("pre", "post")
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class CompressiveTransformer(MemoryCore):
     """A transformer with a memory of past steps and a compressed memory of older ones.
 
-    State: "memory" [B, L, K, D] (normed layer inputs, ring by step), "compressed" [B, L, C, D] (ring by slot),
-    "steps" int64 [B] (of the running episode). `cached` adds "keys_i" and "values_i" [B, H, C + K, Dh] per layer.
+    State: "memory" [B, L, K, D] (inputs of the layers' attention, ring by step), "compressed" [B, L, C, D] (ring by
+    slot), "steps" int64 [B] (of the running episode); with "most_used" also "usage" [B, L, K] (attention that each
+    kept step has received). K is memory + window, and 7 steps more for "dilated". `cached` adds per layer "keys_i"
+    and "values_i" [B, H, C + K, Dh], and the keys of distances, one copy for all rows.
 
     Args:
         d_model, n_layers, n_heads, d_ff: the transformer; d_ff defaults to 4 d_model.
@@ -151,12 +38,22 @@ class CompressiveTransformer(MemoryCore):
         memory: remembered steps beyond the window (n_m).
         compressed: compressed slots (n_cm).
         rate: steps in one slot (c).
-        compression: "conv", "max" or "mean".
+        compression: "conv", "dilated", "max", "mean" or "most_used" (section 3.1).
         compression_loss: "attention", "auto_encoding", or "none" (the task's gradient trains the compressor).
         gate: "residual" or "gru" (GTrXL, Parisotto et al. 2019).
+        norm: "pre", on the input of each block, or "post", on its output.
+        activation: of the MLP, "gelu" or "relu".
+        dropout: rate on attention weights, in the MLP and on each block's output; in training mode.
+        mask_empty: False lets queries see places never filled as zeros, as the authors' code does.
+        overflow: "drop" the oldest slot when compressed memory is full, or "merge" the oldest c into one, a pyramid
+            of rates in the same space that never forgets (ours, not the paper's).
+        slot_positions: "order", the paper's: slots one apart before the memory; "time" (ours): steps since the
+            newest step in the slot; "authors": as their code counts, slots just before the window.
+        window_gradient: whether gradients flow through the memory from window to window inside a call (ours), or
+            stop where a window ends, as in the paper.
 
     Raises:
-        ValueError: for sizes that do not fit together, saying which would.
+        ValueError: for sizes and options that do not fit together, saying which would.
     """
 
     def __init__(
@@ -172,41 +69,77 @@ class CompressiveTransformer(MemoryCore):
         compression: str = "conv",
         compression_loss: str = "attention",
         gate: str = "residual",
+        norm: str = "pre",
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        mask_empty: bool = True,
+        overflow: str = "drop",
+        slot_positions: str = "order",
+        window_gradient: bool = True,
     ):
         super().__init__()
+        if n_layers < 1 or n_heads < 1:
+            raise ValueError(f"n_layers={n_layers} and n_heads={n_heads} must be at least 1")
         if d_model % n_heads or d_model % 2:
             raise ValueError(f"d_model={d_model} must be even and a multiple of n_heads={n_heads}")
-        if compression not in COMPRESSIONS:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout} must be at least 0 and below 1")
+        choose("compression", compression, COMPRESSIONS)
+        choose("compression_loss", compression_loss, COMPRESSION_LOSSES)
+        choose("gate", gate, GATES)
+        choose("norm", norm, NORMS)
+        choose("activation", activation, ACTIVATIONS)
+        function = COMPRESSIONS[compression]
+        if function.by_usage and (overflow == "merge" or not mask_empty):
             raise ValueError(
-                f"unknown compression {compression!r}: choose one of {', '.join(sorted(COMPRESSIONS))}"
-            )
-        if compression_loss not in COMPRESSION_LOSSES:
-            raise ValueError(
-                f"unknown compression_loss {compression_loss!r}: "
-                f"choose one of {', '.join(COMPRESSION_LOSSES)}"
+                f"compression={compression!r} ranks steps that exist, once: "
+                "use overflow='drop' and mask_empty=True"
             )
         self.d_model = self.d_out = d_model
         self.n_heads = n_heads
-        self.sizes = Sizes(window, memory, compressed, rate)
-        self.layers = nn.ModuleList(
-            Layer(
-                self.sizes,
-                d_model,
-                n_heads,
-                d_ff or 4 * d_model,
-                gate,
-                compression,
-                compression_loss,
-            )
-            for _ in range(n_layers)
+        self.sizes = Sizes(
+            window,
+            memory,
+            compressed,
+            rate,
+            lookback=function.lookback if compressed else 0,
+            overflow=overflow,
+            slot_positions=slot_positions,
+            mask_empty=mask_empty,
         )
+        options = LayerOptions(
+            self.sizes,
+            d_model,
+            n_heads,
+            d_ff or 4 * d_model,
+            gate=gate,
+            norm=norm,
+            dropout=dropout,
+            activation=ACTIVATIONS[activation],
+            compression=compression,
+            compression_loss=compression_loss,
+            window_gradient=window_gradient,
+        )
+        self.layers = nn.ModuleList(Layer(options) for _ in range(n_layers))
         self.learns_compression = bool(compressed) and compression_loss != "none"
+        self.by_usage = bool(compressed) and function.by_usage
 
     @property
-    def context_length(self) -> int:
-        """memory + rate * compressed + window: the oldest step that one layer can still reach."""
+    def context_length(self) -> int | None:
+        """Steps one layer can reach, this one included: window + memory + rate * compressed, and lookback.
+
+        "most_used" may keep the first of a block's steps, and older inputs can still tip which it keeps. A pyramid
+        has no bound: None.
+        """
         sizes = self.sizes
-        return sizes.memory + sizes.rate * sizes.compressed + sizes.window
+        if not sizes.compressed:
+            return sizes.reach
+        if sizes.overflow == "merge":
+            return None
+        if not self.by_usage:
+            return sizes.reach + sizes.rate * sizes.compressed + sizes.lookback
+        whole, rest = divmod(sizes.compressed, sizes.block)
+        return sizes.reach + whole * sizes.window + (sizes.window - sizes.block + rest) * bool(rest)
 
     def compressor_parameters(self) -> list[nn.Parameter]:
         if not self.learns_compression:
@@ -228,57 +161,131 @@ class CompressiveTransformer(MemoryCore):
         }
         if self.sizes.compressed:
             state["compressed"] = like.new_zeros(*shape, self.sizes.compressed, self.d_model)
+        if self.by_usage:
+            state["usage"] = like.new_zeros(*shape, self.sizes.kept)
         return state
 
-    def run(self, x: Tensor, state: State, resets: Tensor) -> MemoryOutput:
-        if "keys_0" in state and x.shape[1] == 1 and not torch.is_grad_enabled():
-            return self._act(x, state, resets)
-        plan = view(self.sizes, state["steps"], resets)
-        memory, compressed = state["memory"], state.get("compressed")
-        kept, slots, losses = [], [], []
-        for i, layer in enumerate(self.layers):
-            x, next_kept, next_slots, loss = layer(
-                x, memory[:, i], None if compressed is None else compressed[:, i], plan
-            )
-            kept.append(next_kept)
-            slots.append(next_slots)
-            if loss is not None:
-                losses.append(loss)
-        after: State = {"memory": torch.stack(kept, 1), "steps": plan.steps}
-        if compressed is not None:
-            after["compressed"] = torch.stack(slots, 1)
-        if "keys_0" in state:
+    def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
+        cached = "keys_0" in state
+        if cached and x.shape[1] == 1 and not torch.is_grad_enabled() and not attention:
+            return MemoryOutput(step(self, x, state, resets), state)
+        steps = state["steps"]
+        pasts = [
+            Past(*(None if name not in state else state[name][:, i] for name in _PAST))
+            for i in range(len(self.layers))
+        ]
+        losses: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.layers]
+        ys, placed = [], []
+        for start, end in self._passes(steps, resets):
+            plan = view(self.sizes, steps, resets[:, start:end], min(start, self.sizes.window - 1))
+            y, steps = x[:, start:end], plan.steps
+            weights = []
+            for i, layer in enumerate(self.layers):
+                out: LayerOutput = layer(y, pasts[i], plan, attention)
+                y, pasts[i] = out.x, out.past
+                if out.loss is not None:
+                    losses[i].append(out.loss)
+                if attention and out.weights is not None:
+                    weights.append(place_weights(self.sizes, plan, *out.weights))
+            ys.append(y)
+            placed.append(weights)
+        after: State = {"steps": steps}
+        for name, field in _PAST.items():
+            if name in state:
+                after[name] = torch.stack([getattr(past, field) for past in pasts], 1).detach()
+        if cached:
             after = self.cached(after)
-        named = {"compression": torch.stack(losses).mean()} if losses else {}
-        return MemoryOutput(x, after, named)
+        by_layer = None
+        if losses[0]:
+            by_layer = torch.stack([_mean_loss(parts) for parts in losses])
+        named = {} if by_layer is None else {"compression": by_layer.mean()}
+        report = self._report(placed, resets.numel(), by_layer) if attention else None
+        return MemoryOutput(torch.cat(ys, 1), after, named, report)
+
+    def _passes(self, steps: Tensor, resets: Tensor) -> Iterator[tuple[int, int]]:
+        """The stretches of a call that are one parallel pass: all of it, if it is short.
+
+        "most_used" must know a window's attention before the next window sees what is kept of its block.
+        """
+        length = resets.shape[1]
+        count = -(-length // pass_length(self.sizes))
+        cuts = [length * i // count for i in range(count + 1)]
+        if self.by_usage:
+            new = torch.arange(length, device=resets.device)
+            began = torch.where(resets, new, -1).cummax(1).values
+            age = new - torch.where(began < 0, -steps[:, None], began)
+            at = torch.nonzero(ends(self.sizes, age).any(0)).flatten() + 1
+            cuts = sorted({*cuts, *at.tolist()})
+        yield from itertools.pairwise(cuts)
+
+    def _report(
+        self, placed: list[list[tuple[Tensor, Tensor]]], count: int, loss: Tensor | None
+    ) -> AttentionReport:
+        slots, steps = (
+            torch.stack(
+                [
+                    torch.stack([part[i][k] for part in placed]).sum(0)
+                    for i in range(len(self.layers))
+                ]
+            )
+            / count
+            for k in (0, 1)
+        )
+        return AttentionReport(
+            slots, steps, self.sizes.memory, None if loss is None else loss.detach()
+        )
 
     def compact(self, state: State) -> State:
         if "keys_0" not in state:
             return dict(state)
-        steps = state["steps"]
-        # Acting leaves an old episode's entries where nothing newer has come yet: they are not the state's.
-        there = ring_there(steps, self.sizes.kept)[:, None, :, None]
-        after = {"memory": state["memory"] * there, "steps": steps.clone()}
+        steps, sizes = state["steps"], self.sizes
+        # Acting leaves old entries where nothing newer has come yet: they are not the state's.
+        there = (ring_number(steps, sizes.kept) >= 0)[:, None]
+        after = {"memory": state["memory"] * there[..., None], "steps": steps.clone()}
+        if "usage" in state:
+            after["usage"] = state["usage"] * there
         if "compressed" in state:
-            slots = self.sizes.boundary(steps).clamp(min=0) // self.sizes.rate
-            there = ring_there(slots, self.sizes.compressed)[:, None, :, None]
-            after["compressed"] = state["compressed"] * there
+            there = torch.cat(
+                [
+                    ring_number(made, queue.size) >= first[:, None]
+                    for queue, first, made in levels(sizes.queues, sizes.made(steps))
+                ],
+                1,
+            )
+            after["compressed"] = state["compressed"] * there[:, None, :, None]
         return after
 
     @torch.no_grad()
     def cached(self, state: State) -> State:
         """A copy of `state` with keys and values projected; one-step calls without gradient update it in place."""
         after = {key: x.clone() for key, x in self.compact(state).items()}
+        rows = len(after["steps"])
         for i, layer in enumerate(self.layers):
+            attention = layer.attention
             past = after["memory"][:, i]
             if "compressed" in after:
                 past = torch.cat([after["compressed"][:, i], past], 1)
-            keys, values = layer.attention.keys_values(past)
+                far = attention.slot_distance_keys()
+                after[f"slot_distances_{i}"] = far.contiguous().expand(rows, -1, -1, -1)
+            keys, values = attention.keys_values(past)
             after[f"keys_{i}"], after[f"values_{i}"] = keys.contiguous(), values.contiguous()
+            far = attention.distance_keys()
+            after[f"distances_{i}"] = far.contiguous().expand(rows, -1, -1, -1)
         return after
 
-    def _act(self, x: Tensor, state: State, resets: Tensor) -> MemoryOutput:
-        return MemoryOutput(step(self, x, state, resets), state)
+
+def pass_length(sizes: Sizes) -> int:
+    """Steps in one pass at most: a longer one does more masked work than two, and its space grows with the square."""
+    return max(64, sizes.kept)
+
+
+_PAST = {"memory": "kept", "compressed": "slots", "usage": "usage"}
+
+
+def _mean_loss(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """One mean of the passes' sums; 0 where nothing was compressed."""
+    sums, counts = zip(*parts, strict=True)
+    return torch.stack(sums).sum() / torch.stack(counts).sum().clamp(min=1)
 
 
 class TransformerXL(CompressiveTransformer):
@@ -293,9 +300,27 @@ class TransformerXL(CompressiveTransformer):
         window: int = 16,
         memory: int = 64,
         gate: str = "residual",
+        norm: str = "pre",
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        mask_empty: bool = True,
+        window_gradient: bool = True,
     ):
         super().__init__(
-            d_model, n_layers, n_heads, d_ff, window, memory, compressed=0, rate=1, gate=gate
+            d_model,
+            n_layers,
+            n_heads,
+            d_ff,
+            window,
+            memory,
+            compressed=0,
+            rate=1,
+            gate=gate,
+            norm=norm,
+            activation=activation,
+            dropout=dropout,
+            mask_empty=mask_empty,
+            window_gradient=window_gradient,
         )
 
 
@@ -310,5 +335,17 @@ class GTrXL(TransformerXL):
         d_ff: int | None = None,
         window: int = 16,
         memory: int = 64,
+        dropout: float = 0.0,
+        window_gradient: bool = True,
     ):
-        super().__init__(d_model, n_layers, n_heads, d_ff, window, memory, gate="gru")
+        super().__init__(
+            d_model,
+            n_layers,
+            n_heads,
+            d_ff,
+            window,
+            memory,
+            gate="gru",
+            dropout=dropout,
+            window_gradient=window_gradient,
+        )

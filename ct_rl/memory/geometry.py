@@ -1,9 +1,9 @@
 """Which memories a step may see, when each episode, row and cut stands elsewhere.
 
 Let s be a step's number in its episode, W the window, M the memory, c the rate. Its boundary is
-b(s) = floor(s / W) W - M. It sees its episode's steps from max(b(s), 0) to s, and of the compressed slots
-(slot k is made of steps kc ... kc + c - 1) those with (k + 1) c <= b(s), the newest C of them. That depends on s
-alone and on no cut, so a whole fragment is one parallel pass.
+b(s) = floor(s / W) W - M. It sees its episode's steps from max(b(s), 0) to s, and the compressed slots made of the
+steps before b(s). When a window ends, the boundary moves on by W, and the block of W steps that it passes becomes
+W / c slots. All of that depends on s alone and on no cut, so a whole fragment is one parallel pass.
 """
 
 from __future__ import annotations
@@ -13,15 +13,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ct_rl.memory.queues import Distance, Queue, QueueView, Slots, plan_queues
+
+SLOT_POSITIONS = ("order", "time", "authors")
+OVERFLOWS = ("drop", "merge")
+
+
+def _floor(x: Tensor, y: int) -> Tensor:
+    return torch.div(x, y, rounding_mode="floor")
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """The lengths of a compressive memory, in steps (window, memory) and slots (compressed)."""
+    """The lengths of a compressive memory, in steps (window, memory, lookback) and slots (compressed).
+
+    Attributes:
+        lookback: steps before a block that its compression reads too.
+        overflow: what becomes of the oldest slots when the queue is full: "drop", or "merge", a pyramid.
+        slot_positions: a slot's distance: "order", the paper's concatenated order; "time", steps since the newest
+            step that it covers; "authors", the order as if the slots stood just before the window.
+        mask_empty: whether what was never filled is hidden; where it is not, an empty place is a zero, and memory
+            need not be a multiple of the rate: the first slot of an episode starts with zeros.
+    """
 
     window: int
     memory: int
     compressed: int
     rate: int
+    lookback: int = 0
+    overflow: str = "drop"
+    slot_positions: str = "order"
+    mask_empty: bool = True
 
     def __post_init__(self) -> None:
         for name in ("window", "rate"):
@@ -30,7 +52,12 @@ class Sizes:
         for name in ("memory", "compressed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
-        for name in ("window", "memory"):
+        for name, known in (("overflow", OVERFLOWS), ("slot_positions", SLOT_POSITIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}"
+                )
+        for name in ("window", "memory") if self.mask_empty else ("window",):
             size = getattr(self, name)
             if self.compressed and size % self.rate:
                 below, above = size - size % self.rate, size - size % self.rate + self.rate
@@ -38,64 +65,133 @@ class Sizes:
                 raise ValueError(
                     f"{name}={size} is no multiple of rate={self.rate}: use {name}={use}"
                 )
+        if self.overflow == "merge" and self.compressed:
+            if not self.mask_empty:
+                raise ValueError("overflow='merge' hides its empty slots: use mask_empty=True")
+            if self.rate < 2:
+                raise ValueError("overflow='merge' with rate=1 frees no slot: use rate=2 or more")
+            if self.compressed < self.rate:
+                raise ValueError(
+                    f"compressed={self.compressed} slots cannot be merged {self.rate} at a time: "
+                    f"use compressed={self.rate} or more"
+                )
 
     @property
     def kept(self) -> int:
         """Steps that must be remembered between calls."""
+        return self.window + self.memory + (self.lookback if self.compressed else 0)
+
+    @property
+    def reach(self) -> int:
+        """Distances that a seen step can have, from 0."""
         return self.window + self.memory
 
     @property
+    def block(self) -> int:
+        """Slots that a window's end makes."""
+        return self.window // self.rate if self.compressed else 0
+
+    @property
+    def padding(self) -> int:
+        """Zeros before an episode's first step that belong to its first slot."""
+        return self.memory % self.rate
+
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        """The queues of slots, finest first; with "drop" there is one."""
+        if not self.compressed:
+            return ()
+        if self.overflow == "drop":
+            return (Queue(self.compressed, self.rate),)
+        c, left, levels = self.rate, self.compressed, []
+        while left - left // 2 >= c and left // 2 >= c:  # half at this rate, the rest coarser
+            levels.append(left - left // 2)
+            left //= 2
+        spans = [c ** (level + 1) for level in range(len(levels) + 1)]
+        merging = [Queue(n, span, merge=c) for n, span in zip(levels, spans, strict=False)]
+        top = Queue(left - 1, spans[-1], merge=c, folds=True)
+        return (*merging, top, Queue(1, spans[-1], running=c))
+
+    @property
     def slot_reach(self) -> int:
-        """Distances that a slot can have, from 0."""
-        return self.window + self.memory + self.compressed if self.compressed else 0
+        """Distances that a slot can have, from 0; a merged slot's stops at the last."""
+        if not self.compressed:
+            return 0
+        if self.slot_positions == "time":
+            return self.reach + sum(q.size * q.span for q in self.queues)
+        return self.reach + self.compressed
+
+    @property
+    def slot_distance(self) -> Distance:
+        """How slots' distances are counted."""
+        return Distance(self.slot_reach, self.slot_positions == "time")
 
     def boundary(self, step: Tensor) -> Tensor:
         """b(s), the first step that is not compressed yet; negative while there is none."""
-        return torch.div(step, self.window, rounding_mode="floor") * self.window - self.memory
+        return _floor(step, self.window) * self.window - self.memory
 
-    def new_groups(self, steps: int) -> int:
-        """How many groups at most become slots within a call of `steps` steps."""
-        if not self.compressed:
-            return 0
-        return -(-steps // self.window) * self.window // self.rate
+    def made(self, step: Tensor) -> Tensor:
+        """How many slots of the first queue have ever been made for a step."""
+        return _floor((self.boundary(step) + self.padding).clamp(min=0), self.rate)
+
+
+@dataclass
+class Blocks:
+    """The blocks that leave the memory in a call, at most N, each when a window ends.
+
+    Attributes:
+        steps: [B, N, lookback + W], timeline positions; there: bool, whether that step exists.
+        queries: [B, N, W], the ending window's steps, counted from the `earlier` ones; asked: bool, which of them
+            are in this call and come after the block: their reading is what compression must keep.
+    """
+
+    steps: Tensor
+    there: Tensor
+    queries: Tensor
+    asked: Tensor
+
+
+@dataclass
+class Absent:
+    """What a query would see if its episode had been running for ever: the empty places of an unmasked memory.
+
+    Attributes:
+        steps: bool [B, T, R], which distances, farthest first.
+        slots: bool [B, T, C]; distance: [B, T, C], theirs. None without compressed memory.
+    """
+
+    steps: Tensor
+    slots: Tensor | None = None
+    distance: Tensor | None = None
 
 
 @dataclass
 class View:
     """Everything a pass over T steps needs to know, the same for all layers.
 
-    The timeline is the kept steps and then the T new ones, K = kept + T positions.
+    The timeline is the kept steps and then the T new ones, K + T positions; a query may see positions from K - R + 1
+    on, where R = W + M.
 
     Attributes:
-        gather_kept: [B, kept], where the state's ring holds the timeline's first positions.
-        hidden: bool [B, T, K - 1], which of the timeline's positions 1 ... K - 1 a query may NOT see.
-        slots_hidden: bool [B, T, C + G], and slot_distance likewise: the state's slots, then the new ones.
-        group_source: [B, G, c], timeline positions of the groups to compress; group_there: bool [B, G].
+        age: [B, T], each query's step number in its episode.
+        gather_kept: [B, K], where the state's ring holds the timeline's first positions.
+        hidden: bool [B, T, R + T - 1], which of the seen positions a query may NOT see.
         steps: [B], steps of the running episode after the call.
-        next_source: [B, kept], timeline position that each place of the next ring takes; next_there: whether
-            it belongs to the running episode. slot_source [B, C] among the C + G slots, and slot_there, likewise.
-        slot_ring: [B, C], where the state's ring holds its slots, oldest first.
+        next_source: [B, K], timeline position that each place of the next ring takes; next_there: whether it
+            belongs to the running episode.
+        blocks, queues: what is compressed in this call; None and () without compressed memory.
+        absent: the empty places that a query reads; None where they are masked.
     """
 
+    age: Tensor
     gather_kept: Tensor
     hidden: Tensor
     steps: Tensor
     next_source: Tensor
     next_there: Tensor
-    slots_hidden: Tensor | None = None
-    slot_distance: Tensor | None = None
-    group_source: Tensor | None = None
-    group_there: Tensor | None = None
-    slot_ring: Tensor | None = None
-    slot_source: Tensor | None = None
-    slot_there: Tensor | None = None
-
-
-def ring_there(count: Tensor, size: int) -> Tensor:
-    """bool [B, size]: which places of a ring that has taken `count` items hold one."""
-    place = torch.arange(size, device=count.device)
-    newest = count[:, None] - 1
-    return newest - (newest - place) % size >= 0
+    blocks: Blocks | None = None
+    queues: tuple[QueueView, ...] = ()
+    absent: Absent | None = None
 
 
 def _ring_order(count: Tensor, size: int) -> Tensor:
@@ -103,12 +199,13 @@ def _ring_order(count: Tensor, size: int) -> Tensor:
     return (count[:, None] + torch.arange(size, device=count.device)) % size
 
 
-def view(sizes: Sizes, step: Tensor, resets: Tensor) -> View:
-    """Plans a call.
+def view(sizes: Sizes, step: Tensor, resets: Tensor, earlier: int = 0) -> View:
+    """Plans a pass.
 
     Args:
-        step: int64 [B], steps of the running episode before the call.
+        step: int64 [B], steps of the running episode before it.
         resets: bool [B, T].
+        earlier: how many steps before it belong to the same call, W - 1 at most.
     """
     steps = resets.shape[1]
     kept, device = sizes.kept, resets.device
@@ -119,86 +216,95 @@ def view(sizes: Sizes, step: Tensor, resets: Tensor) -> View:
     start = began.cummax(1).values  # (B, T)
     start = torch.where(start < 0, (kept - step)[:, None], start)
     age = new - start  # (B, T): s of every query
-    bound = sizes.boundary(age)  # (B, T)
 
-    sees = torch.minimum(age, age - bound)  # how far back, in steps
-    distance = new[:, None] - position[None, 1:]  # (T, K - 1)
-    hidden = (distance < 0) | (distance > sees[..., None])  # (B, T, K - 1)
+    sees = torch.minimum(age, age - sizes.boundary(age))  # how far back, in steps
+    distance = new[:, None] - position[None, kept - sizes.reach + 1 :]  # (T, R + T - 1)
+    hidden = (distance < 0) | (distance > sees[..., None])  # (B, T, R + T - 1)
     last_start = start[:, -1]
     after = kept + steps - last_start  # (B): steps of the running episode, this call included
-    ring = _ring_order(step, kept)
     back = _ring_order(-after, kept)  # which of the last `kept` positions each ring place takes
     plan = View(
-        gather_kept=ring,
+        age=age,
+        gather_kept=_ring_order(step, kept),
         hidden=hidden,
         steps=after,
         next_source=steps + back,
         next_there=steps + back >= last_start[:, None],
     )
     if sizes.compressed:
-        _plan_slots(plan, sizes, step, resets, start, age, bound)
+        _plan_slots(plan, sizes, step, start, earlier)
+    if not sizes.mask_empty:
+        plan.absent = absent(sizes, age)
     return plan
 
 
-def _plan_slots(
-    plan: View,
-    sizes: Sizes,
-    step: Tensor,
-    resets: Tensor,
-    start: Tensor,
-    age: Tensor,
-    bound: Tensor,
-) -> None:
-    rows, steps = resets.shape
-    kept, c, slots = sizes.kept, sizes.rate, sizes.compressed
-    device = resets.device
-    position = torch.arange(kept + steps, device=device)
-    before = kept - step  # (B): where the episode of the state began
-    starts = torch.cat([before[:, None].expand(-1, kept), start], 1)  # (B, K)
-    ages = position - starts
-    # How long each episode is by its last step in this call: the next reset ends it.
-    ends = torch.where(resets, position[kept:], kept + steps)
-    following = ends.flip(1).cummin(1).values.flip(1)  # first reset at or after a new position
-    beyond = torch.full((rows, 1), kept + steps, device=device)
-    next_reset = torch.cat([following[:, :1].expand(-1, kept), following[:, 1:], beyond], 1)
-    length = next_reset - starts  # (B, K)
-    already = sizes.boundary(step).clamp(min=0)  # steps the state has compressed
-    done = torch.where(starts == before[:, None], already[:, None], 0)
-    closes = (
-        (ages >= 0)
-        & ((ages + 1) % c == 0)
-        & (ages + 1 <= sizes.boundary(length))
-        & (ages + 1 > done)
-    )  # (B, K): a group that becomes a slot in this call ends here
-    count = sizes.new_groups(steps)
+def absent(sizes: Sizes, age: Tensor) -> Absent:
+    """The empty places that the queries at `age` [B, T] read in an unmasked memory."""
+    bound = sizes.boundary(age)
+    far = torch.arange(sizes.reach - 1, -1, -1, device=age.device)
+    steps = (far > age[..., None]) & (far <= (age - bound)[..., None])
+    if not sizes.compressed:
+        return Absent(steps)
+    (queue,) = sizes.queues
+    made = sizes.made(age)[..., None]
+    number = made - queue.size + torch.arange(queue.size, device=age.device)
+    origin = slot_origin(sizes, age, bound)[..., None]
+    distance = sizes.slot_distance(queue, number, made - number, origin)
+    return Absent(steps, number < 0, distance)
+
+
+def ends(sizes: Sizes, age: Tensor) -> Tensor:
+    """Where a window ends and a block leaves the memory (unmasked, of nothing too); bool like `age`."""
+    ending = (age + 1) % sizes.window == 0
+    return ending & (sizes.made(age + 1) > 0) if sizes.mask_empty else ending
+
+
+def _plan_slots(plan: View, sizes: Sizes, step: Tensor, start: Tensor, earlier: int) -> None:
+    rows, steps = start.shape
+    kept, device = sizes.kept, start.device
+    count = -(-steps // sizes.window)  # windows that can end in the call
+    closes = ends(sizes, plan.age)
     order = torch.where(closes, closes.cumsum(1) - 1, count)
-    last = torch.full((rows, count + 1), -1, device=device)
-    last = last.scatter(1, order, position.expand(rows, -1))[:, :count]  # (B, G)
-    there = last >= 0
-    group = last[..., None] + torch.arange(1 - c, 1, device=device)
-    plan.group_there = there
-    plan.group_source = group.clamp(min=0)
-
-    slot_start = torch.gather(starts, 1, last.clamp(min=0))  # (B, G)
-    fresh_k = torch.where(there, (last - slot_start + 1) // c - 1, -1)
-    first_k = already // c - slots
-    old_k = first_k[:, None] + torch.arange(slots, device=device)  # (B, C)
-    k = torch.cat([old_k, fresh_k], 1)
-    episode = torch.cat([before[:, None].expand(-1, slots), slot_start], 1)
-    upto = torch.div(bound.clamp(min=0), c, rounding_mode="floor")[..., None]  # (B, T, 1)
-    seen = (
-        (k >= 0)[:, None]
-        & (episode[:, None] == start[..., None])
-        & (k[:, None] < upto)
-        & (k[:, None] >= upto - slots)
+    ending = torch.full((rows, count + 1), -1, device=device)
+    ending = ending.scatter(1, order, torch.arange(steps, device=device).expand(rows, -1))
+    ending = ending[:, :count]  # (B, N): the call's step at which the window ends
+    exists = ending >= 0
+    at = ending.clamp(min=0)
+    block_start = start.gather(1, at)  # (B, N): where the block's episode began
+    bound = plan.age.gather(1, at) + 1 - sizes.memory  # the boundary from then on
+    member = (bound - sizes.window)[..., None] + torch.arange(
+        -sizes.lookback, sizes.window, device=device
     )
-    plan.slots_hidden = ~seen
-    near = (age - bound)[..., None] + upto - k[:, None]
-    plan.slot_distance = near.clamp(0, sizes.slot_reach - 1)
+    # A window whose steps all precede the block's last has no query after it (memory 0): all of them ask.
+    ahead = max(sizes.window - sizes.memory, 0) if sizes.memory else 0
+    queries = at[..., None] + torch.arange(1 - sizes.window, 1, device=device) + earlier
+    plan.blocks = Blocks(
+        steps=(block_start[..., None] + member).clamp(min=0),
+        there=(member >= 0) & exists[..., None],
+        queries=queries.clamp(min=0),
+        asked=(queries >= 0)
+        & exists[..., None]
+        & (torch.arange(sizes.window, device=device) >= ahead),
+    )
+    # The slots of each block, numbered in their episode.
+    last = torch.div(bound + sizes.padding, sizes.rate, rounding_mode="floor")
+    number = last[..., None] + torch.arange(-sizes.block, 0, device=device)  # (B, N, n)
+    block = torch.arange(count, device=device).repeat_interleave(sizes.block)
+    fresh = Slots(
+        number=number.flatten(1),
+        start=block_start.repeat_interleave(sizes.block, 1),
+        there=((number >= 0) & exists[..., None]).flatten(1),
+        block=block.expand(rows, -1),
+    )
+    boundary = sizes.boundary(plan.age)
+    origin = slot_origin(sizes, plan.age, boundary)
+    made = (sizes.made(step), sizes.made(plan.steps), sizes.made(plan.age))
+    where = (kept - step, start)
+    plan.queues = plan_queues(sizes.queues, fresh, made, where, origin, sizes.slot_distance)
 
-    now = sizes.boundary(plan.steps).clamp(min=0)  # compressed steps after the call
-    plan.slot_ring = _ring_order(already // c, slots)
-    # The newest C, put where the next state's ring expects them.
-    ring = _ring_order(-(now // c), slots)
-    plan.slot_source = there.sum(1, keepdim=True) + ring
-    plan.slot_there = (now // c - slots)[:, None] + ring >= 0
+
+def slot_origin(sizes: Sizes, age: Tensor, boundary: Tensor) -> Tensor:
+    """What slots' distances are counted from, see `Distance`."""
+    if sizes.slot_positions == "time":
+        return age + sizes.padding
+    return age - boundary - (sizes.memory if sizes.slot_positions == "authors" else 0)

@@ -28,7 +28,7 @@ class _Recurrent(MemoryCore):
         like = self.cell.weight_hh_l0
         return {name: like.new_zeros(batch_size, self.d_out) for name in self.names}
 
-    def run(self, x: Tensor, state: State, resets: Tensor) -> MemoryOutput:
+    def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         carried = tuple(state[name] for name in self.names)
         # torch's kernel runs over each stretch in which no row resets.
         cuts = [0, *(torch.nonzero(resets.any(0)).flatten().tolist()), x.shape[1]]

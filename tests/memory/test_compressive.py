@@ -4,37 +4,99 @@ import pytest
 import torch
 
 from ct_rl.memory import build_memory, state_bytes
-from ct_rl.memory.compression import Convolution, MaxPool, MeanPool, attention_reconstruction
+from ct_rl.memory.compression import (
+    COMPRESSIONS,
+    Convolution,
+    DilatedConvolution,
+    MaxPool,
+    MeanPool,
+    MostUsed,
+    attention_reconstruction,
+)
 from tests.memory import naive
-from tests.memory.test_laws import B, core_of, fresh, in_pieces, inputs
+from tests.memory.test_laws import B, core_of, fresh, in_pieces, inputs, same_state
 
 LOSSES = ("attention", "auto_encoding", "none")
 SIZES = [(4, 8, 5, 2), (4, 6, 3, 2), (1, 3, 4, 1), (8, 0, 3, 4)]
 
 
-@pytest.mark.parametrize("compression", ["conv", "max", "mean"])
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("sizes", SIZES)
-def test_outputs_and_gradients_equal_the_naive_twins(sizes, loss, compression):
-    core = core_of("compressive", sizes, compression=compression, loss=loss).eval()
+VARIANTS = {  # what is beside compression function and loss; the last entries cover what remains
+    "plain": {},
+    "gru": {"gate": "gru"},
+    "post": {"norm": "post"},
+    "stopped": {"window_gradient": False},
+    "time": {"slot_positions": "time"},
+    "authors": {"slot_positions": "authors", "mask_empty": False},
+    "merge": {"overflow": "merge"},
+    "merge, time": {"overflow": "merge", "slot_positions": "time"},
+    "unmasked": {"mask_empty": False, "window_gradient": False, "norm": "post"},
+    "all ours": {"overflow": "merge", "slot_positions": "time", "gate": "gru", "window_gradient": False},
+}  # fmt: skip
+
+
+def possible(compression, variant):
+    options = VARIANTS[variant]
+    ranked = compression == "most_used"
+    return not ranked or ("overflow" not in options and options.get("mask_empty", True))
+
+
+COMBINATIONS = [
+    (compression, loss, variant)
+    for compression in COMPRESSIONS
+    for loss in LOSSES
+    for variant in VARIANTS
+    if possible(compression, variant)
+]
+
+
+def sizes_for(compression, loss, variant):
+    """Each combination on one of the sizes in turn; a pyramid needs some."""
+    if "merge" in VARIANTS[variant].values():
+        choices = [(4, 4, 5, 2), (2, 2, 2, 2), (3, 3, 4, 3), (2, 4, 9, 2)]
+    else:
+        choices = [*SIZES, (4, 8, 4, 2)]
+        if not VARIANTS[variant].get("mask_empty", True):
+            choices += [(4, 3, 3, 2), (6, 7, 2, 3)]
+    return choices[hash_of(compression, loss, variant) % len(choices)]
+
+
+def hash_of(*words):
+    return sum(ord(letter) * (i + 1) for i, letter in enumerate("".join(words)))
+
+
+@pytest.mark.parametrize(("compression", "loss", "variant"), COMBINATIONS)
+def test_everything_equals_the_naive_twins(compression, loss, variant):
+    """Outputs, gradients of the task and of the compression loss, losses and final state."""
+    sizes = sizes_for(compression, loss, variant)
+    core = core_of(
+        "compressive", sizes, compression=compression, loss=loss, **VARIANTS[variant]
+    ).train()
     x, resets = inputs(sum(sizes))
-    x, resets = x[:2, :30].clone().requires_grad_(True), resets[:2, :30]
+    x, resets = x[:2, :25].clone().requires_grad_(True), resets[:2, :25]
     weight = torch.randn(
-        2, 30, x.shape[-1], dtype=x.dtype, generator=torch.Generator().manual_seed(1)
+        2, 25, x.shape[-1], dtype=x.dtype, generator=torch.Generator().manual_seed(1)
     )
+    parameters = [x, *core.parameters()]
 
     def gradients(y):
-        parameters = [x, *core.parameters()]
-        given = torch.autograd.grad((y * weight).sum(), parameters, allow_unused=True)
+        if not y.requires_grad:
+            return [torch.zeros_like(p) for p in parameters]
+        given = torch.autograd.grad(y, parameters, allow_unused=True, retain_graph=True)
         return [
             torch.zeros_like(p) if g is None else g for p, g in zip(parameters, given, strict=True)
         ]
 
     state = {key: value[:2] for key, value in fresh(core).items()}
-    ours, twin = core(x, state, resets).y, naive.forward(core, x, resets)
-    torch.testing.assert_close(ours, twin)
-    for mine, its in zip(gradients(ours), gradients(twin), strict=True):
-        torch.testing.assert_close(mine, its)
+    ours, twin = core(x, state, resets), naive.forward(core, x, resets)
+    torch.testing.assert_close(ours.y, twin.y)
+    same_state(ours.state, naive.state(core, twin))
+    pairs = [((ours.y * weight).sum(), (twin.y * weight).sum())]
+    if loss != "none":
+        pairs.append((ours.losses["compression"], torch.stack(twin.losses).mean()))
+        torch.testing.assert_close(*pairs[-1])
+    for mine, its in pairs:
+        for a, b in zip(gradients(mine), gradients(its), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -71,13 +133,35 @@ def test_there_is_no_loss_in_evaluation_mode():
 
 
 def test_compression_functions_by_hand():
-    group = torch.tensor([[1.0, -2.0], [3.0, 0.0]])
-    assert MaxPool(2, 2)(group).tolist() == [3.0, 0.0]
-    assert MeanPool(2, 2)(group).tolist() == [2.0, -1.0]
+    steps = torch.tensor([[1.0, -2.0], [3.0, 0.0], [5.0, 5.0], [7.0, 1.0]])
+    assert MaxPool(2, 2)(steps).tolist() == [[3.0, 0.0], [7.0, 5.0]]
+    assert MeanPool(2, 2)(steps).tolist() == [[2.0, -1.0], [6.0, 3.0]]
     conv = Convolution(2, 2)
     with torch.no_grad():  # rows: outputs; columns: step 0 features, step 1 features
         conv.linear.weight.copy_(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 10.0, 1.0]]))
-    assert conv(group).tolist() == [1.0, 30.0]
+    assert conv(steps).tolist() == [[1.0, 30.0], [5.0, 71.0]]
+
+
+def test_dilated_convolution_by_hand():
+    """With every kernel 1 and one feature: after dilations 1, 2 and 4 a step holds the sum of itself and 7 before."""
+    dilated = DilatedConvolution(1, 2)
+    with torch.no_grad():
+        for parameter in dilated.parameters():
+            parameter.fill_(1.0)
+    steps = torch.arange(1.0, 12.0)[:, None]  # 7 to look back on, then 2 groups
+    sums = [sum(range(first, first + 8)) for first in range(1, 5)]
+    assert dilated(steps).tolist() == [[sums[0] + sums[1]], [sums[2] + sums[3]]]
+    assert dilated(-steps).tolist() == [[0.0], [0.0]], "the ReLU of the first layer"
+
+
+def test_most_used_by_hand():
+    steps = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    ranked = MostUsed(1, 2)
+    assert ranked(steps, torch.tensor([0.1, 0.9, 0.2, 0.5])).tolist() == [[2.0], [4.0]]
+    assert ranked(steps, torch.tensor([0.9, 0.1, 0.8, 0.5])).tolist() == [[1.0], [3.0]]
+    # The first two do not exist: of the others one is kept, as the newest slot.
+    missing = torch.tensor([-torch.inf, -torch.inf, 0.8, 0.5])
+    assert ranked(steps, missing)[-1].tolist() == [3.0]
 
 
 def test_attention_reconstruction_by_hand():
@@ -86,10 +170,7 @@ def test_attention_reconstruction_by_hand():
     old_keys = torch.zeros(1, 1, 2, 2)
     old_values = torch.tensor([[[[2.0, 0.0], [4.0, 0.0]]]])
     slot_value = torch.tensor([[[[1.0, 2.0]]]])
-    there = torch.ones(1, 2, dtype=torch.bool)
-    loss = attention_reconstruction(
-        query, old_keys, old_values, old_keys[:, :, :1], slot_value, there, there[:, :1]
-    )
+    loss = attention_reconstruction(query, (old_keys, old_values), (old_keys[:, :, :1], slot_value))
     assert loss.item() == pytest.approx(((3 - 1) ** 2 + (0 - 2) ** 2) / 2)
 
 

@@ -1,11 +1,14 @@
 """The laws that every registered core obeys, as properties over random sizes, cuts, phases and resets."""
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ct_rl.memory import build_memory, memory_names
+from ct_rl.memory import build_memory, compressive, memory_names
+from ct_rl.memory.compression import COMPRESSION_LOSSES, COMPRESSIONS
 
 B, T, D = 3, 45, 8
 
@@ -18,19 +21,47 @@ SIZES = st.sampled_from(  # window, memory, compressed, rate
         (8, 0, 3, 4),
         (4, 4, 1, 4),
         (3, 9, 7, 3),
+        (2, 2, 6, 2),  # pyramids of two levels and more
+        (2, 4, 9, 2),
+        (1, 0, 3, 1),
     ]
 )
 
 
-def options(name, sizes, compression="conv", loss="attention"):
+def options(name, sizes, compression="conv", loss="attention", **more):
     window, memory, compressed, rate = sizes
     if name == "compressive":
         chosen = {"compression": compression, "compression_loss": loss}
         chosen |= {"window": window, "memory": memory, "compressed": compressed, "rate": rate}
-        return {"n_layers": 2, "n_heads": 2, **chosen}
+        return {"n_layers": 2, "n_heads": 2, **chosen, **more}
     if name in ("transformer_xl", "gtrxl"):
         return {"n_layers": 2, "n_heads": 2, "window": window, "memory": memory}
     return {"hidden": 6}
+
+
+OPTIONS = st.fixed_dictionaries(  # of the compressive core
+    {
+        "compression": st.sampled_from(sorted(COMPRESSIONS)),
+        "loss": st.sampled_from(COMPRESSION_LOSSES),
+        "gate": st.sampled_from(["residual", "gru"]),
+        "norm": st.sampled_from(["pre", "post"]),
+        "mask_empty": st.booleans(),
+        "overflow": st.sampled_from(["drop", "merge"]),
+        "slot_positions": st.sampled_from(["order", "time", "authors"]),
+        "window_gradient": st.booleans(),
+    }
+)
+
+
+def core_with(sizes, chosen):
+    """A compressive core with these options, those that do not fit together left out."""
+    chosen = dict(chosen)
+    if chosen["compression"] == "most_used" or chosen["overflow"] == "merge":
+        chosen["mask_empty"] = True
+    _, _, compressed, rate = sizes
+    if chosen["compression"] == "most_used" or rate == 1 or compressed < rate:
+        chosen["overflow"] = "drop"
+    return core_of("compressive", sizes, **chosen)
 
 
 def core_of(name, sizes=(4, 8, 5, 2), seed=0, **kwargs):
@@ -101,6 +132,56 @@ def test_single_steps_give_the_same(name, cached, sizes, seed, start):
         y, end = in_pieces(core, x[:, start:], resets[:, start:], range(T - start), begun)
     torch.testing.assert_close(y, whole[:, start:])
     same_state(end, state)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    sizes=SIZES,
+    chosen=OPTIONS,
+    cuts=st.sets(st.integers(1, T - 1), max_size=6),
+    start=st.integers(0, 30),
+    seed=st.integers(0, 99),
+)
+def test_every_option_keeps_the_laws_of_cuts_and_resets(sizes, chosen, cuts, start, seed):
+    """Any cut, and acting from any phase on, give outputs and final state of the whole; a reset row is fresh."""
+    core = core_with(sizes, chosen).eval()
+    x, resets = inputs(seed)
+    resets[1, 20] = True
+    with torch.no_grad():
+        whole, state = in_pieces(core, x, resets, [])
+        cut, cut_state = in_pieces(core, x, resets, cuts)
+        begun = core(x[:, :start], fresh(core), resets[:, :start]).state if start else fresh(core)
+        y, end = in_pieces(
+            core, x[:, start:], resets[:, start:], range(T - start), core.cached(begun)
+        )
+        alone, _ = in_pieces(core, x[:, 20:], resets[:, 20:], [])
+    torch.testing.assert_close(cut, whole)
+    same_state(cut_state, state)
+    torch.testing.assert_close(y, whole[:, start:])
+    same_state(end, state)
+    torch.testing.assert_close(whole[1, 20:], alone[1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes=SIZES, chosen=OPTIONS, seed=st.integers(0, 99))
+def test_a_long_call_is_its_passes(sizes, chosen, seed):
+    """A call that is cut into passes gives the outputs, losses and gradients of one pass."""
+    core = core_with(sizes, chosen).train()
+    x, resets = inputs(seed)
+    x.requires_grad_(True)
+    results = []
+    for length in (T, 7):
+        with mock.patch.object(compressive, "pass_length", lambda _, most=length: most):
+            out = core(x, fresh(core), resets)
+        loss = out.y.square().sum() + sum(out.losses.values())
+        results.append((out, torch.autograd.grad(loss, [x, *core.parameters()], allow_unused=True)))
+    (one, gradients), (many, others) = results
+    torch.testing.assert_close(many.y, one.y)
+    same_state(many.state, one.state)
+    for key in one.losses:
+        torch.testing.assert_close(many.losses[key], one.losses[key])
+    for a, b in zip(gradients, others, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("name", memory_names())
