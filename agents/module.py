@@ -110,6 +110,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             raise RuntimeError(f"MemoryRLModule could not be built: {error}") from error
         self.target_net: ActorCritic | None = None
         self.carries_losses = True
+        self._state_dtypes = {key: x.dtype for key, x in self.net.initial_state(1).items()}
         self.action_dist_cls = rllib_distribution(self.action_space)
 
     def get_initial_state(self) -> dict[str, Any]:
@@ -121,7 +122,14 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
                 f"the batch has no {Columns.STATE_IN!r} (it has {', '.join(batch)}): keep RLlib's "
                 "default connectors, which carry the memory"
             )
-        return self.net(batch[Columns.OBS], batch[Columns.STATE_IN], batch.get(RESETS))
+        return self._read(self.net, batch)
+
+    def _read(self, net: ActorCritic, batch: dict[str, Any]) -> ActorCriticOutput:
+        # RLlib's connectors turn int64 counters into int32.
+        state = {
+            key: x.to(self._state_dtypes[key]) for key, x in batch[Columns.STATE_IN].items()
+        }
+        return net(batch[Columns.OBS], state, batch.get(RESETS))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         out = self._run(batch)
@@ -157,7 +165,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The target policy's parameters over the same steps, from the same state."""
         net = self.target_net.eval()
-        out = net(batch[Columns.OBS], batch[Columns.STATE_IN], batch.get(RESETS))
+        out = self._read(net, batch)
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: out.policy}
 
     def get_non_inference_attributes(self) -> list[str]:

@@ -96,7 +96,9 @@ class CountingMemory(MemoryCore):
     def initial_state(self, batch_size: int) -> dict[str, torch.Tensor]:
         return {"count": torch.zeros(batch_size, 1)}
 
-    def run(self, x: torch.Tensor, state: Any, resets: torch.Tensor) -> MemoryOutput:
+    def run(
+        self, x: torch.Tensor, state: Any, resets: torch.Tensor, attention: bool
+    ) -> MemoryOutput:
         count, counts = state["count"], []
         for t in range(x.shape[1]):
             count = torch.where(resets[:, t : t + 1], 0.0, count) + 1
