@@ -126,9 +126,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
 
     def _read(self, net: ActorCritic, batch: dict[str, Any]) -> ActorCriticOutput:
         # RLlib's connectors turn int64 counters into int32.
-        state = {
-            key: x.to(self._state_dtypes[key]) for key, x in batch[Columns.STATE_IN].items()
-        }
+        state = {key: x.to(self._state_dtypes[key]) for key, x in batch[Columns.STATE_IN].items()}
         return net(batch[Columns.OBS], state, batch.get(RESETS))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def build_algorithm(config: TrainConfig) -> Any:
             vf_loss_coeff=training.vf_loss_coeff,
             compression_loss_coeff=training.compression_coeff,
             grad_clip=training.grad_clip,
-            train_batch_size_per_learner=training.batch,
+            train_batch_size_per_learner=training.batch // max(1, runners.num_learners),
             minibatch_size=training.minibatch,
             num_epochs=training.epochs,
             opt_type=training.optimizer,
@@ -145,7 +145,10 @@ def build_algorithm(config: TrainConfig) -> Any:
             decay=0.99,
             momentum=0.0,
         )
-        .learners(num_gpus_per_learner=int(use_gpu(config.run.device)))
+        .learners(
+            num_learners=runners.num_learners,
+            num_gpus_per_learner=int(use_gpu(config.run.device)),
+        )
         .reporting(min_time_s_per_iteration=1)
         .debugging(seed=config.run.seed, log_level="ERROR")
     )

@@ -19,6 +19,7 @@ def cluster():
     paths = [ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # Ray's workers import the tests too
     ray.init(
+        address="local",
         num_cpus=8,  # logical: two learners, two runners, an aggregator
         include_dashboard=False,
         log_to_driver=False,

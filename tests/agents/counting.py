@@ -62,6 +62,21 @@ def create(context: dict[str, Any]) -> CountingEnv:
     return CountingEnv(context["num_envs"], context.get("length", 7))
 
 
+class WideEnv(CountingEnv):
+    """Shows a thousand numbers beside the rest: a fragment that is kept shows in the process's memory."""
+
+    def __init__(self, num_envs: int, length: int = 7):
+        super().__init__(num_envs, length)
+        wide = gym.spaces.Box(0, 1, (1000,), np.float32)
+        self.single_observation_space = gym.spaces.Dict(
+            {**self.single_observation_space.spaces, "wide": wide}
+        )
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {**super()._observe(), "wide": np.ones((self.num_envs, 1000), np.float32)}
+
+
 class SerialEnv(CountingEnv):
     """Shows beside the rest the steps of the running episode, and a serial number no other step bears."""
 
@@ -87,6 +102,7 @@ class CountingMemory(MemoryCore):
     def __init__(self, d_model: int = 4):
         super().__init__()
         self.d_model = self.d_out = d_model
+        self.scale = torch.nn.Parameter(torch.ones(1))
         self.seen = None
 
     @property
@@ -104,7 +120,7 @@ class CountingMemory(MemoryCore):
             count = torch.where(resets[:, t : t + 1], 0.0, count) + 1
             counts.append(count)
         self.seen = torch.stack(counts, 1)  # (B, T, 1)
-        return MemoryOutput(x + self.seen, {"count": count})
+        return MemoryOutput(self.scale * x + self.seen, {"count": count})
 
 
 class CountingCheck:

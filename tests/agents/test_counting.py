@@ -44,13 +44,13 @@ def test_counts_agree_and_no_step_comes_twice(build, counting, algorithm, killed
         num_epochs=1,
         train_batch_size_per_learner=80,
     )
-    steps = train_until(algo, lambda r: r["steps"] > 2000)["steps"]
+    steps = train_until(algo, lambda r: r["steps"] > 1000)["steps"]
     if killed:
         actor = next(iter(algo.env_runner_group._worker_manager.actors().values()))
         ray.kill(actor, no_restart=False)
         group = algo.env_runner_group
         steps = train_until(
-            algo, lambda r: r["steps"] > steps + 1000 and group.num_healthy_remote_workers() == 2
+            algo, lambda r: r["steps"] > steps + 400 and group.num_healthy_remote_workers() == 2
         )["steps"]
     learned = len(algo.learner_group._learner.steps_seen)
     # What was sampled and not learned from yet: a batch in each of the queues, and what the dead had.

@@ -1,7 +1,10 @@
 """Acting and learning see the same: what a runner did is what the learner's pass over the fragment gives."""
 
+import gc
+
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
@@ -12,7 +15,7 @@ from agents.fragment import IGNORED, collate, rows_of
 from agents.module import RESETS
 from agents.runner import FINISHED_EPISODES, MemoryEnvRunner
 from ct_rl.memory import memory_names
-from tests.agents.counting import CountingEnv, create
+from tests.agents.counting import CountingEnv, WideEnv, create
 from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
 
 SMALL = {
@@ -39,6 +42,7 @@ def make_runner(
     vectorize: str = "vector_entry_point",
 ) -> MemoryEnvRunner:
     register_env("counting", create)
+    register_env("endless", lambda context: WideEnv(context["num_envs"], 10**9))
     config = (
         MemoryIMPALAConfig()
         .environment(env)
@@ -201,3 +205,19 @@ def _same_step(num_envs):
     env = CountingEnv(num_envs)
     env.metadata = {**env.metadata, "autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
     return env
+
+
+def test_two_hundred_fragments_leave_no_memory_behind():
+    """Episodes that never end: RLlib's own runner keeps every chunk of them."""
+    runner = make_runner("lstm", rows=32, steps=40, env="endless")
+    process = psutil.Process()
+    for _ in range(20):
+        runner.sample()
+    gc.collect()
+    before = process.memory_info().rss
+    for _ in range(200):
+        (fragment,) = runner.sample()
+    size = sum(x.nbytes for x in fragment.obs.values())
+    gc.collect()
+    grown = process.memory_info().rss - before
+    assert grown < 10 * size, f"{grown:,} bytes over 200 fragments of {size:,}"
