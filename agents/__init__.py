@@ -2,7 +2,7 @@
 
 from agents.actor_critic import ActorCritic
 from agents.appo import MemoryAPPO, MemoryAPPOConfig
-from agents.errors import LearnerDied, LearnerFailed, NonFinite
+from agents.errors import LearnerDied, LearnerFailed, NonFinite, RunnerFailed
 from agents.impala import MemoryIMPALA, MemoryIMPALAConfig
 from agents.module import MemoryRLModule
 from agents.ppo import MemoryPPO, MemoryPPOConfig
@@ -23,6 +23,7 @@ __all__ = [
     "MemoryPPOConfig",
     "MemoryRLModule",
     "NonFinite",
+    "RunnerFailed",
     "register",
     "register_environment",
 ]

@@ -18,8 +18,8 @@ from ray.rllib.utils.metrics import (
 )
 
 from agents.config import MemoryConfig
-from agents.errors import LearnerDied, LearnerFailed
-from agents.runner import FINISHED_EPISODES, MEMORY_BYTES
+from agents.errors import LearnerDied, LearnerFailed, RunnerFailed
+from agents.runner import FAILURE, FINISHED_EPISODES, MEMORY_BYTES
 from agents.state import learner_state, load_learner_state
 
 REPORT = "ct_rl"
@@ -116,8 +116,14 @@ class MemoryAlgorithm(Algorithm):
         return True
 
     def _note(self, states: list[dict[str, Any]]) -> None:
-        """Takes what the runners wrote beside their connector states: ended episodes, bytes of memory."""
+        """Takes what the runners wrote beside their connector states: ended episodes, bytes of memory.
+
+        Raises:
+            RunnerFailed: when an environment raised an error.
+        """
         for state in states:
+            if FAILURE in state:
+                raise RunnerFailed(f"an environment runner stopped: {state[FAILURE]}")
             self._episodes += state.pop(FINISHED_EPISODES, [])
             self._memory_bytes = state.pop(MEMORY_BYTES, self._memory_bytes)
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class RunnerFailed(RuntimeError):
+    """An environment or the policy raised an error in a runner; `str()` says which."""
+
+
 class LearnerFailed(RuntimeError):
     """The learner stopped with an error; `str()` says which.
 

@@ -20,6 +20,7 @@ from agents.module import MemoryRLModule
 
 FINISHED_EPISODES = "finished_episodes"
 MEMORY_BYTES = "memory_bytes"
+FAILURE = "failure"
 
 
 @dataclass
@@ -213,7 +214,15 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         return {FINISHED_EPISODES: finished, MEMORY_BYTES: carried}
 
     def sample_get_state_and_metrics(self) -> Any:
-        fragments, states, metrics = super().sample_get_state_and_metrics()
+        """RLlib's call, with notes for the driver beside the connector states.
+
+        An error of the environment travels as a note: RLlib would try again in silence, for ever.
+        """
+        try:
+            fragments, states, metrics = super().sample_get_state_and_metrics()
+        except Exception as error:
+            self._live = None
+            return [], {FAILURE: f"{type(error).__name__}: {error}"}, self.get_metrics()
         return fragments, {**states, **self.take_finished_episodes()}, metrics
 
 

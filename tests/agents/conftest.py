@@ -8,7 +8,7 @@ import ray
 from ray.tune import register_env
 
 from agents import MemoryAPPOConfig, MemoryIMPALAConfig, MemoryPPOConfig
-from tests.agents.counting import create, create_serial
+from tests.agents.counting import create, create_broken, create_serial
 
 ROOT = str(Path(__file__).parents[2])
 CONFIGS = {"impala": MemoryIMPALAConfig, "appo": MemoryAPPOConfig, "ppo": MemoryPPOConfig}
@@ -28,6 +28,7 @@ def cluster():
     )
     register_env("counting", create)
     register_env("serial", create_serial)
+    register_env("broken", create_broken)
     yield
     ray.shutdown()
 

@@ -146,3 +146,18 @@ def create_serial(context: dict[str, Any]) -> SerialEnv:
     """For `ray.tune.register_env`; whoever makes the environment knows the counting memory, too."""
     _CORES["counting"] = CountingMemory
     return SerialEnv(context["num_envs"])
+
+
+class BrokenEnv(CountingEnv):
+    """Fails in its twelfth step."""
+
+    def step(self, actions: np.ndarray) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == 12:
+            raise KeyError("a mistake in the environment")
+        return super().step(actions)
+
+
+def create_broken(context: dict[str, Any]) -> BrokenEnv:
+    """For `ray.tune.register_env`."""
+    return BrokenEnv(context["num_envs"])

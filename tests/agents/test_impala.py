@@ -6,7 +6,7 @@ import pytest
 import ray
 import torch
 
-from agents import LearnerFailed, NonFinite
+from agents import LearnerFailed, NonFinite, RunnerFailed
 from agents.impala import MemoryIMPALALearner
 from tests.agents.conftest import CONFIGS
 
@@ -91,6 +91,13 @@ class _Broken(MemoryIMPALALearner):
 def test_a_learners_error_is_raised_instead_of_hanging(build):
     algo = build(learner=_Broken)
     with pytest.raises(LearnerFailed, match="a mistake in the loss"):
+        train_until(algo, lambda r: False, seconds=120)
+
+
+@pytest.mark.parametrize("algorithm", ["impala", "ppo"])
+def test_an_environments_error_is_raised_instead_of_tried_for_ever(build, algorithm):
+    algo = build(env="broken", algorithm=algorithm)
+    with pytest.raises(RunnerFailed, match="KeyError: 'a mistake in the environment'"):
         train_until(algo, lambda r: False, seconds=120)
 
 
