@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.distributions import Distribution, distribution, parameter_count
+from agents.distributions import Distribution, distribution, for_env, parameter_count
 from agents.encoders import build_encoder
 from agents.rewards import clip_reward
 from ct_rl.memory import build_memory
@@ -142,7 +142,7 @@ class ActorCritic(nn.Module):
             resets: bool [B], True where the observation is a new episode's first.
 
         Returns:
-            Actions as numpy [B, ...] and the next state.
+            Actions as the environment takes them, numpy [B, ...], and the next state.
         """
         device = self.inlet.weight.device
         tensors = as_tensors(observation, device)
@@ -155,4 +155,4 @@ class ActorCritic(nn.Module):
         out = self(one, state, begins)
         chosen = self.distribution(out.policy[:, 0])
         action = chosen.mode() if greedy else chosen.sample(generator)
-        return action.cpu().numpy(), out.state
+        return for_env(self.action_space, action.cpu().numpy()), out.state

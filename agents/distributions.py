@@ -32,6 +32,9 @@ class Categorical:
     def entropy(self) -> Tensor:
         return -(self.log_p.exp() * self.log_p).sum(-1)
 
+    def kl(self, other: Categorical) -> Tensor:
+        return (self.log_p.exp() * (self.log_p - other.log_p)).sum(-1)
+
 
 class MultiCategorical:
     """Independent Discrete actions from concatenated logits [..., sum(sizes)]."""
@@ -50,6 +53,10 @@ class MultiCategorical:
 
     def entropy(self) -> Tensor:
         return sum(part.entropy() for part in self.parts)  # type: ignore[return-value]
+
+    def kl(self, other: MultiCategorical) -> Tensor:
+        pairs = zip(self.parts, other.parts, strict=True)
+        return sum(mine.kl(theirs) for mine, theirs in pairs)  # type: ignore[return-value]
 
 
 class DiagonalGaussian:
@@ -71,6 +78,9 @@ class DiagonalGaussian:
 
     def entropy(self) -> Tensor:
         return self.normal.entropy().sum(-1)
+
+    def kl(self, other: DiagonalGaussian) -> Tensor:
+        return torch.distributions.kl_divergence(self.normal, other.normal).sum(-1)
 
 
 Distribution = Categorical | MultiCategorical | DiagonalGaussian
@@ -100,3 +110,19 @@ def distribution(space: gym.Space, parameters: Tensor) -> Distribution:
     if isinstance(space, spaces.MultiDiscrete):
         return MultiCategorical(parameters, [int(n) for n in space.nvec])
     return DiagonalGaussian(parameters)
+
+
+def for_env(space: gym.Space, action: np.ndarray) -> np.ndarray:
+    """What an environment with action `space` takes for a policy's `action` (batched or not).
+
+    A Discrete action is counted from the space's start. A bounded Box action is clipped to [-1, 1] and
+    stretched to its bounds, as RLlib's `normalize_actions` does.
+    """
+    if isinstance(space, spaces.Discrete):
+        return action + int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return action + space.start
+    if np.isfinite(space.low).all() and np.isfinite(space.high).all():
+        inside = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
+        return (space.low + inside * (space.high - space.low)).astype(space.dtype)
+    return np.clip(action, space.low, space.high).astype(space.dtype)

@@ -101,6 +101,6 @@ def collate(fragments: list[Fragment]) -> dict[str, Any]:
 def rows_of(columns: dict[str, Any], index: np.ndarray | slice, device: torch.device) -> Any:
     """The rows `index` of a collated batch as tensors on `device`."""
     return tree.map_structure(
-        lambda x: torch.from_numpy(np.ascontiguousarray(x[index])).to(device, non_blocking=True),
+        lambda x: torch.as_tensor(np.ascontiguousarray(x[index])).to(device, non_blocking=True),
         columns,
     )

@@ -1,66 +1,99 @@
-"""The IMPALA learner of the fast path: V-trace over rows that run across episode ends.
+"""What the learners of the fast path share: minibatches of whole rows, optimisers, checks, the loss's frame.
 
-Shapes: N rows, T steps; time-major [T, N] inside V-trace.
+Shapes: N rows, T steps. Rows run across episode ends.
 """
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from torch import Tensor
 
 from agents.actor_critic import ActorCritic
+from agents.distributions import Distribution
 from agents.errors import NonFinite
 from agents.fragment import IGNORED, rows_of
-from agents.module import COMPRESSION_LOSS
+from agents.module import COMPRESSION_LOSS, MemoryRLModule
 from agents.rewards import clip_reward
-from agents.vtrace import vtrace
 
 POLICY, COMPRESSOR = "policy", "compressor"
+KL = "mean_kl_loss"  # where RLlib reads it to adapt the loss's weight
 
 
-class MemoryIMPALALearner(IMPALATorchLearner):
-    """IMPALA's loss (arXiv 1802.01561, section 4) plus the memory's own, on `FragmentsToBatch` batches.
+@dataclass
+class Seen:
+    """What a loss reads of one minibatch.
 
-    Where `ignored` is set no action was taken: the step carries no loss, and its value is what a
-    truncated episode bootstraps from. A failure in the learner thread is kept and raised by the next
-    `update`, where RLlib's would wait for ever.
+    Attributes:
+        module, config: of the policy that learns.
+        batch: the columns of `fragment.collate`, as tensors.
+        policy: the distributions of the current weights, [N, T].
+        log_probs: [N, T], of the actions taken, with gradient.
+        values: [N, T + 1], with gradient.
+        rewards: [N, T], clipped.
+        taken: [N, T], 1.0 where an action was taken and 0.0 where the environment was only being reset.
+        kl_coeff: weight of the KL loss, where there is one.
     """
 
+    module: MemoryRLModule
+    config: Any
+    batch: dict[str, Any]
+    policy: Distribution
+    log_probs: Tensor
+    values: Tensor
+    rewards: Tensor
+    taken: Tensor
+    kl_coeff: Tensor | float
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of x [N, T] over the steps that were taken."""
+        return (x * self.taken).sum() / self.taken.sum().clamp(min=1.0)
+
+
+@dataclass
+class Losses:
+    """Scalars: what a loss gives back, and the mean of its value targets for the report."""
+
+    policy: Tensor
+    value: Tensor
+    target_mean: Tensor
+    kl: Tensor | None = None
+
+
+class MemoryLearner(TorchLearner, abc.ABC):
+    """Mixin before one of RLlib's learners, on `FragmentsToBatch` batches.
+
+    Where `ignored` is set no action was taken: the step carries no loss, and its value is what a
+    truncated episode bootstraps from.
+    """
+
+    @abc.abstractmethod
+    def losses(self, seen: Seen) -> Losses:
+        """The algorithm's own part of the loss."""
+
+    def prepare(self, module: MemoryRLModule, columns: dict[str, Any]) -> dict[str, Any]:
+        """Adds columns that are computed once a batch, before its first update; [N, ...] arrays."""
+        return columns
+
     def build(self) -> None:
-        self.failure: BaseException | None = None
         self._shuffle = np.random.default_rng(self.config.seed)
         super().build()
-        update = self._learner_thread._update_method
+        for module_id in self.module.keys():  # noqa: SIM118
+            self.module[module_id].unwrapped().carries_losses = False
 
-        def guarded(**kwargs: Any) -> None:
-            if self.failure is not None:
-                return
-            try:
-                update(**kwargs)
-            except BaseException as error:
-                self.failure = error
-
-        self._learner_thread._update_method = guarded
-
-    def update(self, training_data: Any, **kwargs: Any) -> Any:
-        self._raise_failure()
-        result = super().update(training_data, **kwargs)
-        self._raise_failure()
-        return result
-
-    def _raise_failure(self) -> None:
-        if self.failure is not None:
-            raise self.failure
+    def net(self, module_id: str) -> ActorCritic:
+        return self.module[module_id].unwrapped().net
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Two optimisers, so that the compressor's gradient has no part in the policy's norm clipping."""
@@ -81,6 +114,11 @@ class MemoryIMPALALearner(IMPALATorchLearner):
                     lr_or_lr_schedule=config.lr,
                 )
 
+    def _make_batch_if_necessary(self, training_data: Any) -> MultiAgentBatch:
+        if training_data.batch is not None:
+            return training_data.batch  # an aggregator's; it becomes tensors minibatch by minibatch
+        return super()._make_batch_if_necessary(training_data)
+
     def _create_iterator_if_necessary(
         self,
         *,
@@ -92,14 +130,15 @@ class MemoryIMPALALearner(IMPALATorchLearner):
         **kwargs: Any,
     ) -> Iterator[MultiAgentBatch]:
         """Minibatches of whole rows, each row once an epoch, in a new order every time."""
-        batch = training_data.batch
-        for _ in range(num_epochs):
-            for module_id, columns in batch.policy_batches.items():
-                rows, steps = columns[Columns.REWARDS].shape[:2]
-                size = rows if minibatch_size is None else max(1, minibatch_size // steps)
+        batch = self._make_batch_if_necessary(training_data)
+        for module_id, sampled in batch.policy_batches.items():
+            columns = self.prepare(self.module[module_id].unwrapped(), dict(sampled))
+            rows, steps = columns[Columns.REWARDS].shape[:2]
+            size = rows if minibatch_size is None else max(1, minibatch_size // steps)
+            for _ in range(num_epochs):
                 order = self._shuffle.permutation(rows) if size < rows else np.arange(rows)
                 for start in range(0, rows, size):
-                    part = rows_of(dict(columns), order[start : start + size], self._device)
+                    part = rows_of(columns, order[start : start + size], self._device)
                     taken = int((~part[IGNORED]).sum())
                     yield MultiAgentBatch({module_id: SampleBatch(part)}, env_steps=taken)
 
@@ -123,38 +162,37 @@ class MemoryIMPALALearner(IMPALATorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
-        net: ActorCritic = self.module[module_id].unwrapped().net
-        taken = (~batch[IGNORED]).float()  # (N, T)
-        count = taken.sum().clamp(min=1.0)
-        values = fwd_out[Columns.VF_PREDS]  # (N, T + 1)
+        net = self.net(module_id)
         policy = net.distribution(fwd_out[Columns.ACTION_DIST_INPUTS][:, :-1])
-        log_probs = policy.log_prob(batch[Columns.ACTIONS])
-        log_rho = (log_probs - batch[Columns.ACTION_LOGP]).detach()
-        targets, advantages = vtrace(
-            log_rho=log_rho,
+        coefficients = getattr(self, "curr_kl_coeffs_per_module", None)
+        seen = Seen(
+            module=self.module[module_id].unwrapped(),
+            config=config,
+            batch=batch,
+            policy=policy,
+            log_probs=policy.log_prob(batch[Columns.ACTIONS]),
+            values=fwd_out[Columns.VF_PREDS],
             rewards=clip_reward(batch[Columns.REWARDS], net.reward_clip),
-            values=values.detach(),
-            terminateds=batch[Columns.TERMINATEDS],
-            ignored=batch[IGNORED],
-            gamma=config.gamma,
-            clip_rho=config.vtrace_clip_rho_threshold,
-            clip_pg_rho=config.vtrace_clip_pg_rho_threshold,
+            taken=(~batch[IGNORED]).float(),
+            kl_coeff=0.0 if coefficients is None else coefficients[module_id],
         )
-        policy_loss = -(log_probs * advantages * taken).sum() / count
-        value_loss = 0.5 * ((values[:, :-1] - targets).square() * taken).sum() / count
-        entropy = (policy.entropy() * taken).sum() / count
+        losses = self.losses(seen)
+        entropy = seen.mean(policy.entropy())
         entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
-        loss = policy_loss + config.vf_loss_coeff * value_loss - entropy_coeff * entropy
-        terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        loss = losses.policy + config.vf_loss_coeff * losses.value - entropy_coeff * entropy
+        terms = {"policy_loss": losses.policy, "value_loss": losses.value, "entropy": entropy}
+        if losses.kl is not None:
+            terms[KL] = losses.kl
+            loss = loss + seen.kl_coeff * losses.kl
         if COMPRESSION_LOSS in fwd_out:
             terms[COMPRESSION_LOSS] = fwd_out[COMPRESSION_LOSS]
             loss = loss + config.compression_loss_coeff * fwd_out[COMPRESSION_LOSS]
-        rho = log_rho.exp()
+        rho = (seen.log_probs.detach() - batch[Columns.ACTION_LOGP]).exp()
         logged = {key: value.detach() for key, value in terms.items()} | {
-            "rho_mean": (rho * taken).sum() / count,
+            "rho_mean": seen.mean(rho),
             # RLlib counts this very update already; the weights in use have seen one less.
             "policy_lag": (self._weights_seq_no - 1 - batch[WEIGHTS_SEQ_NO]).mean(),
-            "target_mean": (targets * taken).sum() / count,
+            "target_mean": losses.target_mean,
         }
         self._check_finite(logged)
         self.metrics.log_dict(logged, key=module_id, window=1)
@@ -202,7 +240,7 @@ class MemoryIMPALALearner(IMPALATorchLearner):
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], config: Any) -> torch.optim.Optimizer:
-    """Adam, or IMPALA's RMSProp, from an RLlib config's `opt_type`, `decay`, `momentum` and `epsilon`."""
+    """Adam, or IMPALA's RMSProp, from a config's `opt_type`, `decay`, `momentum` and `epsilon`."""
     if config.opt_type == "rmsprop":
         return torch.optim.RMSprop(
             parameters, alpha=config.decay, momentum=config.momentum, eps=config.epsilon

@@ -1,4 +1,4 @@
-"""Names: environments in Tune's registry."""
+"""Names: environments in Tune's registry, the model in the old stack's catalog."""
 
 from __future__ import annotations
 
@@ -40,8 +40,14 @@ class _Creator:
 
 
 def register() -> None:
-    """Enters every environment of `envs` in Tune's registry, under its own name."""
+    """Enters every environment of `envs` in Tune's registry, under its own name.
+
+    Also enters the model "compressive_transformer" in the catalog of RLlib's old API stack, for those
+    who train there with `custom_model`; the new stack is the way (see docs/rllib.md).
+    """
     import envs
+    from agents.old_stack import register_model
 
     for name in envs.names():
         register_environment(name)
+    register_model()

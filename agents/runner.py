@@ -14,11 +14,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from agents.actor_critic import ActorCritic, State, as_tensors
+from agents.distributions import for_env
 from agents.fragment import Fragment
 from agents.module import MemoryRLModule
 
 FINISHED_EPISODES = "finished_episodes"
 MEMORY_BYTES = "memory_bytes"
+FAILURE = "failure"
 
 
 @dataclass
@@ -115,7 +117,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
     @torch.no_grad()
     def _roll(self, live: _Live, steps: int, explore: bool) -> Fragment | None:
         """One fragment of `steps` vector steps from where the environments stand."""
-        net, n = self._net, self.num_envs
+        net, n = self._net.eval(), self.num_envs
         if live.weights != self._weights_seq_no:
             # What the memory caches under old weights is rebuilt from what it stores.
             live.state = net.core.refresh(live.state)
@@ -147,7 +149,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
                 actions = np.empty((n, steps, *taken.shape[1:]), taken.dtype)
             actions[:, t] = taken
             ignored[:, t] = live.ended
-            result = self._step(taken)
+            result = self._step(for_env(net.action_space, taken))
             if result is None:
                 return None
             live.obs, reward, terminated, truncated, infos = result
@@ -212,7 +214,15 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         return {FINISHED_EPISODES: finished, MEMORY_BYTES: carried}
 
     def sample_get_state_and_metrics(self) -> Any:
-        fragments, states, metrics = super().sample_get_state_and_metrics()
+        """RLlib's call, with notes for the driver beside the connector states.
+
+        An error of the environment travels as a note: RLlib would try again in silence, for ever.
+        """
+        try:
+            fragments, states, metrics = super().sample_get_state_and_metrics()
+        except Exception as error:
+            self._live = None
+            return [], {FAILURE: f"{type(error).__name__}: {error}"}, self.get_metrics()
         return fragments, {**states, **self.take_finished_episodes()}, metrics
 
 

@@ -7,20 +7,22 @@ from typing import Any
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from agents.learner import MemoryIMPALALearner
+from agents.learner import MemoryLearner
 
-WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+WEIGHTS, TARGET, OPTIMIZER = "weights/", "target/", "optimizer/"
 
 
-def learner_state(learner: MemoryIMPALALearner) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def learner_state(learner: MemoryLearner) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights, optimiser state and counters of `learner`.
 
     Returns:
-        Tensors on the CPU, named "weights/PARAMETER" and "optimizer/NAME/PARAMETER/FIELD", and a
-        JSON-able dict.
+        Tensors on the CPU, named "weights/PARAMETER", "target/PARAMETER" (APPO's target policy) and
+        "optimizer/NAME/PARAMETER/FIELD", and a JSON-able dict.
     """
-    net = learner.module[DEFAULT_MODULE_ID].unwrapped().net
-    tensors = {WEIGHTS + key: value for key, value in net.state_dict().items()}
+    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    tensors = {WEIGHTS + key: value for key, value in module.net.state_dict().items()}
+    if module.target_net is not None:
+        tensors |= {TARGET + key: value for key, value in module.target_net.state_dict().items()}
     for name, optimizer, parameters in _optimizers(learner):
         for parameter, fields in optimizer.state.items():
             for field, value in fields.items():
@@ -28,18 +30,22 @@ def learner_state(learner: MemoryIMPALALearner) -> tuple[dict[str, torch.Tensor]
                 tensors[key] = torch.as_tensor(value)
     # Clones: safetensors refuses shared memory, and training goes on while a file is written.
     plain = {key: value.detach().cpu().clone() for key, value in tensors.items()}
-    return plain, {"updates": int(learner._weights_seq_no)}
+    meta: dict[str, Any] = {"updates": int(learner._weights_seq_no)}
+    if getattr(learner.config, "use_kl_loss", False):
+        meta["kl_coeff"] = float(learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
+    return plain, meta
 
 
 def load_learner_state(
-    learner: MemoryIMPALALearner, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
+    learner: MemoryLearner, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
 ) -> None:
     """Puts a learner where `learner_state` found it.
 
     Raises:
         ValueError: when the tensors belong to another network.
     """
-    net = learner.module[DEFAULT_MODULE_ID].unwrapped().net
+    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    net = module.net
     weights = {
         key.removeprefix(WEIGHTS): value
         for key, value in tensors.items()
@@ -55,6 +61,13 @@ def load_learner_state(
                 "resume with the settings that the run was started with"
             )
     net.load_state_dict(weights)
+    if module.target_net is not None:
+        # A run that another algorithm began has no target yet: it starts at the weights themselves.
+        module.target_net.load_state_dict(
+            {key: tensors.get(TARGET + key, value) for key, value in weights.items()}
+        )
+    if "kl_coeff" in meta:
+        learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].data.fill_(meta["kl_coeff"])
     for name, optimizer, parameters in _optimizers(learner):
         for parameter, parameter_name in parameters.items():
             start = f"{OPTIMIZER}{name}/{parameter_name}/"
@@ -71,7 +84,7 @@ def load_learner_state(
     learner._weights_seq_no = int(meta["updates"])
 
 
-def _optimizers(learner: MemoryIMPALALearner) -> Any:
+def _optimizers(learner: MemoryLearner) -> Any:
     net = learner.module[DEFAULT_MODULE_ID].unwrapped().net
     names = {parameter: name for name, parameter in net.named_parameters()}
     for full_name, optimizer in learner.get_optimizers_for_module(DEFAULT_MODULE_ID):

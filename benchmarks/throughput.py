@@ -4,7 +4,8 @@
 
 Everything is measured in one run, one thread a process. A part's cost is the CPU time of this process for it alone;
 the end-to-end cost is the CPU time of ALL processes of a real training run, divided by its environment steps.
-RLlib's share is what is left when the parts are taken away.
+RLlib's share is what is left when the parts are taken away. Beside it: the same module on RLlib's stock path (8
+environments, fragments of 32), the bytes of state that each path ships, and the CPU time of a driver that only waits.
 """
 
 from __future__ import annotations
@@ -21,9 +22,14 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gymnasium as gym
 import numpy as np
 import psutil
 import torch
+from ray.tune import register_env
+from stock_path import ROWS as STOCK_ROWS
+from stock_path import STEPS as STOCK_STEPS
+from stock_path import shipped, stock_config
 
 import envs
 from agents import ActorCritic, MemoryIMPALAConfig
@@ -162,6 +168,65 @@ def end_to_end(memory: str, seconds: float) -> dict[str, float]:
     }
 
 
+def stock_end_to_end(memory: str, seconds: float) -> dict[str, float]:
+    """The same module, environment and machine under RLlib's own IMPALA: its runner, connectors and learner."""
+    with ray_session(1):
+        algo = stock_config(ENV, memory, MEMORIES[memory], engine="embedded").build_algo()
+
+        def sampled() -> int:
+            return int(algo.train().get("num_env_steps_sampled_lifetime", 0))
+
+        steps = sampled()
+        while steps < 4 * STOCK_ROWS * STOCK_STEPS:
+            steps = sampled()
+        cpu, begun, done = _cpu_seconds(), time.monotonic(), steps
+        while time.monotonic() - begun < seconds:
+            done = sampled()
+        wall, used = time.monotonic() - begun, _cpu_seconds() - cpu
+        algo.stop()
+    return {
+        "steps_per_second": (done - steps) / wall,
+        "cpu_us_per_step": used / max(1, done - steps) * 1e6,
+    }
+
+
+class _Slow(gym.Env):
+    """An environment that sleeps: while it does, a driver has nothing to do."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.05)
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+def idle_driver(seconds: float) -> float:
+    """CPU seconds of the driver's process per second of waiting for a slow environment."""
+    with ray_session(1):
+        register_env("slow", lambda _: _Slow())
+        algo = (
+            MemoryIMPALAConfig()
+            .environment("slow")
+            .memory("gru", d_model=16, hidden=16)
+            .env_runners(num_env_runners=1, rollout_fragment_length=40)
+            .training(train_batch_size_per_learner=40)
+            .reporting(min_time_s_per_iteration=1)
+            .debugging(log_level="ERROR")
+            .build_algo()
+        )
+        algo.train()
+        cpu, begun = time.process_time(), time.monotonic()
+        while time.monotonic() - begun < seconds:
+            algo.train()
+        share = (time.process_time() - cpu) / (time.monotonic() - begun)
+        algo.stop()
+    return share
+
+
 def measure(memory: str, seconds: float) -> dict[str, Any]:
     """One row of the table."""
     parts = part_costs(memory, seconds / 6)
@@ -173,6 +238,8 @@ def measure(memory: str, seconds: float) -> dict[str, Any]:
         **whole,
         "rllib_us": whole["cpu_us_per_step"] - own,
         "end_to_end_over_parts": whole["cpu_us_per_step"] / own,
+        "stock": stock_end_to_end(memory, seconds),
+        "shipped": shipped(memory, MEMORIES[memory]),
     }
 
 
@@ -183,6 +250,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measure(memory, arguments.seconds) for memory in MEMORIES]
+    idle = idle_driver(arguments.seconds / 2)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -197,17 +265,37 @@ def main() -> None:
             f"{row['rllib_us']:8.0f}{row['cpu_us_per_step']:8.0f}{row['steps_per_second']:19.0f}"
             f"{row['end_to_end_over_parts']:13.2f}"
         )
-    ratio = rows[0]["steps_per_second"] / rows[1]["steps_per_second"]
-    print(f"{rows[0]['memory']} over {rows[1]['memory']}: {ratio:.2f} of its steps per second")
+    for row in rows:
+        stock, path = row["stock"], row["shipped"]
+        print(
+            f"{row['memory']:12} stock RLlib: {stock['cpu_us_per_step']:.0f} us/step, "
+            f"{stock['steps_per_second']:.0f} steps/s; state {path['state_bytes_per_step']:,.0f} bytes/step "
+            f"against {path['stock_state_bytes_per_step']:,.0f} ({path['stock_over_ours']:.0f} times); "
+            f"without loss {path['batch_share_without_loss']:.0%} against "
+            f"{path['stock_batch_share_without_loss']:.0%} of a batch"
+        )
+    print(f"a driver that waits uses {idle:.1%} of one core")
+    # By CPU time: on a shared machine steps per second tell who else was at work.
+    ratio = rows[1]["cpu_us_per_step"] / rows[0]["cpu_us_per_step"]
+    print(f"{rows[0]['memory']} over {rows[1]['memory']}: {ratio:.2f} of its steps per CPU second")
     arguments.out.write_text(
         json.dumps(
             {
                 "command": f"python benchmarks/throughput.py --seconds {arguments.seconds:g}",
                 "commit": commit,
                 "machine": machine,
-                "sizes": {"rows": ROWS, "fragment": STEPS, "frame": [72, 96, 3], **MEMORIES},
+                "load": os.getloadavg()[2],
+                "sizes": {
+                    "rows": ROWS,
+                    "fragment": STEPS,
+                    "frame": [72, 96, 3],
+                    **MEMORIES,
+                    "stock_rows": STOCK_ROWS,
+                    "stock_fragment": STOCK_STEPS,
+                },
                 "rows": rows,
                 "compressive_over_lstm": ratio,
+                "idle_driver_cpu_share": idle,
             },
             indent=1,
         )

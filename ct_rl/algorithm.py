@@ -133,13 +133,17 @@ def use_gpu(device: str) -> bool:
 
 
 def build_algorithm(config: TrainConfig) -> Any:
-    """The RLlib algorithm that the configuration describes, ready for `train()`; Ray must run."""
-    from agents import MemoryIMPALAConfig
+    """The RLlib algorithm that the configuration describes, ready for `train()`; Ray must run.
 
+    Raises UserError for settings that RLlib or the fast path refuses.
+    """
+    from agents import MemoryAPPOConfig, MemoryIMPALAConfig, MemoryPPOConfig
+
+    configs = {"impala": MemoryIMPALAConfig, "appo": MemoryAPPOConfig, "ppo": MemoryPPOConfig}
     network = network_settings(config)
     runners, training = config.runners, config.training
     built = (
-        MemoryIMPALAConfig()
+        configs[training.algorithm]()
         .environment(config.env.name, env_config=env_settings(config.env))
         .memory(network.pop("memory"), **network.pop("memory_options"))
         .network(**network)
@@ -155,7 +159,7 @@ def build_algorithm(config: TrainConfig) -> Any:
             vf_loss_coeff=training.vf_loss_coeff,
             compression_loss_coeff=training.compression_coeff,
             grad_clip=training.grad_clip,
-            train_batch_size_per_learner=training.batch,
+            train_batch_size_per_learner=training.batch // max(1, runners.num_learners),
             minibatch_size=training.minibatch,
             num_epochs=training.epochs,
             opt_type=training.optimizer,
@@ -164,11 +168,17 @@ def build_algorithm(config: TrainConfig) -> Any:
             decay=0.99,
             momentum=0.0,
         )
-        .learners(num_gpus_per_learner=int(use_gpu(config.run.device)))
+        .learners(
+            num_learners=runners.num_learners,
+            num_gpus_per_learner=int(use_gpu(config.run.device)),
+        )
         .reporting(min_time_s_per_iteration=1)
         .debugging(seed=config.run.seed, log_level="ERROR")
     )
-    return built.build_algo()
+    try:
+        return built.build_algo()
+    except ValueError as error:
+        raise UserError(one_line(error)[:400]) from error
 
 
 def _schedule(value: float | list[list[float]]) -> Any:

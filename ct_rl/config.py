@@ -137,20 +137,24 @@ class NetworkConfig:
 
 @dataclass
 class RunnerConfig:
-    """The processes that act."""
+    """The processes that act and learn."""
 
     num_env_runners: Annotated[int, _short] = 1
     """Processes that act [count]; 0 acts in the learner's own process."""
     envs_per_runner: Annotated[int, _short] = 32
     """Environments that each process steps as one batch [count]."""
+    num_learners: Annotated[int, _short] = 0
+    """Processes that learn [count]; 0 learns in the driver's own process, several share every batch."""
     fragment: Annotated[int, _short] = 60
     """Steps of each environment that travel to the learner at once [agent steps]."""
 
 
 @dataclass
 class TrainingConfig:
-    """IMPALA's settings."""
+    """How the agent learns."""
 
+    algorithm: Annotated[Literal["impala", "appo", "ppo"], _short] = "impala"
+    """Algorithm: impala (V-trace), appo (a clipped surrogate on it) or ppo (synchronous)."""
     lr: Annotated[Schedule, _short] = 5e-4
     """Learning rate: a number, or points over agent steps."""
     gamma: Annotated[float, _short] = 0.98
@@ -187,6 +191,8 @@ class RunConfig:
     """Seed of weights, actions and environments."""
     device: Annotated[Literal["auto", "cpu", "cuda"], _short] = "auto"
     """Where the learner computes: auto takes a CUDA device when there is one."""
+    ray_address: Annotated[str | None, _short] = None
+    """Ray cluster to join, HOST:PORT or auto; one of its own on this machine when absent."""
     run_dir: Annotated[str | None, _short] = None
     """Folder of the run; a fresh one under runs/ when absent."""
     report_seconds: float = 5.0
@@ -199,7 +205,7 @@ class RunConfig:
 
 @dataclass
 class TrainConfig:
-    """Train a memory agent with IMPALA."""
+    """Train a memory agent."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
     eval_env: EvalEnvConfig = field(default_factory=EvalEnvConfig)
@@ -216,6 +222,7 @@ def check(config: TrainConfig) -> None:
     _at_least(1, {"rate": memory.rate, "fragment": runners.fragment, "steps": run.steps})
     _at_least(1, {"envs-per-runner": runners.envs_per_runner, "batch": training.batch})
     _at_least(0, {"num-env-runners": runners.num_env_runners, "seed": run.seed})
+    _at_least(0, {"num-learners": runners.num_learners})
     _at_least(1, {"memory.d-model": memory.d_model, "memory.n-layers": memory.n_layers})
     _at_least(1, {"memory.n-heads": memory.n_heads, "memory.window": memory.window})
     _at_least(0, {"memory.memory": memory.memory, "memory.compressed": memory.compressed})

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ct_rl import reaper
-from ct_rl.errors import RunFailed, one_line
+from ct_rl.errors import RunFailed, UserError, one_line
 
 _OBJECT_STORE = 512 * 1024**2  # some fragments of frames under way; Ray's least is 75 MiB
 _SETTINGS = {
@@ -32,10 +33,13 @@ _SETTINGS = {
 
 
 @contextlib.contextmanager
-def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
-    """Ray for `processes` actors beside the driver; its processes and files are gone afterwards.
+def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> Iterator[None]:
+    """Ray for `processes` actors beside the driver.
 
-    Raises RunFailed when Ray does not start.
+    Without an `address` it is this run's own: its processes and files are gone afterwards. With one it is a
+    cluster's, which is left as it was found.
+
+    Raises RunFailed when Ray does not start, UserError when no cluster answers at `address`.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -48,6 +52,10 @@ def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
 
     for name in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if address is not None:
+        with _joined(address):
+            yield
+        return
     # Socket paths inside have at most 107 characters, so the folder's name is short.
     folder = tempfile.mkdtemp(prefix="ct_rl-", dir=_short_temporary_folder())
     cleaner = subprocess.Popen(
@@ -91,6 +99,46 @@ def ray_session(processes: int, gpus: int = 0) -> Iterator[None]:
         cleaner.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             cleaner.wait(timeout=10)
+
+
+def check_cluster(address: str) -> None:
+    """Raises UserError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    return UserError(
+        f"--ray-address {address}: no Ray cluster answers there ({one_line(error)[:120]}); start one "
+        "with 'ray start --head' and give its HOST:PORT, or leave --ray-address out"
+    )
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    import ray
+
+    try:
+        with _own_signals():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                # The same folders must hold ct_rl on every machine of the cluster.
+                runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
+            )
+    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
+        raise _no_cluster(address, error) from error
+    try:
+        yield
+    finally:
+        with _own_signals():
+            ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -20,12 +20,19 @@ from ct_rl.run_folder import RunFolder, fresh_path, provenance
 
 PROG = "ct_rl.train"
 RECIPE = "rooms_select"
-_FIXED = ("env.", "memory.", "network.", "run.seed", "run.run_dir")  # what a resumed run keeps
+_FIXED = (
+    "env.",
+    "memory.",
+    "network.",
+    "training.algorithm",
+    "run.seed",
+    "run.run_dir",
+)  # what a resumed run keeps
 
 
 @dataclass
 class Arguments(TrainConfig):
-    """Train a memory agent with IMPALA on Ray RLlib.
+    """Train a memory agent with IMPALA, APPO or PPO on Ray RLlib.
 
     Flags stand above the recipe, the recipe above the defaults. 1 agent step is `action repeat` frames.
     """
@@ -112,11 +119,13 @@ def _resume(path: Path, argv: list[str]) -> int:
 def _train(config: TrainConfig, *, recipe: str | None = None, resume: Path | None = None) -> int:
     with Interrupts() as interrupts:
         # Heavy imports come after everything that can be wrong with the flags alone.
-        from ct_rl import algorithm
+        from ct_rl import algorithm, ray_session
 
         probe = algorithm.probe_env(config.env)
         parameters = algorithm.check_network(config, probe)
         gpu = algorithm.use_gpu(config.run.device)
+        if config.run.ray_address is not None:
+            ray_session.check_cluster(config.run.ray_address)
         run = RunFolder.open(resume) if resume else _create(config)
         try:
             return _in_folder(config, run, recipe, probe, parameters, gpu, interrupts)
@@ -153,7 +162,11 @@ def _in_folder(
     _write_config(config, run, recipe, probe, parameters)
     title = f"{config.env.name}, {config.memory.kind} memory, {run.path}"
     with (
-        ray_session(config.runners.num_env_runners, int(gpu)),
+        ray_session(
+            config.runners.num_env_runners + config.runners.num_learners,
+            int(gpu) * max(1, config.runners.num_learners),
+            config.run.ray_address,
+        ),
         open_display(config.run.steps, title) as display,
     ):
         algo = build_algorithm(config)

@@ -61,7 +61,7 @@ class Trainer:
     def train(self) -> bool:
         """Run to an end; True when the goal was met, False when a signal came first.
 
-        Raises RunFailed when the learner fails, UserError when the disk is full.
+        Raises RunFailed when the learner or an environment fails, UserError when the disk is full.
         """
         try:
             self._events = EventFile(self.run.events, self.progress.steps)
@@ -75,7 +75,7 @@ class Trainer:
             raise UserError(disk_message(error, f"writing the run; {self._way_back()}")) from None
 
     def _loop(self) -> bool:
-        from agents import LearnerFailed
+        from agents import LearnerFailed, RunnerFailed
 
         if self.saved is None:
             self.save()  # a run that is killed before its first report can be resumed, too
@@ -83,7 +83,7 @@ class Trainer:
         while True:
             try:
                 result = self.algorithm.train()
-            except LearnerFailed as error:
+            except (LearnerFailed, RunnerFailed) as error:
                 raise self._failure(error) from error
             self.progress.add(result["ct_rl"])
             now = time.monotonic()

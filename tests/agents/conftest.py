@@ -7,10 +7,11 @@ import pytest
 import ray
 from ray.tune import register_env
 
-from agents import MemoryIMPALAConfig
-from tests.agents.counting import create
+from agents import MemoryAPPOConfig, MemoryIMPALAConfig, MemoryPPOConfig
+from tests.agents.counting import create, create_broken, create_serial
 
 ROOT = str(Path(__file__).parents[2])
+CONFIGS = {"impala": MemoryIMPALAConfig, "appo": MemoryAPPOConfig, "ppo": MemoryPPOConfig}
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +19,16 @@ def cluster():
     paths = [ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # Ray's workers import the tests too
     ray.init(
-        num_cpus=2,
+        address="local",
+        num_cpus=8,  # logical: two learners, two runners, an aggregator
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=200_000_000,
         ignore_reinit_error=True,
     )
     register_env("counting", create)
+    register_env("serial", create_serial)
+    register_env("broken", create_broken)
     yield
     ray.shutdown()
 
@@ -34,19 +38,29 @@ def build(cluster):
     """Builds an algorithm on the counting environment, and stops it at the end."""
     built = []
 
-    def make(memory="lstm", runners=1, learner=None, **training):
+    def make(
+        memory="lstm",
+        runners=1,
+        learner=None,
+        algorithm="impala",
+        envs=4,
+        env="counting",
+        learners=None,
+        **training,
+    ):
         options = {"lstm": {"hidden": 16}}.get(memory, {})
         config = (
-            MemoryIMPALAConfig()
-            .environment("counting")
+            CONFIGS[algorithm]()
+            .environment(env)
+            .learners(**(learners or {}))
             .memory(memory, d_model=16, **options)
             .env_runners(
                 num_env_runners=runners,
-                num_envs_per_env_runner=4,
+                num_envs_per_env_runner=envs,
                 rollout_fragment_length=10,
                 gym_env_vectorize_mode="vector_entry_point",
             )
-            .training(train_batch_size_per_learner=40, **training)
+            .training(**{"train_batch_size_per_learner": 10 * envs, **training})
             .reporting(min_time_s_per_iteration=0)
             .debugging(seed=5, log_level="ERROR")
         )

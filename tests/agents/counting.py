@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+
+from ct_rl.memory import MemoryCore, MemoryOutput
+from ct_rl.memory.registry import _CORES
 
 
 class CountingEnv(VectorEnv):
@@ -55,3 +60,104 @@ class CountingEnv(VectorEnv):
 def create(context: dict[str, Any]) -> CountingEnv:
     """For `ray.tune.register_env`."""
     return CountingEnv(context["num_envs"], context.get("length", 7))
+
+
+class WideEnv(CountingEnv):
+    """Shows a thousand numbers beside the rest: a fragment that is kept shows in the process's memory."""
+
+    def __init__(self, num_envs: int, length: int = 7):
+        super().__init__(num_envs, length)
+        wide = gym.spaces.Box(0, 1, (1000,), np.float32)
+        self.single_observation_space = gym.spaces.Dict(
+            {**self.single_observation_space.spaces, "wide": wide}
+        )
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {**super()._observe(), "wide": np.ones((self.num_envs, 1000), np.float32)}
+
+
+class SerialEnv(CountingEnv):
+    """Shows beside the rest the steps of the running episode, and a serial number no other step bears."""
+
+    def __init__(self, num_envs: int, length: int = 7):
+        super().__init__(num_envs, length)
+        number = gym.spaces.Box(0, np.inf, (1,), np.float64)
+        self.single_observation_space = gym.spaces.Dict(
+            {**self.single_observation_space.spaces, "age": number, "serial": number}
+        )
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.count = int.from_bytes(os.urandom(3), "big") << 28
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        self.count += self.num_envs
+        serial = (self.count + np.arange(self.num_envs)) / 2**52  # exact, and small for the encoder
+        age = self.t.astype(np.float64)
+        return {**super()._observe(), "age": age[:, None], "serial": serial[:, None]}
+
+
+class CountingMemory(MemoryCore):
+    """A memory that counts the steps since the last reset; `seen` keeps what the last pass gave."""
+
+    def __init__(self, d_model: int = 4):
+        super().__init__()
+        self.d_model = self.d_out = d_model
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.seen = None
+
+    @property
+    def context_length(self) -> None:
+        return None
+
+    def initial_state(self, batch_size: int) -> dict[str, torch.Tensor]:
+        return {"count": torch.zeros(batch_size, 1)}
+
+    def run(
+        self, x: torch.Tensor, state: Any, resets: torch.Tensor, attention: bool
+    ) -> MemoryOutput:
+        count, counts = state["count"], []
+        for t in range(x.shape[1]):
+            count = torch.where(resets[:, t : t + 1], 0.0, count) + 1
+            counts.append(count)
+        self.seen = torch.stack(counts, 1)  # (B, T, 1)
+        return MemoryOutput(self.scale * x + self.seen, {"count": count})
+
+
+class CountingCheck:
+    """Mixin before a learner: what the network counts is what the environment counts, no step comes twice."""
+
+    def build(self) -> None:
+        self.steps_seen: set[float] = set()
+        super().build()
+
+    def losses(self, seen: Any) -> Any:
+        obs, taken = seen.batch["obs"], seen.taken.bool()
+        counted = self.net("default_policy").core.seen[..., 0]
+        if not torch.equal(counted, obs["age"][..., 0].float() + 1):
+            raise AssertionError(f"the network counts {counted}, the environment {obs['age'] + 1}")
+        serials = obs["serial"][:, :-1, 0][taken].tolist()
+        if len(set(serials)) < len(serials) or self.steps_seen & set(serials):
+            raise AssertionError("a step came twice")
+        self.steps_seen |= set(serials)
+        return super().losses(seen)
+
+
+def create_serial(context: dict[str, Any]) -> SerialEnv:
+    """For `ray.tune.register_env`; whoever makes the environment knows the counting memory, too."""
+    _CORES["counting"] = CountingMemory
+    return SerialEnv(context["num_envs"])
+
+
+class BrokenEnv(CountingEnv):
+    """Fails in its twelfth step."""
+
+    def step(self, actions: np.ndarray) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == 12:
+            raise KeyError("a mistake in the environment")
+        return super().step(actions)
+
+
+def create_broken(context: dict[str, Any]) -> BrokenEnv:
+    """For `ray.tune.register_env`."""
+    return BrokenEnv(context["num_envs"])

@@ -1,7 +1,10 @@
 """Acting and learning see the same: what a runner did is what the learner's pass over the fragment gives."""
 
+import gc
+
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
@@ -12,7 +15,8 @@ from agents.fragment import IGNORED, collate, rows_of
 from agents.module import RESETS
 from agents.runner import FINISHED_EPISODES, MemoryEnvRunner
 from ct_rl.memory import memory_names
-from tests.agents.counting import CountingEnv, create
+from tests.agents.counting import CountingEnv, WideEnv, create
+from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
 
 SMALL = {
     "compressive": {
@@ -30,18 +34,25 @@ SMALL = {
 }
 
 
-def make_runner(memory: str, rows: int = 4, steps: int = 11) -> MemoryEnvRunner:
+def make_runner(
+    memory: str,
+    rows: int = 4,
+    steps: int = 11,
+    env: str = "counting",
+    vectorize: str = "vector_entry_point",
+) -> MemoryEnvRunner:
     register_env("counting", create)
+    register_env("endless", lambda context: WideEnv(context["num_envs"], 10**9))
     config = (
         MemoryIMPALAConfig()
-        .environment("counting")
+        .environment(env)
         .memory(memory, d_model=16, **SMALL[memory])
         .network(around=False, width=16)  # a loud path around the memory would drown what it says
         .env_runners(
             num_env_runners=0,
             num_envs_per_env_runner=rows,
             rollout_fragment_length=steps,
-            gym_env_vectorize_mode="vector_entry_point",
+            gym_env_vectorize_mode=vectorize,
         )
         .debugging(seed=3)
     )
@@ -105,6 +116,17 @@ def test_a_missing_reset_shows():
     batch[RESETS] = torch.zeros_like(batch[RESETS])
     error = (learner_log_probs(runner, batch) - batch[Columns.ACTION_LOGP])[~batch[IGNORED]].abs()
     assert error.max() > 1e-3
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_every_observation_and_action_space(observation, action):
+    register_env("odd", lambda _: Odd(OBSERVATIONS[observation], ACTIONS[action]))
+    runner = make_runner("lstm", env="odd", vectorize="sync")
+    for _ in range(2):
+        batch = as_batch(runner.sample())
+        error = (learner_log_probs(runner, batch) - batch[Columns.ACTION_LOGP])[~batch[IGNORED]]
+        assert error.abs().max() < 1e-4
 
 
 def test_a_fragment_holds_what_the_environment_did():
@@ -183,3 +205,19 @@ def _same_step(num_envs):
     env = CountingEnv(num_envs)
     env.metadata = {**env.metadata, "autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
     return env
+
+
+def test_two_hundred_fragments_leave_no_memory_behind():
+    """Episodes that never end: RLlib's own runner keeps every chunk of them."""
+    runner = make_runner("lstm", rows=32, steps=40, env="endless")
+    process = psutil.Process()
+    for _ in range(20):
+        runner.sample()
+    gc.collect()
+    before = process.memory_info().rss
+    for _ in range(200):
+        (fragment,) = runner.sample()
+    size = sum(x.nbytes for x in fragment.obs.values())
+    gc.collect()
+    grown = process.memory_info().rss - before
+    assert grown < 10 * size, f"{grown:,} bytes over 200 fragments of {size:,}"

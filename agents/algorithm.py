@@ -1,0 +1,219 @@
+"""What the algorithms of the fast path share: a flat report, failures with a name, a state without pickle."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
+
+from agents.config import MemoryConfig
+from agents.errors import LearnerDied, LearnerFailed, RunnerFailed
+from agents.runner import FAILURE, FINISHED_EPISODES, MEMORY_BYTES
+from agents.state import learner_state, load_learner_state
+
+REPORT = "ct_rl"
+_GRACE = 2.0  # seconds in which the other learners may say what went wrong, once one has failed
+_LEARNER_KEYS = (
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "compression_loss",
+    "mean_kl_loss",
+    "rho_mean",
+    "policy_lag",
+    "target_mean",
+    "grad_norm",
+)
+
+
+class MemoryAlgorithm(Algorithm):
+    """Mixin before one of RLlib's algorithms: `result["ct_rl"]`, `training_state`, `LearnerFailed`."""
+
+    def setup(self, config: MemoryConfig) -> None:
+        self._episodes: list[dict[str, float]] = []
+        self._memory_bytes = 0
+        self._steps_before = 0
+        super().setup(config)
+        update = self._update_each if config.num_learners else self.learner_group.update
+
+        def update_or_fail(*args: Any, async_update: bool = False, **kwargs: Any) -> Any:
+            try:
+                return update(*args, **kwargs)
+            except LearnerFailed:
+                raise
+            except Exception as error:
+                raise as_learner_failure(error) from error
+
+        self.learner_group.update = update_or_fail
+
+    def _update_each(
+        self,
+        *,
+        training_data: Any,
+        return_state: bool = False,
+        defer_solve_refs_to_learner: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Gives every learner process its share, and waits until each has taken it.
+
+        RLlib's asynchronous update drops the share of a busy learner, after which the others wait for it
+        for ever; its synchronous one waits for a learner that waits for a dead one.
+        """
+        workers = self.learner_group._workers
+        shards = training_data.shard(num_shards=len(workers), **kwargs)
+        waiting = {
+            worker.update.remote(
+                training_data=shard, return_state=return_state and i == 0, **more, **kwargs
+            ): i
+            for i, (worker, (shard, more)) in enumerate(zip(workers, shards, strict=True))
+        }
+        results: dict[int, Any] = {}
+        failures: list[LearnerFailed] = []
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=_GRACE if failures else None)
+            if not ready:
+                break
+            place = waiting.pop(ready[0])
+            try:
+                results[place] = ray.get(ready[0])
+            except Exception as error:
+                failures.append(as_learner_failure(error))
+        if failures:
+            for worker in workers:
+                ray.kill(worker)  # those that wait for a dead one would never end by themselves
+            # One learner's death breaks the others' connections; what killed it says more than they do.
+            raise max(failures, key=lambda failure: failure.weight)
+        return [results[place] for place in sorted(results)]
+
+    @property
+    def steps(self) -> int:
+        """Environment steps sampled in this run's life, resumed parts included."""
+        sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        return self._steps_before + int(sampled)
+
+    def step(self) -> dict[str, Any]:
+        result = super().step()
+        result[REPORT] = self._report(result)
+        return result
+
+    def _await_runners(self) -> bool:
+        """Whether someone can sample; otherwise waits a little for RLlib to restart a runner."""
+        if self.config.num_env_runners and not self.env_runner_group.num_healthy_remote_workers():
+            # RLlib would sample in the driver, which has no environment.
+            time.sleep(0.05)
+            return False
+        return True
+
+    def _note(self, states: list[dict[str, Any]]) -> None:
+        """Takes what the runners wrote beside their connector states: ended episodes, bytes of memory.
+
+        Raises:
+            RunnerFailed: when an environment raised an error.
+        """
+        for state in states:
+            if FAILURE in state:
+                raise RunnerFailed(f"an environment runner stopped: {state[FAILURE]}")
+            self._episodes += state.pop(FINISHED_EPISODES, [])
+            self._memory_bytes = state.pop(MEMORY_BYTES, self._memory_bytes)
+
+    def _owned(self, refs: list[ray.ObjectRef]) -> list[ray.ObjectRef]:
+        """Fragments that outlive their runner.
+
+        With several learners a share that died with its runner would leave them out of step; one
+        learner simply does without it.
+        """
+        if self.config.num_learners < 2:
+            return refs
+        owned = []
+        for ref in refs:
+            try:
+                owned.append(ray.put(ray.get(ref)))
+            except (ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError):
+                continue
+        return owned
+
+    def _report(self, result: dict[str, Any]) -> dict[str, Any]:
+        learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
+        # RLlib reports NaN where nothing new was logged; a real NaN has raised NonFinite before.
+        known = {key: float(x) for key, x in learned.items() if np.isscalar(x) and x == x}
+        report: dict[str, Any] = {key: known[key] for key in _LEARNER_KEYS if key in known}
+        for key, value in known.items():
+            if key.endswith("policy_learning_rate"):
+                report["learning_rate"] = value
+        if WEIGHTS_SEQ_NO in known:
+            report["updates"] = int(known[WEIGHTS_SEQ_NO])
+        episodes, self._episodes = self._episodes, []
+        return report | {
+            "steps": self.steps,
+            "episodes": episodes,
+            "memory_bytes_per_runner": self._memory_bytes,
+        }
+
+    def training_state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Everything that training continues from, without pickle.
+
+        Returns:
+            Tensors (weights under "weights/...", optimiser state under "optimizer/..."), and a
+            JSON-able dict of counters, settings and random state.
+        """
+        try:
+            tensors, meta = _first(self.learner_group.foreach_learner(learner_state))
+        except ray.exceptions.RayError as error:
+            raise as_learner_failure(error) from error
+        tensors["random/torch"] = torch.get_rng_state()
+        return tensors, meta | {
+            "steps": self.steps,
+            "network": dict(self.config.network_settings),
+        }
+
+    def load_training_state(self, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+        """Continues from what `training_state` gave; environments begin new episodes, under new seeds.
+
+        Raises:
+            ValueError: when the tensors are another network's.
+        """
+        self._steps_before += int(meta["steps"]) - self.steps
+        tensors = dict(tensors)
+        torch.set_rng_state(tensors.pop("random/torch"))
+        loaded = self.learner_group.foreach_learner(
+            lambda learner: load_learner_state(learner, tensors, meta)
+        )
+        for answer in loaded:
+            _first([answer])
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group, inference_only=True
+        )
+        salt = int(meta["steps"])
+        self.env_runner_group.foreach_env_runner(lambda runner: runner.reseed(salt))
+
+
+def as_learner_failure(error: Exception) -> LearnerFailed:
+    """The `LearnerFailed` behind an error that a learner raised, here or in a process of its own."""
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, LearnerFailed):
+        return cause
+    if isinstance(error, ray.exceptions.RayActorError):
+        return LearnerDied("a learner process died: go on from the last checkpoint")
+    return LearnerFailed(f"the learner stopped: {cause!r}")
+
+
+def _first(results: Any) -> Any:
+    """What the first learner answered, raising its error if it failed."""
+    result = next(iter(results), None)
+    if result is None:
+        raise LearnerDied("no learner process is left: go on from the last checkpoint")
+    answer = result.get() if hasattr(result, "get") else result
+    if isinstance(answer, Exception):
+        raise getattr(answer, "cause", answer)
+    return answer

@@ -1,0 +1,93 @@
+"""APPO with memory: a clipped surrogate against a slowly moving target policy (IMPACT, arXiv 1912.00167)."""
+
+from __future__ import annotations
+
+from ray.rllib.algorithms.appo.appo import APPO, APPOConfig
+from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import TARGET_NETWORK_ACTION_DIST_INPUTS
+from torch import Tensor
+
+from agents.config import MemoryConfig
+from agents.fragment import IGNORED
+from agents.impala import AsynchronousAlgorithm
+from agents.learner import Losses, MemoryLearner, Seen
+from agents.learner_thread import GuardedLearner
+from agents.vtrace import vtrace
+
+
+class MemoryAPPOConfig(MemoryConfig, APPOConfig):
+    """An `APPOConfig` whose policy has a memory.
+
+    Batches are learned from in the order they come, `num_epochs` times each; RLlib's circular buffer,
+    which repeats and drops batches and spins while it is empty, is off. The target policy follows every
+    `target_network_update_freq` batches.
+    """
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class or MemoryAPPO)
+        self.memory_defaults()
+        self.timeout_s_sampler_manager = 0.05
+        self.use_circular_buffer = False
+        self.simple_queue_size = 1
+        self.circular_buffer_num_batches = self.circular_buffer_iterations_per_batch = 1
+
+    def get_default_learner_class(self) -> type:
+        return MemoryAPPOLearner
+
+
+class MemoryAPPOLearner(MemoryLearner, GuardedLearner, APPOTorchLearner):
+    """APPO's loss as RLlib means it, plus the memory's own.
+
+    V-trace corrects from the acting to the target policy; the surrogate's ratio is current over target
+    probability where the target is at most `target_worker_clipping` times less likely than the actor.
+    """
+
+    def build(self) -> None:
+        super().build()
+        # RLlib looks for target networks at the wrapper that several learners put around a module.
+        for module_id in self.module.keys():  # noqa: SIM118
+            module = self.module[module_id].unwrapped()
+            if module.target_net is None:
+                module.make_target_networks()
+
+    def losses(self, seen: Seen) -> Losses:
+        batch, config = seen.batch, seen.config
+        net = seen.module.net
+        target = net.distribution(
+            seen.module.forward_target(batch)[TARGET_NETWORK_ACTION_DIST_INPUTS][:, :-1]
+        )
+        acting = batch[Columns.ACTION_LOGP]
+        target_log_probs = target.log_prob(batch[Columns.ACTIONS])
+        targets, advantages = vtrace(
+            log_rho=target_log_probs - acting,
+            rewards=seen.rewards,
+            values=seen.values.detach(),
+            terminateds=batch[Columns.TERMINATEDS],
+            ignored=batch[IGNORED],
+            gamma=config.gamma,
+            clip_rho=config.vtrace_clip_rho_threshold,
+            clip_pg_rho=config.vtrace_clip_pg_rho_threshold,
+        )
+        weight = (acting - target_log_probs).exp().clamp(max=config.target_worker_clipping)
+        ratio = weight * (seen.log_probs - acting).exp()
+        kl = seen.mean(target.kl(seen.policy)) if config.use_kl_loss else None
+        return Losses(
+            policy=-seen.mean(clipped_surrogate(ratio, advantages, config.clip_param)),
+            value=0.5 * seen.mean((seen.values[:, :-1] - targets).square()),
+            target_mean=seen.mean(targets),
+            kl=kl,
+        )
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """PPO's objective (arXiv 1707.06347, equation 7) per step, to be maximised."""
+    return (advantages * ratio).minimum(advantages * ratio.clamp(1.0 - clip, 1.0 + clip))
+
+
+class MemoryAPPO(AsynchronousAlgorithm, APPO):
+    """RLlib's APPO on fragments, with a flat report under `result["ct_rl"]`."""
+
+    @classmethod
+    def get_default_config(cls) -> MemoryAPPOConfig:
+        return MemoryAPPOConfig()

@@ -1,0 +1,173 @@
+"""What the configs of the fast path share: memory, network, and the refusal of what would train wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.connectors.learner import LearnerConnectorPipeline
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from agents.fragment import FragmentsToBatch
+from agents.module import MemoryRLModule
+from agents.registration import register_environment
+from agents.runner import MemoryEnvRunner
+
+
+class MemoryConfig(AlgorithmConfig):
+    """Mixin before one of RLlib's configs: `.memory(name, ...)` and `.network(...)` beside RLlib's own.
+
+    A fragment of exactly T steps of N environments travels with ONE memory snapshot; rows run on across
+    episode ends and nothing is padded.
+    """
+
+    def memory_defaults(self) -> None:
+        """Settings that every algorithm of the fast path starts from; called by each config's constructor."""
+        self.network_settings: dict[str, Any] = {"memory": "compressive", "memory_options": {}}
+        self.compression_loss_coeff = 1.0
+        self.adam_epsilon = 1e-5
+        self.mixed_precision = False
+        self.opt_type = "adam"
+        self.decay, self.momentum, self.epsilon = 0.99, 0.0, 1e-5  # of rmsprop
+        self.rollout_fragment_length = 60
+        self.env_runner_cls = MemoryEnvRunner
+        self.add_default_connectors_to_learner_pipeline = False
+        self.num_env_runners = 1
+        # The learner is a thread of the driver: one process less, and no batch is ever dropped.
+        self.num_learners = 0
+        self.lr = 5e-4
+        self.entropy_coeff = 0.005
+        self.vf_loss_coeff = 0.5
+        self.grad_clip = 1.0
+        self.min_time_s_per_iteration = 2
+        self.restart_failed_env_runners = True
+
+    def environment(self, env: Any = NotProvided, **kwargs: Any) -> Any:
+        """RLlib's `environment`; a name that Tune does not know yet is looked up in `envs`."""
+        if isinstance(env, str) and register_environment(env):
+            self.gym_env_vectorize_mode = "vector_entry_point"
+        return super().environment(env, **kwargs)
+
+    def memory(self, name: str, **options: Any) -> Any:
+        """Chooses the memory core and its settings, as `ct_rl.memory.build_memory` takes them."""
+        self.network_settings = {
+            **self.network_settings,
+            "memory": name,
+            "memory_options": options,
+        }
+        return self
+
+    def network(
+        self,
+        *,
+        encoder: str | None = None,
+        width: int | None = None,
+        around: bool | None = None,
+        reward_clip: str | None = None,
+    ) -> Any:
+        """Sets what surrounds the memory; the arguments are `ActorCritic`'s."""
+        given = {
+            "encoder": encoder,
+            "width": width,
+            "around": around,
+            "reward_clip": reward_clip,
+        }
+        self.network_settings = {
+            **self.network_settings,
+            **{key: value for key, value in given.items() if value is not None},
+        }
+        return self
+
+    def training(
+        self,
+        *,
+        compression_loss_coeff: float | None = None,
+        adam_epsilon: float | None = None,
+        mixed_precision: bool | None = None,
+        opt_type: str | None = None,
+        decay: float | None = None,
+        momentum: float | None = None,
+        epsilon: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """RLlib's `training`, and what it lacks for some algorithms.
+
+        Args:
+            compression_loss_coeff: weight of the compression loss.
+            adam_epsilon: the epsilon of Adam.
+            mixed_precision: bfloat16 autocast in the learner.
+            opt_type, decay, momentum, epsilon: "adam", or "rmsprop" with these settings.
+        """
+        super().training(**kwargs)
+        given = {
+            "compression_loss_coeff": compression_loss_coeff,
+            "adam_epsilon": adam_epsilon,
+            "mixed_precision": mixed_precision,
+            "opt_type": opt_type,
+            "decay": decay,
+            "momentum": momentum,
+            "epsilon": epsilon,
+        }
+        for key, value in given.items():
+            if value is not None:
+                setattr(self, key, value)
+        return self
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | self.network_settings
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=MemoryRLModule, model_config=self.network_settings)
+
+    def build_learner_connector(
+        self, input_observation_space: Any, input_action_space: Any, device: Any = None
+    ) -> LearnerConnectorPipeline:
+        return LearnerConnectorPipeline(
+            input_observation_space=input_observation_space,
+            input_action_space=input_action_space,
+            connectors=[FragmentsToBatch()],
+        )
+
+    def validate(self) -> None:
+        """RLlib's checks, and those of the fast path.
+
+        Raises:
+            ValueError: for a setting that the fast path would get wrong, in one line that says what to set.
+        """
+        super().validate()
+        name = type(self).__name__
+        if not (self.enable_rl_module_and_learner and self.enable_env_runner_and_connector_v2):
+            raise ValueError(
+                f"{name} is of RLlib's new API stack: leave api_stack() as it is, or use a stock "
+                "config with custom_model='compressive_transformer' on the old stack"
+            )
+        if self.is_multi_agent:
+            stock = name.removeprefix("Memory")
+            raise ValueError(
+                f"{name} trains one policy: use RLlib's {stock} with one "
+                "RLModuleSpec(module_class=MemoryRLModule) for each of several"
+            )
+        if not issubclass(self.env_runner_cls, MemoryEnvRunner):
+            raise ValueError(
+                f"{name} samples fragments, which {self.env_runner_cls.__name__} does not: "
+                "leave env_runner_cls as it is, or subclass agents.runner.MemoryEnvRunner"
+            )
+        if self.batch_mode != "truncate_episodes" and not self.in_evaluation:
+            raise ValueError(
+                f"batch_mode={self.batch_mode!r} does not go with fragments of fixed length: "
+                "set env_runners(batch_mode='truncate_episodes')"
+            )
+        fragment = self.num_envs_per_env_runner * self.get_rollout_fragment_length()
+        if self.num_learners > 1 and self._learner_batch % fragment:
+            raise ValueError(
+                f"{self._learner_batch} steps a learner are no whole number of fragments "
+                f"({self.num_envs_per_env_runner} environments x "
+                f"{self.get_rollout_fragment_length()} steps), so {self.num_learners} learners "
+                "would get unequal shares: set train_batch_size_per_learner to a multiple of "
+                f"{fragment}"
+            )
+
+    @property
+    def _learner_batch(self) -> int:
+        return int(self.total_train_batch_size // max(1, self.num_learners))

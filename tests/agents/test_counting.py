@@ -1,0 +1,75 @@
+"""A counting environment and a counting memory agree, through remote runners and their deaths."""
+
+import numpy as np
+import pytest
+import ray
+
+from agents import LearnerFailed
+from agents.appo import MemoryAPPOLearner
+from agents.impala import MemoryIMPALALearner
+from agents.ppo import MemoryPPOLearner
+from ct_rl.memory.registry import _CORES
+from tests.agents.counting import CountingCheck, CountingMemory
+from tests.agents.test_impala import train_until
+
+
+class IMPALACheck(CountingCheck, MemoryIMPALALearner):
+    pass
+
+
+class APPOCheck(CountingCheck, MemoryAPPOLearner):
+    pass
+
+
+class PPOCheck(CountingCheck, MemoryPPOLearner):
+    pass
+
+
+CHECKS = {"impala": IMPALACheck, "appo": APPOCheck, "ppo": PPOCheck}
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    monkeypatch.setitem(_CORES, "counting", CountingMemory)
+
+
+@pytest.mark.parametrize("algorithm, killed", [("impala", True), ("appo", False), ("ppo", True)])
+def test_counts_agree_and_no_step_comes_twice(build, counting, algorithm, killed):
+    algo = build(
+        memory="counting",
+        env="serial",
+        runners=2,
+        learner=CHECKS[algorithm],
+        algorithm=algorithm,
+        num_epochs=1,
+        train_batch_size_per_learner=80,
+    )
+    steps = train_until(algo, lambda r: r["steps"] > 1000)["steps"]
+    if killed:
+        actor = next(iter(algo.env_runner_group._worker_manager.actors().values()))
+        ray.kill(actor, no_restart=False)
+        group = algo.env_runner_group
+        steps = train_until(
+            algo, lambda r: r["steps"] > steps + 400 and group.num_healthy_remote_workers() == 2
+        )["steps"]
+    learned = len(algo.learner_group._learner.steps_seen)
+    # What was sampled and not learned from yet: a batch in each of the queues, and what the dead had.
+    assert learned <= steps <= learned + 10 * 80
+
+
+@pytest.mark.parametrize("damage", ["state", "resets", "twice"])
+def test_the_check_has_power(build, counting, damage, monkeypatch):
+    """Each of these mistakes in the path from runner to learner is found."""
+
+    class Damaged(IMPALACheck):
+        def prepare(self, module, columns):
+            if damage == "state":
+                columns["state_in"] = {k: np.roll(v, 1, 0) for k, v in columns["state_in"].items()}
+            elif damage == "resets":
+                columns["resets"] = np.roll(columns["resets"], 1, 1)
+            return columns
+
+    epochs = 2 if damage == "twice" else 1
+    algo = build(memory="counting", env="serial", runners=0, learner=Damaged, num_epochs=epochs)
+    with pytest.raises(LearnerFailed, match="came twice" if epochs == 2 else "counts"):
+        train_until(algo, lambda r: False)

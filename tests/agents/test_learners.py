@@ -1,0 +1,56 @@
+"""Learners in processes of their own: in step, fed through aggregators, and their failures in one line."""
+
+import time
+
+import pytest
+import ray
+import torch
+
+from agents import LearnerDied, LearnerFailed, NonFinite
+from tests.agents.test_impala import train_until
+
+
+def weights(learner):
+    net = learner.module["default_policy"].unwrapped().net
+    return {key: x.clone() for key, x in net.state_dict().items()}
+
+
+def poison(learner):
+    with torch.no_grad():
+        learner.module["default_policy"].unwrapped().net.value.bias.fill_(float("nan"))
+
+
+def test_two_learners_stay_in_step_and_one_that_fails_is_named(build):
+    algo = build(learners={"num_learners": 2}, runners=2, lr=1e-3)
+    train_until(algo, lambda r: r.get("updates", 0) >= 5)
+    # Nothing new is sampled from here on: the learners come to rest.
+    train_until(algo, lambda r: r["steps"] > 600)
+    time.sleep(1.0)
+    one, other = (answer.get() for answer in algo.learner_group.foreach_learner(weights))
+    assert any(key.startswith("policy") for key in one)
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], msg=key)
+    algo.learner_group.foreach_learner(poison, remote_actor_ids=[0])
+    with pytest.raises(NonFinite, match="NaN"):
+        train_until(algo, lambda r: False, seconds=60)
+
+
+def test_aggregators_pass_the_memory_on(build):
+    algo = build(
+        learners={"num_learners": 1, "num_aggregator_actors_per_learner": 1},
+        memory="gru",
+        lr=0.0,
+    )
+    for _ in range(3):
+        report = train_until(algo, lambda r: "rho_mean" in r)
+        assert report["rho_mean"] == pytest.approx(1.0, abs=1e-5)
+    ray.kill(algo.learner_group._workers[0])
+    with pytest.raises(LearnerDied, match="go on from the last checkpoint"):
+        train_until(algo, lambda r: False, seconds=60)
+    with pytest.raises(LearnerFailed):
+        algo.training_state()
+
+
+def test_unequal_shares_are_refused(build):
+    with pytest.raises(ValueError, match="set train_batch_size_per_learner to a multiple of 40"):
+        build(learners={"num_learners": 2}, train_batch_size_per_learner=50)

@@ -1,0 +1,112 @@
+"""The old API stack: `custom_model="compressive_transformer"` acts as it learns, and trains."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from ray.rllib.algorithms.impala import IMPALAConfig
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.policy.rnn_sequencing import pad_batch_to_sequences_of_same_size
+from ray.rllib.policy.sample_batch import SampleBatch
+from ray.tune import register_env
+
+from agents import register
+from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
+from tests.agents.test_fragments import SMALL
+
+
+def configured(config, memory="compressive", observation="vector", action="discrete"):
+    register()
+    register_env("odd", lambda _: Odd(OBSERVATIONS[observation], ACTIONS[action]))
+    settings = {
+        "memory": memory,
+        "memory_options": {"d_model": 16, **SMALL[memory]},
+        "around": False,
+        "width": 16,
+    }
+    model = {
+        "custom_model": "compressive_transformer",
+        "custom_model_config": settings,
+        "max_seq_len": 6,
+    }
+    return (
+        config.api_stack(
+            enable_rl_module_and_learner=False, enable_env_runner_and_connector_v2=False
+        )
+        .environment("odd")
+        .framework("torch")
+        .env_runners(num_env_runners=0, rollout_fragment_length=40)
+        .training(model=model, train_batch_size=40)
+        .resources(num_gpus=0)  # IMPALA's old default is 1
+        .debugging(seed=3, log_level="ERROR")
+    )
+
+
+@pytest.mark.parametrize(
+    "memory, observation, action",
+    [
+        ("compressive", "dict", "discrete"),
+        ("lstm", "image", "multi-discrete"),
+        ("gtrxl", "vector", "continuous"),
+    ],
+)
+def test_the_learners_rows_give_what_acted(cluster, memory, observation, action):
+    config = configured(PPOConfig(), memory, observation, action)
+    config.training(minibatch_size=40)
+    algo = config.build_algo()
+    try:
+        policy = algo.get_policy()
+        with torch.no_grad():
+            for parameter in policy.model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        batch = algo.env_runner.sample()
+        batch = (
+            batch.policy_batches["default_policy"] if hasattr(batch, "policy_batches") else batch
+        )
+        pad_batch_to_sequences_of_same_size(
+            batch, max_seq_len=6, view_requirements=policy.view_requirements
+        )
+        tensors = policy._lazy_tensor_dict(batch)
+        policy.model.eval()
+        with torch.no_grad():
+            logits, _ = policy.model(tensors)
+        log_probs = policy.dist_class(logits, policy.model).logp(tensors[SampleBatch.ACTIONS])
+        lengths, longest = np.asarray(batch[SampleBatch.SEQ_LENS]), batch.max_seq_len
+        there = torch.from_numpy((np.arange(longest) < lengths[:, None]).reshape(-1))
+        error = (log_probs - tensors[SampleBatch.ACTION_LOGP])[there].abs().max()
+        assert len(lengths) > 40 / 9 and error < 1e-4
+        for key in [k for k in tensors if k.startswith("state_in_")]:
+            tensors[key] = torch.zeros_like(tensors[key])
+        with torch.no_grad():
+            logits, _ = policy.model(tensors)
+        dropped = policy.dist_class(logits, policy.model).logp(tensors[SampleBatch.ACTIONS])
+        assert (dropped - tensors[SampleBatch.ACTION_LOGP])[there].abs().max() > 1e-3
+    finally:
+        algo.stop()
+
+
+@pytest.mark.parametrize("stock", [PPOConfig, IMPALAConfig])
+def test_it_trains_a_few_iterations(cluster, stock):
+    config = configured(stock())
+    if stock is PPOConfig:
+        config.training(minibatch_size=20, num_epochs=2)
+    config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=80)
+    algo = config.build_algo()
+    try:
+        model = algo.get_policy().model
+        before = {key: x.clone() for key, x in model.state_dict().items()}
+        for _ in range(3):
+            result = algo.train()
+        assert result["num_env_steps_trained"] >= 80
+        moved = [key for key, x in model.state_dict().items() if not torch.equal(x, before[key])]
+        assert any("policy" in key for key in moved)
+        assert any("compress" in key for key in moved)
+    finally:
+        algo.stop()
+
+
+def test_an_observation_space_without_a_network_is_refused():
+    from agents.old_stack import MemoryModelV2
+
+    with pytest.raises(ValueError, match="no encoder reads observations of"):
+        MemoryModelV2(gym.spaces.Text(3), gym.spaces.Discrete(2), 2, {}, "model")

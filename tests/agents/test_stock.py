@@ -1,0 +1,164 @@
+"""`MemoryRLModule` in stock configs, through RLlib's own runner and connectors."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import tree
+from ray.rllib.algorithms.appo import APPOConfig
+from ray.rllib.algorithms.impala import IMPALAConfig
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.tune import register_env
+
+from agents import MemoryRLModule
+from agents.distributions import for_env
+from ct_rl.memory import memory_names
+from tests.agents.counting import create
+from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
+from tests.agents.test_fragments import SMALL
+
+STOCK = {"impala": IMPALAConfig, "appo": APPOConfig, "ppo": PPOConfig}
+
+
+def stock_config(algorithm, memory, fragment=11, **model_config):
+    register_env("counting", create)
+    settings = {
+        "memory": memory,
+        "memory_options": {"d_model": 16, **SMALL[memory]},
+        "width": 16,
+        "around": False,
+        "max_seq_len": 2 * fragment,
+        **model_config,
+    }
+    return (
+        STOCK[algorithm]()
+        .environment("counting")
+        .env_runners(
+            num_env_runners=0,
+            num_envs_per_env_runner=4,
+            rollout_fragment_length=fragment,
+            gym_env_vectorize_mode="vector_entry_point",
+        )
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=MemoryRLModule, model_config=settings))
+        .debugging(seed=3)
+    )
+
+
+def sampled(config, rounds=4):
+    """A runner with loud heads, the learner's copy of its module, and the learner's batches."""
+    runner = SingleAgentEnvRunner(config=config, worker_index=0)
+    with torch.no_grad():
+        for parameter in runner.module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    pipeline = config.build_learner_connector(*runner.get_spaces()["__env_single__"])
+    if isinstance(config, PPOConfig):
+        pipeline.prepend(AddOneTsToEpisodesAndTruncate())  # as PPO's learner does
+    spec = config.get_multi_rl_module_spec(spaces=runner.get_spaces(), inference_only=False)
+    modules = spec.build()
+    modules["default_policy"].load_state_dict(runner.module.state_dict(), strict=False)
+    batches = [
+        pipeline(rl_module=modules, batch={}, episodes=runner.sample(), shared_data={})
+        for _ in range(rounds)
+    ]
+    return modules["default_policy"], [batch["default_policy"] for batch in batches]
+
+
+def error(module, batch):
+    with torch.no_grad():
+        out = module.forward_train(batch)
+    policy = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+    difference = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
+    return difference[batch[Columns.LOSS_MASK].bool()].abs().max().item()
+
+
+@pytest.mark.parametrize("memory", memory_names())
+@pytest.mark.parametrize("algorithm", STOCK)
+def test_stock_connectors_give_the_learner_what_acted(algorithm, memory):
+    module, batches = sampled(stock_config(algorithm, memory))
+    assert max(error(module, batch) for batch in batches) < 1e-5
+    damages = {
+        "dropped": torch.zeros_like,
+        "another row's": lambda x: x.roll(1, 0),
+    }
+    for damage in damages.values():
+        wrong = [
+            {**batch, Columns.STATE_IN: tree.map_structure(damage, batch[Columns.STATE_IN])}
+            for batch in batches
+        ]
+        assert max(error(module, batch) for batch in wrong) > 1e-3
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_every_observation_and_action_space(observation, action):
+    register_env("odd", lambda _: Odd(OBSERVATIONS[observation], ACTIONS[action]))
+    config = stock_config("ppo", "lstm").environment("odd")
+    config.env_runners(gym_env_vectorize_mode="sync")
+    module, batches = sampled(config, rounds=2)
+    assert max(error(module, batch) for batch in batches) < 1e-4
+
+
+def test_the_compression_loss_trains_its_compressor_under_a_stock_loss():
+    module, batches = sampled(stock_config("impala", "compressive", fragment=20))
+    out = module.forward_train(batches[-1])
+    out[Columns.ACTION_DIST_INPUTS].sum().backward()
+    compressor = module.net.core.compressor_parameters()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in compressor)
+    expected = torch.autograd.grad(
+        module.forward_train(batches[-1])["compression_loss"], compressor
+    )
+    for parameter, gradient in zip(compressor, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def refusal(config):
+    with pytest.raises(ValueError) as caught:
+        config.validate()
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("algorithm", STOCK)
+def test_rows_shorter_than_a_fragment_are_refused(algorithm):
+    config = stock_config(algorithm, "lstm", max_seq_len=11)
+    if algorithm == "ppo":
+        config.training(train_batch_size_per_learner=44, minibatch_size=22)
+    said = refusal(config)
+    assert "max_seq_len=11" in said and "to 12 or more" in said
+    config.rl_module_spec.model_config["max_seq_len"] = 12
+    config.validate()
+    del config.rl_module_spec.model_config["max_seq_len"]
+    assert "no max_seq_len" in refusal(config)
+
+
+@pytest.mark.parametrize("pipeline", ["env_to_module", "module_to_env", "learner"])
+def test_missing_connectors_are_refused(pipeline):
+    config = stock_config("impala", "lstm")
+    setattr(config, f"add_default_connectors_to_{pipeline}_pipeline", False)
+    said = refusal(config)
+    assert f"add_default_connectors_to_{pipeline}_pipeline at True" in said
+
+
+def test_an_unknown_setting_and_an_unknown_action_space_are_refused():
+    assert "did you mean 'memory'?" in refusal(stock_config("impala", "lstm", memmory="gru"))
+    config = stock_config("impala", "lstm")
+    config.environment(action_space=gym.spaces.MultiBinary(3))
+    assert "give Discrete, MultiDiscrete or a flat Box" in refusal(config)
+
+
+def test_a_batch_without_memory_is_refused():
+    module, batches = sampled(stock_config("impala", "lstm"), rounds=1)
+    del batches[0][Columns.STATE_IN]
+    with pytest.raises(ValueError, match="no 'state_in'"):
+        module.forward_train(batches[0])
+
+
+def test_actions_are_what_the_environment_takes():
+    box = gym.spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0]), dtype=np.float32)
+    action = for_env(box, np.array([[-1.0, 1.0], [0.0, 5.0]]))
+    np.testing.assert_allclose(action, [[-2.0, 10.0], [0.0, 10.0]])
+    assert for_env(gym.spaces.Discrete(3, start=5), np.array([2])) == 7

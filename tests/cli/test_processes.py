@@ -1,0 +1,69 @@
+"""A learner in a process of its own, killed; a run on a cluster that someone else started."""
+
+import os
+import signal
+
+import psutil
+
+from ct_rl import checkpoint
+from tests.cli.conftest import SMALL, command, finish, start, wait_for
+
+
+def learner_of(process):
+    """The run's learner process; None before it is there."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if any("_WrappedExecutable" in word for word in child.cmdline()):
+                return child
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def test_a_killed_learner_ends_the_run_in_one_line_and_the_run_goes_on_later(tmp_path):
+    run = tmp_path / "run"
+    process = start("ct_rl.train", *SMALL, "--steps", 10**7, "--run-dir", run, "--num-learners", 1)
+    wait_for(
+        lambda: process.poll() is not None or len(checkpoint.steps(run / "checkpoints")) >= 2, 120
+    )
+    assert process.poll() is None, process.communicate()
+    os.kill(learner_of(process).pid, signal.SIGKILL)
+    status, out, err = finish(process, 120)
+    assert status == 1, out + err
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and "a learner process died" in said[0] and f"--resume {run}" in said[0]
+    assert "Traceback" not in out + err
+    kept, _ = checkpoint.load_last(run / "checkpoints")
+    status, out, err = command(
+        "ct_rl.train", "--resume", run, "--steps", kept.step + 200, "--num-learners", 0
+    )
+    assert status == 0, out + err
+    assert checkpoint.load_last(run / "checkpoints")[0].step >= kept.step + 200
+
+
+def test_a_run_joins_a_cluster_and_leaves_it_as_it_was(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 4, "include_dashboard": False, "object_store_memory": 10**8},
+    )
+    try:
+        run = tmp_path / "run"
+        status, out, err = command(
+            "ct_rl.train",
+            *SMALL,
+            *("--steps", 400, "--run-dir", run, "--ray-address", cluster.address),
+        )
+        assert status == 0, out + err
+        assert checkpoint.load_last(run / "checkpoints")[0].step >= 400
+        assert cluster.head_node.any_processes_alive() and not cluster.head_node.dead_processes()
+    finally:
+        cluster.shutdown()
+
+
+def test_an_address_where_no_cluster_answers(tmp_path):
+    status, _, err = command(
+        "ct_rl.train", *SMALL, "--run-dir", tmp_path / "run", "--ray-address", "127.0.0.1:9"
+    )
+    assert status == 2 and "--ray-address 127.0.0.1:9" in err.splitlines()[-1]
