@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 def take(x: Tensor, index: Tensor) -> Tensor:
     """Items by index: x [B, N, ...], index [B, M] -> [B, M, ...]."""
-    wide = index.reshape(*index.shape, *[1] * (x.dim() - 2))
-    return torch.gather(x, 1, wide.expand(*index.shape, *x.shape[2:]))
+    # Whole rows at a time: many times as fast as `gather`, which reads an index for every number.
+    row = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (index + row).flatten()).unflatten(0, index.shape)
 
 
 def compression_terms(
@@ -106,5 +107,6 @@ def _project(layer: Layer, x: Tensor) -> Tensor:
 
 def _pick(x: Tensor, index: Tensor) -> Tensor:
     """x [..., B, H, N, Dh] at index [B, n, m]: [..., B, H, n, m, Dh]."""
-    flat = index.flatten(1)[:, None, :, None].expand(*x.shape[:-2], -1, x.shape[-1])
-    return x.gather(-2, flat).unflatten(-2, index.shape[1:])
+    flat = index.flatten(1)[:, None].expand(*x.shape[:-2], -1)  # (..., B, H, n m)
+    picked = take(x.flatten(0, -3), flat.flatten(0, -2))
+    return picked.view(*x.shape[:-2], *index.shape[1:], x.shape[-1])
