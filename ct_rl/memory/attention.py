@@ -102,7 +102,7 @@ class RelativeAttention(nn.Module):
 
     def queries(self, x: Tensor) -> Tensor:
         """Scaled queries [B, H, T, Dh]."""
-        return self.heads(self.q(x)) * self.scale
+        return self.heads(F.linear(x, self.q.weight * self.scale))
 
     def keys_values(self, x: Tensor) -> Tensor:
         """Keys and values [2, B, H, N, Dh] of x [B, N, D]."""
@@ -171,12 +171,11 @@ class RelativeAttention(nn.Module):
         keys_values: Tensor,
         hidden: Tensor,
         slots: Tensor | None,
-        rings: int,
     ) -> Tensor:
         """`read` with the relative logits of `Layer`, on a CPU; see `blocked_attention`."""
         biases, far = (self.content_bias, self.position_bias, None), (self.distance_keys(), None)
         if slots is not None:
             biases = (self.content_bias, self.position_bias, self.slot_position_bias)
             far = (self.distance_keys(), self.slot_distance_keys())
-        y = blocked_attention(queries, biases, keys_values, far, hidden, slots, rings)
+        y = blocked_attention(queries, biases, keys_values, far, hidden, slots)
         return self.out(y.transpose(1, 2).flatten(2))

@@ -24,9 +24,8 @@ def blocked_attention(
     distances: tuple[Tensor, Tensor | None],
     hidden: Tensor,
     slots: Tensor | None,
-    rings: int,
 ) -> Tensor:
-    """Attention over [rings | steps | new slots].
+    """Attention over [slots | steps].
 
     Args:
         queries: [B, H, T, Dh], scaled.
@@ -34,44 +33,41 @@ def blocked_attention(
         keys_values: [2, B, H, N, Dh].
         distances: keys of distances, [H, Dh, R] farthest first, and of slots' distances [H, Dh, n].
         hidden: [B, 1, T, N], -inf where a query may not look, else 0.
-        slots: int64 [B, 1, T, S], which of the n each slot column is at; the first `rings` stand before the steps.
+        slots: int64 [B, 1, T, S], which of the n each slot is at.
 
     Returns:
         [B, H, T, Dh].
     """
     return _Blocked.apply(
-        queries.contiguous(), *biases, keys_values.contiguous(), *distances, hidden, slots, rings
+        queries.contiguous(), *biases, keys_values.contiguous(), *distances, hidden, slots
     )
 
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q, cb, pb, sb, keys_values, far, slot_far, hidden, slots, rings):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, q, cb, pb, sb, keys_values, far, slot_far, hidden, slots):  # type: ignore[no-untyped-def]
         keys, values = keys_values
+        first = 0 if slots is None else slots.shape[3]
         weights = q.new_empty(*q.shape[:3], keys.shape[2])
         y = torch.empty_like(q)
         for r in _chunks(weights):
             w = weights[r]
             torch.matmul(q[r] + cb, keys[r].transpose(-1, -2), out=w)
-            _band(w, rings, far.shape[2]).add_((q[r] + pb) @ far)
+            _band(w, first, far.shape[2]).add_((q[r] + pb) @ far)
             if slots is not None:
                 index = slots[r].expand(-1, q.shape[1], -1, -1)
-                bias = ((q[r] + sb) @ slot_far).gather(3, index)
-                w[..., :rings] += bias[..., :rings]
-                if bias.shape[3] > rings:
-                    w[..., rings - bias.shape[3] :] += bias[..., rings:]
+                w[..., :first] += ((q[r] + sb) @ slot_far).gather(3, index)
             w += hidden[r]
             torch.softmax(w, -1, out=w)
             torch.matmul(w, values[r], out=y[r])
         ctx.save_for_backward(q, cb, pb, sb, keys_values, far, slot_far, slots, weights, y)
-        ctx.rings = rings
         return y
 
     @staticmethod
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
         q, cb, pb, sb, keys_values, far, slot_far, slots, weights, y = ctx.saved_tensors
-        rings = ctx.rings
         keys, values = keys_values
+        first = 0 if slots is None else slots.shape[3]
         gq, gkv = torch.empty_like(q), torch.empty_like(keys_values)
         g_cb, g_pb, g_far = torch.zeros_like(cb), torch.zeros_like(pb), torch.zeros_like(far)
         g_sb = g_slot_far = None
@@ -88,23 +84,19 @@ class _Blocked(torch.autograd.Function):
             torch.matmul(w.transpose(-1, -2), gy, out=gkv[1, r])
             by_key = g @ keys[r]
             g_cb += by_key.sum((0, 2))[:, None]
-            band = _band(g, rings, far.shape[2])
+            band = _band(g, first, far.shape[2])
             by_step = band @ far.transpose(-1, -2)
             g_pb += by_step.sum((0, 2))[:, None]
             g_far += ((q[r] + pb).transpose(-1, -2) @ band).sum(0)
             torch.add(by_key, by_step, out=gq[r])
             if slots is not None:
-                count = slots.shape[3] - rings
-                bias = g[..., :rings]
-                if count:
-                    bias = torch.cat([bias, g[..., -count:]], 3)
                 near = g.new_zeros(*g.shape[:3], slot_far.shape[2])
-                near.scatter_add_(3, slots[r].expand(-1, q.shape[1], -1, -1), bias)
+                near.scatter_add_(3, slots[r].expand(-1, q.shape[1], -1, -1), g[..., :first])
                 by_slot = near @ slot_far.transpose(-1, -2)
                 g_sb += by_slot.sum((0, 2))[:, None]
                 g_slot_far += ((q[r] + sb).transpose(-1, -2) @ near).sum(0)
                 gq[r] += by_slot
-        return gq, g_cb, g_pb, g_sb, gkv, g_far, g_slot_far, None, None, None
+        return gq, g_cb, g_pb, g_sb, gkv, g_far, g_slot_far, None, None
 
 
 def _chunks(weights: Tensor) -> Iterator[slice]:

@@ -57,13 +57,13 @@ class Past:
 class Look:
     """Where the queries of a pass look, the same for all layers.
 
-    The keys are, in order: the rings of all queues of slots, the steps (the last R kept and the T new), those steps
-    once more that gradients reach (only where they stop at a window's end), the new slots, and one zero for all
+    The keys are, in order: S slots (the rings of all queues, then the new ones), the steps (the last R kept and the T
+    new), those steps once more that gradients reach (only where they stop at a window's end), and one zero for all
     places that were never filled (only where they are not masked).
 
     Attributes:
         hidden: [B, 1, T, n] additive: -inf where a query may not look, else 0.
-        slots: int64 [B, 1, T, S], columns of `slot_by_distance` for the rings and then the new slots.
+        slots: int64 [B, 1, T, S], columns of `slot_by_distance`.
         live: how many steps stand there once more.
     """
 
@@ -71,32 +71,36 @@ class Look:
     slots: Tensor | None
     live: int
 
+    @property
+    def slot_count(self) -> int:
+        """S."""
+        return 0 if self.slots is None else self.slots.shape[3]
+
 
 def look(options: LayerOptions, plan: View, x: Tensor, by_usage: bool) -> Look:
     """The `Look` of a pass over x [B, T, D]; by usage, new slots come too late for the pass's own queries."""
     sizes, steps = options.sizes, x.shape[1]
-    rings = [view.hidden[..., : q.size] for q, view in zip(sizes.queues, plan.queues, strict=True)]
-    parts = [*rings, plan.hidden]
-    live = 0
-    if not options.window_gradient:
+    pairs = list(zip(sizes.queues, plan.queues, strict=True))
+    ends = [slice(q.size) for q, _ in pairs]
+    if not by_usage:
+        pairs, ends = pairs * 2, ends + [slice(q.size, None) for q, _ in pairs]
+    parts = [view.hidden[..., end] for (_, view), end in zip(pairs, ends, strict=True)]
+    far = [view.distance[..., end] for (_, view), end in zip(pairs, ends, strict=True)]
+    if options.window_gradient:
+        live = 0
+        parts.append(plan.hidden)
+    else:
         back = torch.arange(steps, device=x.device)[:, None] + sizes.reach
         back = back - torch.arange(sizes.reach + steps, device=x.device)  # (T, R + T): steps ago
         own = back <= (plan.age % sizes.window)[..., None]
         live = sizes.window - 1 + steps
-        parts[-1] = plan.hidden | own
-        parts.append((plan.hidden | ~own)[..., -live:])
-    far = [view.distance[..., : q.size] for q, view in zip(sizes.queues, plan.queues, strict=True)]
-    if not by_usage:
-        for queue, view in zip(sizes.queues, plan.queues, strict=True):
-            parts.append(view.hidden[..., queue.size :])
-            far.append(view.distance[..., queue.size :])
+        parts += [plan.hidden | own, (plan.hidden | ~own)[..., -live:]]
     if plan.absent is not None:
         parts.append(torch.zeros_like(plan.hidden[..., :1]))
     hidden = torch.cat(parts, 2)[:, None]
+    barred = torch.zeros(hidden.shape, dtype=x.dtype, device=x.device)
     return Look(
-        hidden=torch.zeros(hidden.shape, dtype=x.dtype, device=x.device).masked_fill_(
-            hidden, -torch.inf
-        ),
+        hidden=barred.masked_fill_(hidden, -torch.inf),
         slots=torch.cat(far, 2)[:, None] if far else None,
         live=live,
     )
@@ -178,15 +182,13 @@ class Layer(nn.Module):
         keys_values = self._keys_values(kept, u, past.slots, made, look)
         weights = None
         if self._in_blocks(queries, plan, look, report):
-            read = attention.read_blocked(
-                queries, keys_values, look.hidden, look.slots, sizes.compressed
-            )
+            read = attention.read_blocked(queries, keys_values, look.hidden, look.slots)
         else:
             bias = self._bias(queries, plan, look)
             read, weights = attention.read(
                 queries, *keys_values, bias, look.hidden, report or self.by_usage
             )
-        parts = None if weights is None else self._parts(weights.detach(), plan, look)
+        parts = None if weights is None else self._parts(weights.detach(), look)
         usage = None
         if past.usage is not None and past.slots is not None and parts is not None:
             usage = F.pad(take(past.usage, plan.gather_kept), (0, x.shape[1]))
@@ -203,7 +205,7 @@ class Layer(nn.Module):
             if past.queries is not None:
                 asking = torch.cat([past.queries, asking], 2)
             after.queries = asking[:, :, max(asking.shape[2] - sizes.window + 1, 0) :]
-            steps = keys_values[:, :, :, sizes.compressed :].detach()  # from the first seen step on
+            steps = keys_values[:, :, :, look.slot_count :].detach()  # from the first seen step on
             loss = compression_terms(self, asking, timeline, steps, made, past.slots, plan)
         return LayerOutput(self.after(x, read), after, loss, parts)
 
@@ -218,52 +220,42 @@ class Layer(nn.Module):
         self, kept: Tensor, u: Tensor, slots: Tensor | None, made: list[Tensor] | None, look: Look
     ) -> Tensor:
         """Keys and values [2, B, H, n, Dh], in the order of `Look`."""
-        project = self.attention.keys_values
         past = [kept[:, -self.sizes.reach :]]
         now = [u]
         if look.live:
             past = [past[0].detach(), u.detach()]
             now.insert(0, kept[:, kept.shape[1] + u.shape[1] - look.live :])
         if slots is not None:
-            past.insert(0, slots)
-        if made is not None:
-            now += [self._apart(new) for new in made]
+            past = [slots, *(self._apart(new) for new in made or ()), *past]
         # The past is projected apart from what is new: in the first pass it needs no gradient.
-        parts = [project(torch.cat(past, 1)), project(torch.cat(now, 1))]
+        parts = [self.attention.keys_values(torch.cat(part, 1)) for part in (past, now)]
         if not self.sizes.mask_empty:
             parts.append(torch.zeros_like(parts[0][:, :, :, :1]))
         return torch.cat(parts, 3)
 
     def _bias(self, queries: Tensor, plan: View, look: Look) -> Tensor:
         """Relative logits [B, H, T, n], in the order of `Look`."""
-        attention, ring = self.attention, self.sizes.compressed
-        by_step = attention.by_distance(queries)
-        parts, by_slot, fresh = [], None, None
+        attention = self.attention
+        by_step, by_slot = attention.by_distance(queries), None
+        steps = skew(by_step)
+        parts = [steps]
+        if look.live:
+            parts.append(steps[..., -look.live :])
         if look.slots is not None:
             by_slot = attention.slot_by_distance(queries)
             slots = by_slot.gather(3, look.slots.expand(-1, attention.n_heads, -1, -1))
-            fresh = slots[..., ring:]
-            parts.append(slots[..., :ring])
-        steps = skew(by_step)
-        parts.append(steps)
-        if look.live:
-            parts.append(steps[..., -look.live :])
-        if fresh is not None:
-            parts.append(fresh)
+            parts.insert(0, slots)
         if plan.absent is not None:
             parts.append(attention.absent_logit(by_step, by_slot, plan.absent))
         return torch.cat(parts, 3)
 
-    def _parts(self, weights: Tensor, plan: View, look: Look) -> tuple[Tensor, Tensor]:
-        """Attention weights [B, H, T, n] on slots, rings and then new ones, and on steps."""
-        ring = self.sizes.compressed
-        seen = self.sizes.reach + weights.shape[2]
-        steps = weights[..., ring : ring + seen].clone()
-        end = ring + seen + look.live
+    def _parts(self, weights: Tensor, look: Look) -> tuple[Tensor, Tensor]:
+        """Attention weights [B, H, T, n] on slots and on steps."""
+        end = look.slot_count + self.sizes.reach + weights.shape[2]
+        steps = weights[..., look.slot_count : end].clone()
         if look.live:
-            steps[..., -look.live :] += weights[..., ring + seen : end]
-        last = weights.shape[3] - (plan.absent is not None)
-        return torch.cat([weights[..., :ring], weights[..., end:last]], 3), steps
+            steps[..., -look.live :] += weights[..., end : end + look.live]
+        return weights[..., : look.slot_count], steps
 
     def _leaving(self, timeline: Tensor, plan: View) -> Tensor:
         """The steps that leave the memory [B, N, lookback + W, D], zeros where there is none."""
