@@ -46,6 +46,9 @@ class AuthorsCore(MemoryCore):
     def cached(self, state: State) -> State:
         return self.core.cached(state)
 
+    def is_cached(self, state: State) -> bool:
+        return self.core.is_cached(state)
+
     def compact(self, state: State) -> State:
         return self.core.compact(state)
 

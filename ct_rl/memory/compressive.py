@@ -166,7 +166,7 @@ class CompressiveTransformer(MemoryCore):
         return state
 
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
-        cached = "keys_0" in state
+        cached = self.is_cached(state)
         if cached and x.shape[1] == 1 and not torch.is_grad_enabled() and not attention:
             return MemoryOutput(step(self, x, state, resets), state)
         steps = state["steps"]
@@ -236,8 +236,11 @@ class CompressiveTransformer(MemoryCore):
             slots, steps, self.sizes.memory, None if loss is None else loss.detach()
         )
 
+    def is_cached(self, state: State) -> bool:
+        return "keys_0" in state
+
     def compact(self, state: State) -> State:
-        if "keys_0" not in state:
+        if not self.is_cached(state):
             return dict(state)
         steps, sizes = state["steps"], self.sizes
         # Acting leaves old entries where nothing newer has come yet: they are not the state's.

@@ -74,6 +74,10 @@ class MemoryCore(nn.Module, abc.ABC):
         """The part of a state that must travel: `cached` rebuilds the rest from it."""
         return dict(state)
 
+    def is_cached(self, state: State) -> bool:
+        """Whether a state is from `cached`, with more than must travel."""
+        return False
+
     def refresh(self, state: State) -> State:
         """A state for acting under new weights: what was cached under the old ones is rebuilt."""
         return self.cached(self.compact(state))
@@ -90,8 +94,8 @@ class MemoryCore(nn.Module, abc.ABC):
             attention: whether to report where the call looked, at some cost.
 
         Raises:
-            ValueError: when a shape, dtype or device does not fit, or the state holds NaN or infinity, saying what
-                came and what was expected.
+            ValueError: when a shape, dtype or device does not fit, or a state that is not `cached` holds NaN or
+                infinity, saying what came and what was expected.
         """
         if x.dim() != 3 or x.shape[-1] != self.d_model or not x.is_floating_point():
             raise ValueError(
@@ -137,7 +141,7 @@ class MemoryCore(nn.Module, abc.ABC):
                     "move one to the other"
                 )
         self._check_input(x)
-        self._check_finite(state, x)
+        self._check_finite(state)
 
     def _check_input(self, x: Tensor) -> None:
         like = next(self.parameters())
@@ -148,9 +152,9 @@ class MemoryCore(nn.Module, abc.ABC):
         if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"x is {x.dtype}, this core {like.dtype}: convert one to the other")
 
-    def _check_finite(self, state: State, x: Tensor) -> None:
+    def _check_finite(self, state: State) -> None:
         # A compiled call must not look at values, and a step of acting must not read the whole memory.
-        if torch.compiler.is_compiling() or (x.shape[1] == 1 and not torch.is_grad_enabled()):
+        if torch.compiler.is_compiling() or self.is_cached(state):
             return
         for name, given in state.items():
             if given.is_floating_point() and not bool(given.sum().isfinite()):

@@ -174,35 +174,127 @@ def test_attention_reconstruction_by_hand():
     assert loss.item() == pytest.approx(((3 - 1) ** 2 + (0 - 2) ** 2) / 2)
 
 
-@pytest.mark.parametrize("sizes", [(4, 8, 5, 2), (1, 3, 4, 1), (4, 4, 2, 4)])
-def test_the_horizon_is_context_length(sizes):
-    """In one layer a change context_length - 1 steps back can reach the output; one step older never does."""
-    torch.manual_seed(0)
-    window, memory, compressed, rate = sizes
-    core = build_memory(
-        "compressive", d_model=8, n_layers=1, n_heads=2, window=window, memory=memory,
-        compressed=compressed, rate=rate,
-    ).double().eval()  # fmt: skip
-    with torch.no_grad():
-        for parameter in core.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    reach = core.context_length
-    assert reach == memory + rate * compressed + window
-    steps = reach + 3 * window
-    x = torch.randn(1, steps, 8, dtype=torch.float64)
+def farthest_influence(core, steps):
+    """How many steps back a small change can still reach an output of the core."""
+    x = torch.randn(1, steps, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     none = torch.zeros(1, steps, dtype=torch.bool)
     state = {
         k: v.double() if v.is_floating_point() else v for k, v in core.initial_state(1).items()
     }
+    farthest = 0
     with torch.no_grad():
         whole = core(x, state, none).y
-        farthest = 0
         for u in range(steps):
             changed = x.clone()
-            changed[0, u, 0] += 1.0
-            moved = (core(changed, state, none).y - whole).abs().amax(-1)[0] > 1e-12
+            changed[0, u] += 1e-3 * torch.arange(8.0)
+            moved = (core(changed, state, none).y - whole).abs().amax(-1)[0] > 1e-14
             farthest = max(farthest, int(torch.nonzero(moved).max()) - u)
-    assert farthest == reach - 1
+    return farthest
+
+
+def one_layer(name="compressive", **options):
+    torch.manual_seed(0)
+    core = build_memory(name, d_model=8, n_layers=1, n_heads=2, **options).double().eval()
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return core
+
+
+@pytest.mark.parametrize("compression", sorted(COMPRESSIONS))
+@pytest.mark.parametrize("sizes", [(4, 8, 5, 2), (1, 3, 4, 1), (4, 4, 2, 4), (6, 6, 7, 2)])
+@pytest.mark.parametrize("more", [{}, {"slot_positions": "time"}, {"norm": "post", "gate": "gru"}])
+def test_the_horizon_is_context_length(sizes, compression, more):
+    """In one layer a change context_length - 1 steps back can reach the output; one step older never does."""
+    window, memory, compressed, rate = sizes
+    core = one_layer(
+        window=window, memory=memory, compressed=compressed, rate=rate, compression=compression, **more
+    )  # fmt: skip
+    if compression not in ("most_used", "dilated"):
+        assert core.context_length == memory + rate * compressed + window
+    windows = 20 if compression == "most_used" else 3  # until the first possible steps are kept
+    steps = core.context_length + windows * window
+    assert farthest_influence(core, steps) == core.context_length - 1
+
+
+def test_most_used_can_reach_a_whole_block_with_one_slot():
+    """Blocks of 6 steps give 3 slots: the 7th slot of memory may be the first 4th step of its block."""
+    core = one_layer(window=6, memory=6, compressed=7, rate=2, compression="most_used")
+    assert core.context_length == 12 + 2 * 6 + (6 - 3 + 1)
+
+
+@pytest.mark.parametrize("name", ["transformer_xl", "gtrxl"])
+def test_the_horizon_without_compressed_memory(name):
+    core = one_layer(name, window=4, memory=7)
+    assert core.context_length == 11
+    assert farthest_influence(core, 25) == 10
+
+
+def test_a_pyramid_forgets_nothing():
+    options = {"window": 2, "memory": 2, "compressed": 6, "rate": 2, "compression": "mean"}
+    assert one_layer(**options).context_length == 16
+    core = one_layer(**options, overflow="merge")
+    assert core.context_length is None
+    assert farthest_influence(core, 150) == 149, "the first step still reaches the last output"
+    assert core.initial_state(1).keys() == one_layer(**options).initial_state(1).keys()
+    assert state_bytes(core.initial_state(1)) == state_bytes(one_layer(**options).initial_state(1))
+
+
+def test_dropout_acts_in_training_only():
+    core = core_of("compressive", dropout=0.5)
+    plain = core_of("compressive")
+    x, resets = inputs(0)
+    torch.testing.assert_close(
+        core.eval()(x, fresh(core), resets).y, plain.eval()(x, fresh(core), resets).y
+    )
+    core.train()
+    torch.manual_seed(1)
+    first = core(x, fresh(core), resets).y
+    assert (core(x, fresh(core), resets).y - first).abs().max() > 0.1
+    torch.manual_seed(1)
+    torch.testing.assert_close(core(x, fresh(core), resets).y, first)
+
+
+@pytest.mark.parametrize("variant", ["plain", "stopped", "merge", "time", "gru"])
+@pytest.mark.parametrize("compression", ["conv", "most_used"])
+def test_the_attention_report_accounts_for_every_weight(compression, variant):
+    if not possible(compression, variant):
+        pytest.skip("a pyramid does not rank by usage")
+    sizes = (4, 4, 6, 2)
+    core = core_of("compressive", sizes, compression=compression, **VARIANTS[variant]).train()
+    x, resets = inputs(0)
+    out = core(x, fresh(core), resets, attention=True)
+    torch.testing.assert_close(out.y, core(x, fresh(core), resets).y)
+    report = out.attention
+    assert report.by_slot.shape == (2, 2, 6) and report.by_step.shape == (2, 2, 8)
+    whole = report.compressed + report.memory + report.window
+    torch.testing.assert_close(whole, torch.ones_like(whole))
+    assert report.compressed.min() > 0.01
+    assert report.buckets(2).shape == (2, 2, 6)
+    torch.testing.assert_close(report.buckets(2)[..., 0], report.by_slot[..., :3].mean(2))
+    torch.testing.assert_close(report.compression_loss.mean(), out.losses["compression"].detach())
+    assert core(x, fresh(core), resets).attention is None
+
+
+def test_the_attention_report_by_hand():
+    """With all logits equal a step spreads its weight evenly over what it sees."""
+    core = build_memory(
+        "compressive", d_model=8, n_layers=1, n_heads=2, window=2, memory=2, compressed=3, rate=2
+    ).eval()
+    with torch.no_grad():
+        core.layers[0].attention.q.weight.zero_()
+    steps = 7  # the last one sees itself, 2 of memory, and 2 of the 3 slots
+    out = core(torch.randn(1, steps, 8), core.initial_state(1))
+    last = core(torch.randn(1, 1, 8), core(torch.randn(1, 6, 8), core.initial_state(1)).state,
+                attention=True).attention  # fmt: skip
+    torch.testing.assert_close(last.by_slot[0, 0], torch.tensor([0.0, 0.2, 0.2]))
+    torch.testing.assert_close(last.by_step[0, 0], torch.tensor([0.2, 0.2, 0.2, 0.0]))
+    assert out.attention is None
+
+
+def test_recurrent_cores_have_no_attention_to_report():
+    core = build_memory("lstm", d_model=8)
+    assert core(torch.randn(1, 2, 8), core.initial_state(1), attention=True).attention is None
 
 
 def test_a_state_knows_its_size():

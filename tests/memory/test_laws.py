@@ -246,9 +246,40 @@ def test_wrong_arguments_are_named(name):
         ((x, state, resets[:, :-1]), "expected bool"),
         ((x[:-1], state, resets[:-1]), "use this core's initial_state"),
         ((x, {}, resets), "use this core's initial_state"),
+        ((x[:, :0], state, resets[:, :0]), "no step: give at least one"),
+        ((x.float(), state, resets), "x is torch.float32, this core torch.float64"),
+        ((x, core.float().initial_state(B), resets), "convert"),
     ]:
+        core.double()
         with pytest.raises(ValueError, match=words):
             core(*wrong)
+
+
+@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_state_that_is_not_finite_is_named(name, bad):
+    core = core_of(name)
+    x, resets = inputs(3)
+    for key, value in fresh(core).items():
+        if value.is_floating_point():
+            state = fresh(core)
+            state[key].view(-1)[1] = bad
+            with pytest.raises(ValueError, match=f"state '{key}' holds NaN or infinity"):
+                core(x, state, resets)
+            with torch.no_grad(), pytest.raises(ValueError, match="NaN"):
+                core(x[:, :1], state, resets[:, :1])
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_tensors_on_other_devices_are_named(name):
+    core = core_of(name)
+    x, resets = inputs(3)
+    with pytest.raises(ValueError, match="x is on meta and the core on cpu"):
+        core(x.to("meta"), fresh(core), resets.to("meta"))
+    with pytest.raises(ValueError, match="resets is on meta and x on cpu"):
+        core(x, fresh(core), resets.to("meta"))
+    with pytest.raises(ValueError, match="is on meta and the core on cpu"):
+        core(x, {key: value.to("meta") for key, value in fresh(core).items()}, resets)
 
 
 @pytest.mark.parametrize("name", memory_names())
@@ -278,3 +309,16 @@ def test_bad_names_and_sizes_say_what_to_use():
         build_memory("compressive", memory=10, rate=4)
     with pytest.raises(ValueError, match="n_heads"):
         build_memory("compressive", d_model=10, n_heads=4)
+    for options, words in [
+        ({"norm": "both"}, "unknown norm 'both': choose one of post, pre"),
+        ({"compression": "cnov"}, "unknown compression 'cnov': choose one of conv, dilated"),
+        ({"dropout": 1.0}, "dropout=1.0 must be at least 0 and below 1"),
+        ({"overflow": "merge", "rate": 1}, "rate=1 frees no slot: use rate=2 or more"),
+        ({"overflow": "merge", "compressed": 3}, "use compressed=4 or more"),
+        ({"overflow": "keep"}, "unknown overflow 'keep': choose one of drop, merge"),
+        ({"slot_positions": "clock"}, "unknown slot_positions 'clock'"),
+        ({"compression": "most_used", "overflow": "merge"}, "use overflow='drop'"),
+        ({"overflow": "merge", "mask_empty": False}, "use mask_empty=True"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            build_memory("compressive", **options)
