@@ -186,7 +186,7 @@ def farthest_influence(core, steps):
         whole = core(x, state, none).y
         for u in range(steps):
             changed = x.clone()
-            changed[0, u] += 1e-3 * torch.arange(8.0)
+            changed[0, u] += 1e-6 * torch.arange(8.0)
             moved = (core(changed, state, none).y - whole).abs().amax(-1)[0] > 1e-14
             farthest = max(farthest, int(torch.nonzero(moved).max()) - u)
     return farthest
