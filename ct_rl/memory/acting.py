@@ -56,7 +56,7 @@ def glance(sizes: Sizes, steps: Tensor, like: Tensor) -> Glance:
         for queue, first, made in levels(sizes.queues, sizes.made(steps)[:, None]):
             number = ring_number(made[:, 0], queue.size)
             veiled.append(number < first)
-            far.append(sizes.slot_distance(queue, number, newer + made - number, origin))
+            far.append(sizes.slot_distance(queue, number, newer + made, origin)[:, 0])
             newer = newer + made - first
         hidden = torch.cat([*veiled, hidden], 1)
         slot_distance = torch.cat(far, 1)[:, None, None]

@@ -145,7 +145,8 @@ class RelativeAttention(nn.Module):
         """Attends.
 
         Args:
-            bias: [B, H, T, N], relative logits; hidden: [B, 1, T, N], -inf where a query may not look, else 0.
+            bias: [B, H, T, N], relative logits.
+            hidden: [B, 1, T, N], 0, or so low that the weight is 0 where a query may not look.
             report: whether to give the weights too.
 
         Returns:

@@ -32,7 +32,7 @@ def blocked_attention(
         biases: what is added to them for content, for steps' distances, and for slots' distances, [H, 1, Dh] each.
         keys_values: [2, B, H, N, Dh].
         distances: keys of distances, [H, Dh, R] farthest first, and of slots' distances [H, Dh, n].
-        hidden: [B, 1, T, N], -inf where a query may not look, else 0.
+        hidden: [B, 1, T, N], 0, or so low that the weight is 0 where a query may not look.
         slots: int64 [B, 1, T, S], which of the n each slot is at.
 
     Returns:

@@ -253,10 +253,12 @@ def absent(sizes: Sizes, age: Tensor) -> Absent:
     if not sizes.compressed:
         return Absent(steps)
     (queue,) = sizes.queues
-    made = sizes.made(age)[..., None]
-    number = made - queue.size + torch.arange(queue.size, device=age.device)
-    origin = slot_origin(sizes, age, bound)[..., None]
-    distance = sizes.slot_distance(queue, number, made - number, origin)
+    made = sizes.made(age)
+    number = made[..., None] - queue.size + torch.arange(queue.size, device=age.device)
+    # A query at a time: the numbers differ from query to query.
+    flat = (number.flatten(0, 1), made.flatten()[:, None])
+    origin = slot_origin(sizes, age, bound).flatten()[:, None]
+    distance = sizes.slot_distance(queue, *flat, origin).view_as(number)
     return Absent(steps, number < 0, distance)
 
 

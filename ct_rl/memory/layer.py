@@ -62,7 +62,7 @@ class Look:
     places that were never filled (only where they are not masked).
 
     Attributes:
-        hidden: [B, 1, T, n] additive: -inf where a query may not look, else 0.
+        hidden: [B, 1, T, n] additive: so low that the weight is 0 where a query may not look, else 0.
         slots: int64 [B, 1, T, S], columns of `slot_by_distance`.
         live: how many steps stand there once more.
     """
@@ -75,6 +75,9 @@ class Look:
     def slot_count(self) -> int:
         """S."""
         return 0 if self.slots is None else self.slots.shape[3]
+
+
+_NEVER = -1e30  # many times as fast to fill in as infinity, and its exponential is 0 all the same
 
 
 def look(options: LayerOptions, plan: View, x: Tensor, by_usage: bool) -> Look:
@@ -98,9 +101,8 @@ def look(options: LayerOptions, plan: View, x: Tensor, by_usage: bool) -> Look:
     if plan.absent is not None:
         parts.append(torch.zeros_like(plan.hidden[..., :1]))
     hidden = torch.cat(parts, 2)[:, None]
-    barred = torch.zeros(hidden.shape, dtype=x.dtype, device=x.device)
     return Look(
-        hidden=barred.masked_fill_(hidden, -torch.inf),
+        hidden=hidden.to(x.dtype).mul_(_NEVER),
         slots=torch.cat(far, 2)[:, None] if far else None,
         live=live,
     )

@@ -96,15 +96,20 @@ class Distance:
     reach: int
     by_time: bool
 
-    def __call__(self, queue: Queue, number: Tensor, rank: Tensor, origin: Tensor) -> Tensor:
-        """Distances, of the arguments' common shape.
+    def __call__(self, queue: Queue, number: Tensor, latest: Tensor, origin: Tensor) -> Tensor:
+        """Distances [B, T, n] of slots from queries, counted from the least on.
 
         Args:
-            number: the slots; rank: theirs among all that the query may see, 1 for the newest.
-            origin: what the distance of a slot of rank 0, or of step 0, is.
+            number: [B, n], the slots.
+            latest: [B, T], what a slot's number is taken from to give its rank among all that a query sees, 1 for
+                the newest.
+            origin: [B, T], what the distance of a slot of rank 0, or of step 0, is.
         """
-        far = origin - queue.newest_step(number) if self.by_time else origin + rank
-        return far.clamp(self.first, self.reach - 1) - self.first
+        if self.by_time:
+            far = (origin - self.first)[..., None] - queue.newest_step(number)[:, None]
+        else:
+            far = (origin + latest - self.first)[..., None] - number[:, None]
+        return far.clamp_(0, self.reach - 1 - self.first)
 
 
 @dataclass
@@ -128,8 +133,8 @@ class QueueView:
 
     Attributes:
         hidden: bool [B, T, S + G], which a query may NOT see; distance: int64, how far they are, from the least
-            distance on; rank: int64,
-            their place among all that the query sees, 1 for the newest.
+            distance on.
+        number: [B, S + G], the slots; latest: [B, T], see `Distance`.
         new: what is made in the call.
         source: [B, G, c], of which slots of the queue before (its ring, then its new ones) each is made; for the
             running slot, followed by its own ring and its forerunners of the call. None for the first queue.
@@ -138,7 +143,8 @@ class QueueView:
 
     hidden: Tensor
     distance: Tensor
-    rank: Tensor
+    number: Tensor
+    latest: Tensor
     new: Slots
     next_source: Tensor
     next_there: Tensor
@@ -163,6 +169,7 @@ def plan_queues(
     """
     before, query_start = start
     last_start = query_start[:, -1]
+    query_episode = query_start.clamp(min=-1) * _APART  # only the state's began before the timeline
     newer = torch.zeros_like(made[2])
     plans: list[QueueView] = []
     source = None
@@ -172,19 +179,18 @@ def plan_queues(
         held_start = torch.where(held >= queue.first(had)[:, None], before[:, None], _NOWHERE)
         number = torch.cat([held, new.number], 1)  # (B, S + G)
         episode = torch.cat([held_start, torch.where(new.there, new.start, _NOWHERE)], 1)
-        visible = (
-            (episode[:, None] == query_start[..., None])
-            & (number[:, None] >= first[..., None])
-            & (number[:, None] < seen[..., None])
-        )
+        # One number for slot and episode, so that a range of them is what a query sees.
+        named = episode.clamp(min=-1) * _APART + number
+        oldest = (query_episode + first)[..., None]
+        newest = (query_episode + seen)[..., None]
         after = ring_number(has, queue.size)
         in_call = (after >= had[:, None]) | (last_start != before)[:, None]
         from_end = _end_of(new, last_start) - (has[:, None] - after)
-        rank = (newer + seen)[..., None] - number[:, None]
         plan = QueueView(
-            hidden=~visible,
-            distance=distance(queue, number[:, None], rank, origin[..., None]),
-            rank=rank,
+            hidden=(named[:, None] < oldest) | (named[:, None] >= newest),
+            distance=distance(queue, number, newer + seen, origin),
+            number=number,
+            latest=newer + seen,
             new=new,
             source=source,
             next_source=torch.where(
@@ -199,7 +205,8 @@ def plan_queues(
     return tuple(plans)
 
 
-_NOWHERE = -(2**62)  # an episode that no query is in
+_APART = 2**40  # more than an episode makes slots
+_NOWHERE = 2**20  # an episode that no query is in: it would begin after the call
 
 
 def _end_of(new: Slots, start: Tensor) -> Tensor:

@@ -75,8 +75,9 @@ def place_weights(sizes: Sizes, plan: View, slots: Tensor, steps: Tensor) -> tup
     if not sizes.compressed:
         return steps.new_zeros(heads, 0), by_step
     pairs = list(zip(sizes.queues, plan.queues, strict=True))
-    rings = [view.rank[..., : queue.size] for queue, view in pairs]
-    fresh = [view.rank[..., queue.size :] for queue, view in pairs]
+    ranks = [view.latest[..., None] - view.number[:, None] for _, view in pairs]
+    rings = [rank[..., : queue.size] for (queue, _), rank in zip(pairs, ranks, strict=True)]
+    fresh = [rank[..., queue.size :] for (queue, _), rank in zip(pairs, ranks, strict=True)]
     rank = torch.cat([*rings, *fresh], 2)[..., : slots.shape[3]]
     return _summed(slots, sizes.compressed - rank, sizes.compressed), by_step
 

@@ -282,6 +282,21 @@ def test_tensors_on_other_devices_are_named(name):
         core(x, {key: value.to("meta") for key, value in fresh(core).items()}, resets)
 
 
+@pytest.mark.parametrize("steps", [2**20, 3 * 10**9])
+def test_an_episode_of_billions_of_steps_is_like_any_other(steps):
+    """Sizes divide `steps`, so the ring places and phases are those of an episode that much shorter."""
+    core = core_of("compressive", (4, 8, 4, 2)).eval()
+    steps -= steps % 48
+    x, resets = inputs(0)
+    with torch.no_grad():
+        begun = core(x, fresh(core), torch.zeros_like(resets)).state
+        later = {**begun, "steps": begun["steps"] + steps}
+        y, end = in_pieces(core, x, resets, [7], begun)
+        z, late = in_pieces(core, x, resets, [7], later)
+    torch.testing.assert_close(z, y)
+    torch.testing.assert_close(late["memory"], end["memory"])
+
+
 @pytest.mark.parametrize("name", memory_names())
 def test_float32_keeps_the_law_too(name):
     core = core_of(name).float().eval()
