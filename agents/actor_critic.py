@@ -50,6 +50,8 @@ class ActorCritic(nn.Module):
         width: features of the encoder.
         around: whether the heads also read the encoder's features past the memory, which lets an
             agent act on what it sees before its memory has learned anything.
+        head: units of a hidden layer before policy and value, 0 for none. What an agent remembers often
+            matters only together with what it sees now; a linear head can only add the two up.
         reward_clip: how the learner clips rewards: "none", "unit" or "optimistic_asymmetric".
 
     Raises:
@@ -66,6 +68,7 @@ class ActorCritic(nn.Module):
         encoder: str = "small",
         width: int = 256,
         around: bool = True,
+        head: int = 0,
         reward_clip: str = "optimistic_asymmetric",
     ):
         super().__init__()
@@ -79,9 +82,12 @@ class ActorCritic(nn.Module):
         features = int(self.encoder.d_out)  # type: ignore[arg-type]
         self.inlet = nn.Linear(features, self.core.d_model)
         self.norm = nn.LayerNorm(self.core.d_out)
-        head = self.core.d_out + (features if around else 0)
-        self.policy = nn.Linear(head, parameter_count(action_space))
-        self.value = nn.Linear(head, 1)
+        width = self.core.d_out + (features if around else 0)
+        self.head: nn.Module = nn.Identity()
+        if head:
+            self.head, width = nn.Sequential(nn.Linear(width, head), nn.ReLU()), head
+        self.policy = nn.Linear(width, parameter_count(action_space))
+        self.value = nn.Linear(width, 1)
         # The first policy is uniform and the first value zero: no early preference to unlearn.
         for layer in (self.policy, self.value):
             nn.init.zeros_(layer.weight)
@@ -115,6 +121,7 @@ class ActorCritic(nn.Module):
         y = self.norm(out.y)
         if self.around:
             y = torch.cat([y, seen.to(y.dtype)], -1)
+        y = self.head(y)
         return ActorCriticOutput(
             self.policy(y).float(), self.value(y).squeeze(-1).float(), out.state, out.losses
         )

@@ -63,6 +63,7 @@ class MemoryConfig(AlgorithmConfig):
         encoder: str | None = None,
         width: int | None = None,
         around: bool | None = None,
+        head: int | None = None,
         reward_clip: str | None = None,
     ) -> Any:
         """Sets what surrounds the memory; the arguments are `ActorCritic`'s."""
@@ -70,6 +71,7 @@ class MemoryConfig(AlgorithmConfig):
             "encoder": encoder,
             "width": width,
             "around": around,
+            "head": head,
             "reward_clip": reward_clip,
         }
         self.network_settings = {

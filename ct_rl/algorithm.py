@@ -107,6 +107,7 @@ def network_settings(config: TrainConfig) -> dict[str, Any]:
         "encoder": network.encoder,
         "width": network.width,
         "around": network.around,
+        "head": network.head,
         "reward_clip": network.reward_clip,
     }
 

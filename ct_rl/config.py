@@ -131,6 +131,8 @@ class NetworkConfig:
     """Features of the encoder [units]."""
     around: bool = True
     """Whether the heads also read the encoder's features past the memory."""
+    head: int = 0
+    """Hidden layer before policy and value, where memory and sight meet [units]; 0 for none."""
     reward_clip: Annotated[str, _short] = "optimistic_asymmetric"
     """Clipping of the learner's rewards: none, unit or optimistic_asymmetric; reports show them unclipped."""
 
@@ -228,6 +230,7 @@ def check(config: TrainConfig) -> None:
     _at_least(0, {"memory.memory": memory.memory, "memory.compressed": memory.compressed})
     _at_least(1, {"memory.hidden": memory.hidden, "epochs": training.epochs})
     _at_least(1, {"network.width": config.network.width})
+    _at_least(0, {"network.head": config.network.head})
     if training.minibatch is not None:
         _at_least(1, {"minibatch": training.minibatch})
     _above(0, {"grad-clip": training.grad_clip, "run.report-seconds": run.report_seconds})

@@ -20,8 +20,14 @@ Section = TypeVar("Section")
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with the package."""
+    from ct_rl.experiment_file import is_experiment
+
     folder = resources.files("configs")
-    return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return sorted(
+        item.name[:-5]
+        for item in folder.iterdir()
+        if item.name.endswith(".yaml") and not is_experiment(item.read_text(encoding="utf-8"))
+    )
 
 
 def read_recipe(name_or_path: str) -> tuple[TrainConfig, str]:

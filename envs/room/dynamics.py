@@ -67,6 +67,8 @@ class RoomWorlds:
         """Draw a match object and put world i at its first trial."""
         rng = self.rngs[i]
         self.match[i] = rng.integers(self.settings.objects)
+        if self.settings.match_skew and rng.random() < self.settings.match_skew:
+            self.match[i] = 0
         if self.settings.textures == "random":
             self.wall_style[i], self.floor_style[i] = rng.integers(N_STYLES, size=2)
         self.frame[i] = 0

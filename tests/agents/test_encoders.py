@@ -60,3 +60,18 @@ def test_an_instruction_that_is_no_hashed_words_is_refused():
     for space in (gym.spaces.Text(30), gym.spaces.Box(0, 1, (6,)), gym.spaces.Discrete(4)):
         with pytest.raises(ValueError, match="give hashed words as an integer Box"):
             build_encoder(gym.spaces.Dict({"instruction": space}))
+
+
+def test_bytes_are_read_about_their_middle_and_old_weights_as_they_were():
+    space = gym.spaces.Box(0, 255, (40, 44, 3), np.uint8)
+    encoder = build_encoder(space, "small", 8)
+    frames = torch.randint(0, 256, (2, 40, 44, 3), dtype=torch.uint8)
+    seen = frames.permute(0, 3, 1, 2).float() / 255 - 0.5
+    expected = torch.relu(encoder.project(encoder.trunk(seen).flatten(1)))
+    torch.testing.assert_close(encoder(frames), expected)
+
+    before = {key: x for key, x in encoder.state_dict().items() if key != "center"}
+    old = build_encoder(space, "small", 8)
+    old.load_state_dict(before)
+    expected = torch.relu(encoder.project(encoder.trunk(seen + 0.5).flatten(1)))
+    torch.testing.assert_close(old(frames), expected)

@@ -433,3 +433,20 @@ def test_bad_calls_say_what_was_expected():
     env.close()
     with pytest.raises(RuntimeError, match="closed"):
         env.reset()
+
+
+def test_a_skewed_match_is_the_first_object_as_often_as_said_and_unskewed_draws_are_the_levels():
+    def matches(**settings):
+        env = envs.make_vec("dmlab_rooms_select", 256, engine="embedded", objects=4, **settings)
+        try:
+            return env.reset(seed=1)[1]["match"]
+        finally:
+            env.close()
+
+    plain = matches()
+    np.testing.assert_array_equal(plain, matches(match_skew=0))
+    counts = np.bincount(plain, minlength=4) / 256
+    assert np.all(abs(counts - 0.25) < 0.1)
+    skewed = np.bincount(matches(match_skew=0.6), minlength=4) / 256
+    assert abs(skewed[0] - 0.7) < 0.1 and np.all(abs(skewed[1:] - 0.1) < 0.08)
+    assert not matches(match_skew=1).any()

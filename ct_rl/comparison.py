@@ -1,0 +1,155 @@
+"""What several runs say together: curves over seeds, scores with intervals, one picture, one table.
+
+Intervals are rliable's (Agarwal et al. 2021, arXiv 2108.13264): percentile bootstrap over the runs, 95 %.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ct_rl.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from ct_rl.experiment_file import Experiment
+
+_POINTS = 120
+_RESAMPLES = 10_000
+
+
+@dataclass
+class Outcome:
+    """One finished run: the reports of its training and its evaluation."""
+
+    variant: str
+    seed: int
+    rows: list[dict[str, Any]]
+    evaluation: dict[str, Any]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % of the bootstrapped means over runs; None for fewer than two runs."""
+    if len(values) < 2:
+        return None
+    draws = np.random.default_rng(0).choice(np.asarray(values), (_RESAMPLES, len(values)))
+    low, high = np.percentile(draws.mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def summarise(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, Any]:
+    """Everything that the picture and the table show, in plain values."""
+    measure = experiment.measure
+    variants: dict[str, Any] = {}
+    for name in dict.fromkeys(outcome.variant for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.variant == name]
+        ways = own[0].evaluation["scores"]
+        variants[name] = {
+            "runs": [_run(outcome, measure) for outcome in own],
+            "scores": {way: _scores(own, way, measure) for way in ways},
+        }
+    return {
+        "title": experiment.title,
+        "measure": measure,
+        "chance": experiment.chance,
+        "minutes": experiment.minutes,
+        "parallel": experiment.parallel,
+        "variants": variants,
+    }
+
+
+def _run(outcome: Outcome, measure: str) -> dict[str, Any]:
+    rows = [row for row in outcome.rows if row.get(measure) is not None]
+    last = outcome.rows[-1]
+    thin = rows[:: max(1, len(rows) // _POINTS)]
+    return {
+        "seed": outcome.seed,
+        "steps": last["steps"],
+        "minutes": round(last["seconds"] / 60, 1),
+        "evaluation": outcome.evaluation["scores"],
+        "curve": [
+            [round(row["seconds"] / 60, 2), row["steps"], round(row[measure], 4)] for row in thin
+        ],
+    }
+
+
+def _scores(own: Sequence[Outcome], way: str, measure: str) -> dict[str, Any]:
+    key = {"return": "mean"}.get(measure, measure)
+    values = [outcome.evaluation["scores"][way][key] for outcome in own]
+    known = [value for value in values if value is not None]
+    return {
+        "values": values,
+        "mean": float(np.mean(known)) if known else None,
+        "interval": interval(known),
+        "return": float(np.mean([outcome.evaluation["scores"][way]["mean"] for outcome in own])),
+    }
+
+
+def draw(path: Path, results: dict[str, Any]) -> None:
+    """Curves of every seed and their mean on the left, evaluations on the right; replaces `path` atomically."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.6), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(results["title"])
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    for i, (name, variant) in enumerate(results["variants"].items()):
+        colour = f"C{i}"
+        curves = [np.asarray(run["curve"], float) for run in variant["runs"] if run["curve"]]
+        for curve in curves:
+            left.plot(curve[:, 0], curve[:, 2], color=colour, alpha=0.35, linewidth=0.9)
+        if curves:
+            grid = np.linspace(max(c[0, 0] for c in curves), min(c[-1, 0] for c in curves), _POINTS)
+            mean = np.mean([np.interp(grid, c[:, 0], c[:, 2]) for c in curves], 0)
+            label = f"{name}, mean of {len(curves)}"
+            left.plot(grid, mean, color=colour, linewidth=2.2, label=label)
+        for j, score in enumerate(variant["scores"].values()):
+            values = [value for value in score["values"] if value is not None]
+            at = i + 0.3 * (j - 0.5 * (len(variant["scores"]) - 1))
+            right.plot([at] * len(values), values, "o", color=colour, alpha=0.5, markersize=5)
+            if score["interval"] is not None:
+                right.plot([at, at], score["interval"], color=colour, linewidth=2)
+            if score["mean"] is not None:
+                right.plot([at], [score["mean"]], "_", color=colour, markersize=16)
+    if results["chance"] is not None:
+        for axes in (left, right):
+            axes.axhline(results["chance"], color="grey", linestyle=":", linewidth=1)
+    named = results["measure"].replace("_", " ")
+    left.set(xlabel="minutes of training", ylabel=f"{named} in training", title="every seed, mean")
+    ways = ", ".join(next(iter(results["variants"].values()))["scores"])
+    right.set(title=f"evaluation: {ways}; mean, 95 %", ylabel=named)
+    right.set_xticks(range(len(results["variants"])), list(results["variants"]), fontsize=8)
+    right.set_xlim(-0.6, len(results["variants"]) - 0.4)
+    left.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_atomically(path, image.getvalue())
+
+
+def show(results: dict[str, Any]) -> None:
+    """The evaluations as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{results['measure'].replace('_', ' ')} in evaluation")
+    for head in ("variant", "actions", "each seed", "mean", "95 % of means", "return"):
+        table.add_column(head)
+    for name, variant in results["variants"].items():
+        for way, score in variant["scores"].items():
+            bounds = score["interval"]
+            table.add_row(
+                name,
+                way,
+                " ".join("-" if v is None else f"{v:.2f}" for v in score["values"]),
+                "-" if score["mean"] is None else f"{score['mean']:.2f}",
+                "-" if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}",
+                f"{score['return']:.1f}",
+            )
+    Console().print(table)

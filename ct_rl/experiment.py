@@ -1,0 +1,273 @@
+"""Several runs, one comparison: `python -m ct_rl.experiment configs/easy_room.yaml`.
+
+Trains every variant under every seed, evaluates each, and writes results.json and comparison.png into one folder.
+The same command goes on where an earlier one was stopped: what is finished is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from ct_rl import checkpoint, command_line, comparison, config_file
+from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command
+from ct_rl.experiment_file import Experiment, Variant, read_experiment
+from ct_rl.interrupts import Interrupts
+from ct_rl.run_folder import RunFolder, provenance
+
+PROG = "ct_rl.experiment"
+_LOOK_SECONDS, _STATUS_SECONDS = 0.5, 60.0
+
+
+@dataclass
+class Arguments:
+    """Train and evaluate several runs, and compare them."""
+
+    experiment: Positional[str]
+    """The experiment: a YAML file or the name of a shipped one."""
+    run_dir: Annotated[str | None, arg(name="run-dir")] = None
+    """Folder of the experiment; runs/NAME when absent. One that holds a part of it goes on from there."""
+    parallel: int | None = None
+    """Runs at a time, each on its share of the cores [count]; the experiment's own when absent."""
+    minutes: float | None = None
+    """Training of each run by the clock [minutes]; the experiment's own when absent."""
+    episodes: int | None = None
+    """Episodes that each run is evaluated with [count]; the experiment's own when absent."""
+
+
+def main() -> None:
+    """What `python -m ct_rl.experiment` runs."""
+    sys.exit(run_command(lambda: command(command_line.program_arguments())))
+
+
+def command(argv: list[str]) -> int:
+    """Read the flags, do what is left to do, compare, return the exit status."""
+    given = command_line.parse(Arguments, argv, prog=PROG)
+    experiment = read_experiment(given.experiment)
+    for name in ("parallel", "minutes", "episodes"):
+        value = getattr(given, name)
+        if value is not None:
+            if not value > 0:
+                raise UserError(f"--{name} {value:g} is out of range: give a number above 0")
+            setattr(experiment, name, value)
+    folder = Path(given.run_dir or Path("runs") / experiment.name)
+    jobs = [
+        Job(experiment, variant, seed, folder / f"{variant.folder}_seed{seed}")
+        for seed in experiment.seeds
+        for variant in experiment.variants
+    ]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--run-dir '{folder}' is a file: choose a folder") from None
+    with Interrupts() as interrupts:
+        interrupts.arm()
+        if not _work(jobs, experiment, folder, interrupts):
+            print(f"interrupted, all saved; go on with the same command: {PROG} {' '.join(argv)}")
+            return INTERRUPTED
+    results = folder / "results.json"
+    print(f"results      {results}\npicture      {folder / 'comparison.png'}")
+    return DONE
+
+
+class Job:
+    """One run of the experiment: its training, then its evaluation, each a process of its own."""
+
+    def __init__(self, experiment: Experiment, variant: Variant, seed: int, path: Path):
+        self.experiment, self.variant, self.seed, self.path = experiment, variant, seed, path
+        self.run = RunFolder(path / "run")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.variant.name}, seed {self.seed}"
+
+    def next_command(self) -> list[str] | None:
+        """The words of what is to be done next; None when the run is trained and evaluated."""
+        left = self._minutes_left()
+        if self.run.config.exists():
+            self._require_same()
+            if self._trained():
+                if self.evaluation() is not None:
+                    return None
+                episodes = str(self.experiment.episodes)
+                return ["ct_rl.evaluate", str(self.run.path), "--episodes", episodes]
+            words = ["ct_rl.train", "--resume", str(self.run.path)]
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            recipe = self.path / "recipe.yaml"
+            text = config_file.dump(self.variant.config)
+            checkpoint.write_atomically(recipe, text.encode())
+            words = ["ct_rl.train", "--config", str(recipe), "--seed", str(self.seed)]
+            words += ["--run-dir", str(self.run.path)]
+        return words if left is None else [*words, "--minutes", f"{left:.3f}"]
+
+    def start(self, words: list[str], cores: list[int]) -> None:
+        """Begin a command on `cores`, its output in a log beside the run."""
+        environment = {"OMP_NUM_THREADS": str(len(cores)), **os.environ}
+        root = str(Path(__file__).resolve().parent.parent)
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+
+        def bind() -> None:
+            with contextlib.suppress(AttributeError, OSError):  # where a system has no affinity
+                os.sched_setaffinity(0, cores)
+
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *words],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                preexec_fn=bind,
+                start_new_session=True,  # Ctrl-C reaches it through us, once
+            )
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The reports of its training so far."""
+        return self.run.read_metrics()
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """What its newest evaluation of enough episodes says; None without one."""
+        files = sorted(self.run.path.glob("evaluations/*.json"), key=lambda f: f.stat().st_mtime)
+        for file in reversed(files):
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if min(s["episodes"] for s in found["scores"].values()) >= self.experiment.episodes:
+                return found
+        return None
+
+    def _trained(self) -> bool:
+        rows = self.rows()
+        if not rows or not checkpoint.steps(self.run.checkpoints):
+            return False
+        left = self._minutes_left()
+        return rows[-1]["steps"] >= self.variant.config.run.steps or (
+            left is not None and left <= 0.02
+        )
+
+    def _minutes_left(self) -> float | None:
+        minutes = self.experiment.minutes
+        if minutes is None:
+            return None
+        rows = self.rows() if self.run.config.exists() else []
+        return max(0.0, minutes - (rows[-1]["seconds"] / 60 if rows else 0.0))
+
+    def _require_same(self) -> None:
+        """Raise UserError where the folder holds a run of other settings."""
+        found = self.run.read_config()
+        wanted = config_file.parse(config_file.dump(self.variant.config), "")
+        for key, (old, new) in config_file.changes(found, wanted).items():
+            if not key.startswith("run.") and key != "env.engine":
+                raise UserError(
+                    f"'{self.run.path}' was trained with {key} = {old!r}, and the experiment says "
+                    f"{new!r}: choose another --run-dir"
+                )
+
+
+def _work(jobs: list[Job], experiment: Experiment, folder: Path, interrupts: Interrupts) -> bool:
+    """Does all that is left; False when a signal came first."""
+    waiting = deque(job for job in jobs if job.next_command() is not None)
+    print(f"experiment   {experiment.name}: {len(jobs)} runs, {len(jobs) - len(waiting)} finished")
+    print(f"folder       {folder}", flush=True)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    count = min(experiment.parallel, len(cores))
+    slots: list[tuple[list[int], Job | None]] = [(cores[i::count], None) for i in range(count)]
+    shown = time.monotonic()
+    while True:
+        for i, (own, job) in enumerate(slots):
+            if job is not None and job.process is not None and job.process.poll() is None:
+                continue
+            if job is not None:
+                _require_success(job, interrupts)
+            words = None if job is None or interrupts.requested else job.next_command()
+            if words is None and job is not None:
+                _compare(jobs, experiment, folder)
+                job = None
+            if words is None and waiting and not interrupts.requested:
+                job = waiting.popleft()
+                words = job.next_command()
+            if words is not None and job is not None:
+                print(f"{time.strftime('%H:%M:%S')}     {job.title}: {words[0]}", flush=True)
+                job.start(words, own)
+            slots[i] = (own, job if words is not None else None)
+        busy = [job for _, job in slots if job is not None]
+        if not busy:
+            break
+        if interrupts.requested:
+            _stop(busy)
+            return False
+        if time.monotonic() - shown > _STATUS_SECONDS:
+            shown = time.monotonic()
+            for job in busy:
+                _show(job, experiment.measure)
+        time.sleep(_LOOK_SECONDS)
+    _compare(jobs, experiment, folder)
+    return not interrupts.requested
+
+
+def _require_success(job: Job, interrupts: Interrupts) -> None:
+    assert job.process is not None
+    status = job.process.returncode
+    if status and not interrupts.requested:
+        lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = lines[-1] if lines else f"status {status}"
+        raise RunFailed(f"{job.title} stopped: {last}; all of it is in {job.log}")
+
+
+def _stop(busy: list[Job]) -> None:
+    """Asks what runs to save and end, and waits for it."""
+    for job in busy:
+        assert job.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            job.process.send_signal(signal.SIGINT)
+    for job in busy:
+        assert job.process is not None
+        job.process.wait()
+
+
+def _show(job: Job, measure: str) -> None:
+    rows = job.rows()
+    if rows and job.process is not None and job.process.poll() is None:
+        row = rows[-1]
+        value = row.get(measure)
+        said = "" if value is None else f", {measure} {value:.2f}"
+        print(
+            f"             {job.title}: {row['steps']:,} steps, {row['seconds'] / 60:.0f} min{said}",
+            flush=True,
+        )
+
+
+def _compare(jobs: list[Job], experiment: Experiment, folder: Path) -> None:
+    """Writes what the finished runs say: results.json, comparison.png and a table at the end."""
+    finished = [
+        comparison.Outcome(job.variant.name, job.seed, job.rows(), found)
+        for job in jobs
+        if (found := job.evaluation()) is not None
+    ]
+    if not finished:
+        return
+    results = comparison.summarise(finished, experiment) | {"provenance": provenance()}
+    text = json.dumps(results, indent=1) + "\n"
+    checkpoint.write_atomically(folder / "results.json", text.encode())
+    comparison.draw(folder / "comparison.png", results)
+    if len(finished) == len(jobs):
+        comparison.show(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Experiments: several runs of one recipe, stopped and gone on with, and what they say together."""
+
+import json
+import signal
+
+import pytest
+import yaml
+
+from ct_rl import checkpoint, comparison
+from ct_rl.errors import UserError
+from ct_rl.experiment import command as experiment
+from ct_rl.experiment_file import experiment_names, parse, read_experiment
+from tests.cli.conftest import command, finish, start, wait_for
+
+SMALL = {
+    "recipe": "rooms_select_easy",
+    "variants": {
+        "compressive, rate 4": {"memory": {"d_model": 32, "n_heads": 2, "n_layers": 1}},
+        "gru": {"memory": {"kind": "gru", "hidden": 16}},
+    },
+    "seeds": [3],
+    "episodes": 2,
+    "parallel": 2,
+    "measure": "teleports",
+}
+for _settings in SMALL["variants"].values():
+    _settings |= {
+        "runners": {"envs_per_runner": 4, "fragment": 20},
+        "training": {"batch": 80, "minibatch": 80},
+        "run": {"steps": 1600, "report_seconds": 0.2},
+    }
+
+
+def test_an_experiment_stops_goes_on_and_compares(tmp_path):
+    file, folder = tmp_path / "small.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(SMALL))
+    words = ("ct_rl.experiment", file, "--run-dir", folder)
+    process = start(*words)
+    saved = [folder / name / "run" / "checkpoints" for name in
+             ("compressive_rate_4_seed3", "gru_seed3")]  # fmt: skip
+    wait_for(lambda: any(map(checkpoint.steps, saved)) or process.poll() is not None, 120)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert status in (0, 130), out + err  # 0 where it was done before the signal came
+    assert status == 0 or "go on with the same command" in out
+
+    status, out, err = command(*words)
+    assert status == 0, out + err
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results["variants"]) == set(SMALL["variants"])
+    for variant in results["variants"].values():
+        (run,) = variant["runs"]
+        assert run["seed"] == 3 and run["steps"] >= 1600 and run["curve"]
+        assert variant["scores"]["sampled"]["values"] == [run["evaluation"]["sampled"]["teleports"]]
+        assert run["evaluation"]["greedy"]["episodes"] == 2
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+    before = (folder / "gru_seed3" / "run" / "metrics.jsonl").read_bytes()
+    status, out, _ = command(*words)
+    assert status == 0 and "2 runs, 2 finished" in out
+    assert (folder / "gru_seed3" / "run" / "metrics.jsonl").read_bytes() == before
+
+    other = {**SMALL, "variants": {"gru": {"memory": {"kind": "gru", "hidden": 24}}}}
+    file.write_text(yaml.safe_dump(other))
+    status, out, err = command(*words)
+    assert status == 2 and "memory.hidden = 16" in err and "--run-dir" in err
+
+
+def test_shipped_experiments_are_read_and_are_no_recipes():
+    from ct_rl.config_file import recipe_names
+
+    assert experiment_names()
+    for name in experiment_names():
+        assert name not in recipe_names()
+        assert len(read_experiment(f"configs/{name}.yaml").variants) > 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"variants": {}, "seed": 1}, "unknown key 'seed', did you mean 'seeds'?"),
+        ({"variants": None}, "has no variants"),
+        ({"seeds": 3}, "expected a list of whole numbers"),
+        ({"minutes": 0}, "minutes: expected a number above 0"),
+        ({"variants": {"a": {"memory": {"rat": 4}}}}, "unknown key 'memory.rat'"),
+        ({"variants": {"a b": {}, "a-b": {}}}, "differ in punctuation alone"),
+        ({"variants": {"a": {"memory": {"rate": 0}}}}, "--rate 0 is too small"),
+        ({"recipe": "rooms_selct"}, "did you mean 'rooms_select'"),
+    ],
+)
+def test_a_wrong_experiment_is_one_clear_line(change, says):
+    with pytest.raises(UserError) as error:
+        parse(yaml.safe_dump(SMALL | change), "x", "x.yaml")
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_wrong_flags_are_one_clear_line(tmp_path):
+    with pytest.raises(
+        UserError, match="experiment 'easy_rom' not found, did you mean 'easy_room'"
+    ):
+        experiment(["easy_rom"])
+    with pytest.raises(UserError, match="--minutes 0 is out of range"):
+        experiment(["easy_room", "--minutes", "0"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        experiment(["easy_room", "--run-dir", str(tmp_path / "file")])
+
+
+def test_an_interval_covers_the_means_of_resampled_runs():
+    assert comparison.interval([0.8]) is None
+    low, high = comparison.interval([0.0, 1.0])
+    assert (low, high) == (0.0, 1.0)
+    low, high = comparison.interval([0.5] * 4)
+    assert low == high == 0.5
+    low, high = comparison.interval([0.7, 0.8, 0.9])
+    assert 0.7 <= low < 0.8 < high <= 0.9
