@@ -36,7 +36,7 @@ ROUNDS = 3
 
 def room(worlds: int, **settings: Any) -> tuple[Callable[[], int], str]:
     """One call steps `worlds` rooms once; the other value says what is stepped."""
-    env = envs.make_vec(ROOM, worlds, engine="embedded", **settings)
+    env = envs.make_vec(ROOM, worlds, engine="embedded", **{"renderer": "cpu", **settings})
     env.reset(seed=0)
     rng = np.random.default_rng(0)
 

@@ -15,6 +15,7 @@ from ct_rl.memory import memory_options
 from ct_rl.scores import EnvFacts, env_facts
 
 # Settings of DeepMind Lab's levels that a network is built for.
+_MACHINE = ("dataset_path", "level_cache")  # where deepmind_lab finds its files on this machine
 _INTERFACE = (
     "height",
     "width",
@@ -52,7 +53,8 @@ def lasting_options(config: TrainConfig) -> dict[str, Any]:
     """
     if not config.env.name.startswith("dmlab_"):
         return dict(config.env.options)
-    return {key: value for key, value in config.env.options.items() if key in _INTERFACE}
+    kept = _INTERFACE if config.env.engine == "embedded" else (*_INTERFACE, *_MACHINE)
+    return {key: value for key, value in config.env.options.items() if key in kept}
 
 
 def probe_env(env: EnvConfig) -> EnvProbe:

@@ -85,8 +85,8 @@ def _fit_options(config: TrainConfig, engine: str | None, source: str) -> None:
     from envs.dmlab.settings import setting_names
 
     chosen = engine or config.env.engine
-    if chosen != "deepmind_lab" and not (chosen == "auto" and available()):
-        return
+    if chosen not in ("auto", "deepmind_lab") or not available():
+        return  # a missing engine is refused later, in a line of its own
     for options in (config.env.options, config.eval_env.options):
         for key in sorted(set(options) - set(setting_names())):
             print(f"note: deepmind_lab has no setting {key!r}: {source}'s is left out")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import subprocess
+import sys
 from glob import glob
 from typing import Any
 
@@ -24,6 +28,7 @@ gl-coordinate-system default
 """
 _GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dri/renderD*")
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")  # EGL drivers that draw on the CPU
+_PROBE_SECONDS = 60
 _MAX_ROWS = 8192  # pixels; more tiles open another column
 _pipes: dict[str, Any] = {}
 
@@ -40,9 +45,9 @@ def panda() -> Any:
 
 
 def choose_renderer(renderer: str) -> str:
-    """Opens the renderer that `renderer` stands for here and returns "cpu" or "gpu".
+    """Opens the renderer that `renderer` stands for here; returns "cpu" or "gpu".
 
-    "auto" is the GPU where there is one that EGL can draw on, else the CPU.
+    "auto" is the GPU where EGL draws on hardware, else the CPU; the GPU it chose is not opened yet.
 
     Raises:
         ValueError: for another name.
@@ -50,8 +55,9 @@ def choose_renderer(renderer: str) -> str:
     """
     if renderer not in RENDERERS:
         raise ValueError(f"unknown renderer {renderer!r}: choose one of {', '.join(RENDERERS)}")
-    if renderer == "auto":
-        renderer = "gpu" if _gpu_draws() else "cpu"
+    if renderer == "auto" and _gpu_draws():
+        return "gpu"  # opened at first use: a fork before then inherits no driver
+    renderer = "cpu" if renderer == "auto" else renderer
     open_pipe(renderer)
     return renderer
 
@@ -71,7 +77,7 @@ def open_pipe(renderer: str) -> Any:
         if pipe is None:
             raise MissingDependencyError(
                 "renderer 'gpu' needs an EGL driver (libEGL.so.1, Debian package libegl1): "
-                "use renderer 'cpu'"
+                "use renderer 'cpu' or 'auto'"
             )
         _pipes[renderer] = pipe
     return _pipes[renderer]
@@ -81,15 +87,35 @@ def _gpu_draws() -> bool:
     """Whether EGL draws on real hardware here."""
     if not any(glob(pattern) for pattern in _GPU_DEVICES):
         return False
-    try:
-        pipe = open_pipe("gpu")
-        engine = panda().GraphicsEngine(pipe)
-        tiles = Tiles(engine, pipe, 1, 4, 4)
-    except (MissingDependencyError, RuntimeError):
-        return False
-    driver = str(tiles.driver()).lower()
-    engine.removeAllWindows()
+    driver = _gpu_driver().lower()
     return bool(driver) and not any(name in driver for name in _SOFTWARE)
+
+
+@functools.cache
+def _gpu_driver() -> str:
+    """Name of the driver that draws through EGL, "" for none; asked in a process of its own, which may crash."""
+    words = [sys.executable, "-c", "from envs.room import buffers; buffers.print_driver()"]
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    try:
+        done = subprocess.run(
+            words,
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = done.stdout.strip().splitlines()
+    return lines[-1] if lines and done.returncode == 0 else ""
+
+
+def print_driver() -> None:
+    """Prints the name of the driver that draws through EGL; raises where there is none."""
+    pipe = open_pipe("gpu")
+    tiles = Tiles(panda().GraphicsEngine(pipe), pipe, 1, 4, 4)
+    print(tiles.driver())
 
 
 class Tiles:

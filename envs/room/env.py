@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.actions import action_names, action_vectors
+from envs.errors import MissingDependencyError
 from envs.room.buffers import choose_renderer
 from envs.room.dynamics import RoomWorlds
 from envs.room.settings import FRAMES_PER_SECOND, RoomSettings
@@ -60,8 +61,8 @@ class RoomVectorEnv(VectorEnv):
         num_envs: N.
         render_mode: "rgb_array" for `render()`.
         autoreset_mode: one of gymnasium's.
-        renderer: "cpu", "gpu" (EGL), or "auto": the GPU where there is one. On each, frames are exact; between
-            them textures are sampled a little differently.
+        renderer: "cpu", "gpu" (EGL), or "auto": the GPU where there is one and it draws. On each, frames are exact;
+            between them textures are sampled a little differently.
         render_height, render_width, render_view: of `render()`'s pictures; view "agent" or "top".
         settings: those of `RoomSettings`.
 
@@ -78,7 +79,7 @@ class RoomVectorEnv(VectorEnv):
         num_envs: int = 1,
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        renderer: str = "cpu",
+        renderer: str = "auto",
         render_height: int = 480,
         render_width: int = 640,
         render_view: str = "agent",
@@ -100,6 +101,7 @@ class RoomVectorEnv(VectorEnv):
         self.settings = RoomSettings.from_kwargs(**settings)
         # Opened here, so that a missing library is an error of the constructor.
         self.renderer = choose_renderer(renderer)
+        self._may_fall_back = renderer == "auto" and self.renderer == "gpu"
         self.num_envs, self.render_mode = num_envs, render_mode
         self.render_size = (render_height, render_width)
         self.render_view = render_view
@@ -122,13 +124,22 @@ class RoomVectorEnv(VectorEnv):
         if self.closed:
             raise RuntimeError("this environment is closed: make a new one")
         if self._scene is None:
-            from envs.room.scene import RoomScene
-
-            settings = self.settings
-            self._scene = RoomScene(
-                self.worlds, settings.height, settings.width, self.renderer, settings.depth
-            )
+            try:
+                self._scene = self._open_scene()
+            except (MissingDependencyError, RuntimeError):
+                if not self._may_fall_back:
+                    raise
+                self.renderer = self.metadata["settings"]["renderer"] = "cpu"
+                self._scene = self._open_scene()
         return self._scene
+
+    def _open_scene(self) -> Any:
+        from envs.room.scene import RoomScene
+
+        settings = self.settings
+        return RoomScene(
+            self.worlds, settings.height, settings.width, self.renderer, settings.depth
+        )
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None

@@ -24,7 +24,7 @@ Titled = tuple[str, np.ndarray]
 
 def trial(**settings: object) -> list[dict[str, np.ndarray]]:
     """One trial of a player who chooses right: a picture, a frame and a view from above for each step."""
-    env = RoomVectorEnv(1, **settings)
+    env = RoomVectorEnv(1, renderer="cpu", **settings)
     player = ScriptedPlayer(env.action_names)
     observation, info = env.reset(seed=_SEED)
     steps = []
@@ -72,7 +72,7 @@ def rooms() -> list[list[Titled]]:
 
 def objects() -> list[list[Titled]]:
     """All 36 objects on a stand of room 2, one row for each variant."""
-    env = RoomVectorEnv(36)
+    env = RoomVectorEnv(36, renderer="cpu")
     env.reset(seed=0)
     worlds = env.worlds
     stand_x, stand_y = worlds.layout.choice_stands[0]
@@ -92,7 +92,7 @@ def objects() -> list[list[Titled]]:
 
 
 def _first(seed: int, **settings: object) -> np.ndarray:
-    env = RoomVectorEnv(1, **settings)
+    env = RoomVectorEnv(1, renderer="cpu", **settings)
     env.reset(seed=seed)
     picture = env.picture(0, size=_SIZE)
     env.close()

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from ct_rl import checkpoint, suite
+from ct_rl.config import TrainConfig
 from ct_rl.errors import run_command
 from tests.cli.conftest import SMALL, command
 
@@ -77,6 +78,24 @@ def test_without_the_module_a_run_of_it_is_one_line(trained_on_lab):
     status, out, err = command("ct_rl.evaluate", run, "--episodes", 1)
     assert (status, out) == (2, "") and len(err.splitlines()) == 1
     assert "deepmind_lab is not installed" in err
+
+
+def test_training_without_the_module_is_refused_in_one_line_alone():
+    status, out, err = command("ct_rl.train", *SMALL, "--engine", "deepmind_lab")
+    assert (status, out) == (2, "") and len(err.splitlines()) == 1
+    assert "deepmind_lab is not installed" in err
+
+
+def test_evaluation_keeps_where_the_engine_finds_its_files():
+    from ct_rl.algorithm import lasting_options
+
+    config = TrainConfig()
+    config.env.name = "dmlab_psychlab_continuous_recognition"
+    config.env.options = {"dataset_path": "/data", "level_cache": "/maps", "seconds": 9.0}
+    files = {"dataset_path": "/data", "level_cache": "/maps"}
+    assert lasting_options(config) == files
+    config.env.engine = "embedded"  # which has neither setting
+    assert lasting_options(config) == {}
 
 
 def test_the_network_reads_instructions(monkeypatch):

@@ -20,8 +20,8 @@ from envs.room import RoomSettings, buffers, gallery
 from envs.room.scripted import ScriptedPlayer
 
 NAME = "dmlab_rooms_select"
-make = partial(envs.make, NAME, engine="embedded")
-make_vec = partial(envs.make_vec, NAME, engine="embedded")
+make = partial(envs.make, NAME, engine="embedded", renderer="cpu")  # exact anywhere
+make_vec = partial(envs.make_vec, NAME, engine="embedded", renderer="cpu")
 FORWARD, NOTHING = 0, 8
 
 
@@ -310,7 +310,37 @@ def test_the_gpu_renderer_draws_the_same_rooms():
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(buffers, "_GPU_DEVICES", ())
-    assert make_vec(1, renderer="auto").metadata["settings"]["renderer"] == "cpu"
+    assert envs.make_vec(NAME, 1, engine="embedded").metadata["settings"]["renderer"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("driver", "chosen"), [("", "cpu"), ("llvmpipe (LLVM 15)", "cpu"), ("NVIDIA H100", "gpu")]
+)
+def test_auto_takes_a_gpu_only_if_hardware_draws(monkeypatch, driver, chosen):
+    monkeypatch.setattr(buffers, "_GPU_DEVICES", ("/dev/null",))
+    monkeypatch.setattr(buffers, "_gpu_driver", lambda: driver)
+    assert buffers.choose_renderer("auto") == chosen
+
+
+def test_a_device_without_hardware_drawing_is_asked_in_another_process(monkeypatch):
+    monkeypatch.setattr(buffers, "_GPU_DEVICES", ("/dev/null",))
+    driver = buffers._gpu_driver().lower()
+    if driver and not any(name in driver for name in buffers._SOFTWARE):
+        pytest.skip(f"this machine has a GPU: {driver}")
+    assert buffers.choose_renderer("auto") == "cpu"
+
+
+def test_without_a_gpu_auto_falls_back_when_it_draws_and_gpu_is_one_line(monkeypatch):
+    monkeypatch.setattr(buffers, "_GPU_DEVICES", ("/dev/null",))
+    monkeypatch.setattr(buffers, "_gpu_driver", lambda: "NVIDIA H100")
+    monkeypatch.setitem(buffers._LIBRARIES, "gpu", "p3nothing")
+    monkeypatch.delitem(buffers._pipes, "gpu", raising=False)
+    env = make_vec(1, renderer="auto")
+    assert env.reset(seed=0)[0]["frame"].std() > 10
+    assert env.metadata["settings"]["renderer"] == "cpu"
+    with pytest.raises(envs.MissingDependencyError, match="renderer 'gpu' needs") as error:
+        make_vec(1, renderer="gpu")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def _crops(env, room, side, x, spin):
