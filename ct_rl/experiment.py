@@ -143,11 +143,12 @@ class Job:
         return self.run.read_metrics()
 
     def evaluation(self) -> dict[str, Any] | None:
-        """What its newest evaluation of enough episodes says; None without one."""
-        files = sorted(self.run.path.glob("evaluations/*.json"), key=lambda f: f.stat().st_mtime)
-        for file in reversed(files):
+        """What an evaluation of its last checkpoint with enough episodes says; None without one."""
+        last = max(checkpoint.steps(self.run.checkpoints), default=None)
+        for file in sorted(self.run.path.glob("evaluations/*.json")):
             found = json.loads(file.read_text(encoding="utf-8"))
-            if min(s["episodes"] for s in found["scores"].values()) >= self.experiment.episodes:
+            enough = min(score["episodes"] for score in found["scores"].values())
+            if found["steps"] == last and enough >= self.experiment.episodes:
                 return found
         return None
 
