@@ -9,10 +9,10 @@ What a batched product writes is contiguous: torch's fast way takes it only so, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CACHED = 2**18  # elements of logits at a time
@@ -29,7 +29,7 @@ class _Project(torch.autograd.Function):
         ctx.sizes = (before.shape[1], x.shape[1], after.shape[1])
         joined = torch.cat([before, x, after], 1)
         ctx.save_for_backward(joined, weight)
-        return torch.nn.functional.linear(joined, weight)
+        return F.linear(joined, weight)
 
     @staticmethod
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
@@ -66,78 +66,85 @@ def blocked_attention(
     Returns:
         [B, T, D].
     """
+    far, slot_far = distances
+    if slot_far is not None:  # products of odd sizes are half as fast
+        slot_far = F.pad(slot_far, (0, -slot_far.shape[2] % 16))
     flat = [None if bias is None else bias.flatten() for bias in biases]
-    return _Blocked.apply(queries, *flat, keys_values, *distances, hidden, slots)
+    return _Blocked.apply(queries, *flat, keys_values, far, slot_far, hidden, slots)
 
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q, cb, pb, sb, keys_values, far, slot_far, hidden, slots):  # type: ignore[no-untyped-def]
-        steps = hidden.shape[2] - (0 if slots is None else slots.shape[2])
-        by_content, by_step = q + cb, q + pb
-        by_slot = None if slots is None else q + sb
-        weights = q.new_empty(len(far), *hidden.shape)
+        heads, (_, length, count) = len(far), hidden.shape
+        ctx.steps = steps = count - (0 if slots is None else slots.shape[2])
+        asking = [q + cb, q + pb] + ([] if slots is None else [q + sb])
+        weights = q.new_empty(heads, *hidden.shape)
         y = torch.empty_like(q)
-        for h, r, key, value in _chunks(weights, q.shape[2]):
-            w = weights[h, r]
-            near = _skew(by_step[r, :, key].flatten(0, 1) @ far[h], w.shape[1], steps)
-            torch.add(hidden[r, :, :steps], near, out=w[:, :, :steps])
+        rows = _rows(weights)
+        parts = [_parts(x, heads, rows) for x in (*asking, y)]
+        keys, values = _keys_values(keys_values[:, :count], heads, rows)
+        barred = hidden.split(rows) * heads
+        where = [] if slots is None else slots.split(rows) * heads
+        many = len(barred) // heads
+        for i, w in enumerate(part for head in weights.unbind() for part in head.split(rows)):
+            by_content, by_step, *_, read = (part[i] for part in parts)
+            near = _skew(by_step.flatten(0, 1) @ far[i // many], length, steps)
+            torch.add(barred[i][:, :, :steps], near, out=w[:, :, :steps])
             if slots is not None:
-                near = (by_slot[r, :, key].flatten(0, 1) @ slot_far[h]).view(*w.shape[:2], -1)
-                near = near.gather(2, slots[r])
-                torch.add(hidden[r, :, steps:], near, out=w[:, :, steps:])
-            past = keys_values[r, : w.shape[2]]
-            w.baddbmm_(by_content[r, :, key], past[:, :, key].transpose(1, 2))
+                near = (parts[2][i].flatten(0, 1) @ slot_far[i // many]).view(*w.shape[:2], -1)
+                near = near.gather(2, where[i])
+                torch.add(barred[i][:, :, steps:], near, out=w[:, :, steps:])
+            w.baddbmm_(by_content, keys[i].transpose(1, 2))
             torch.softmax(w, -1, out=w)
-            y[r, :, key] = torch.bmm(w, past[:, :, value])
-        ctx.steps = steps
-        ctx.save_for_backward(
-            by_content, by_step, by_slot, keys_values, far, slot_far, slots, weights, y
-        )
+            read.copy_(torch.bmm(w, values[i]))
+        ctx.save_for_backward(keys_values, far, slot_far, slots, weights, y, *asking)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
-        by_content, by_step, by_slot, keys_values, far, slot_far, slots, weights, y = (
-            ctx.saved_tensors
-        )
-        heads, rows, length, count = weights.shape
+        keys_values, far, slot_far, slots, weights, y, *asking = ctx.saved_tensors
+        heads, _, length, count = weights.shape
+        rows = _rows(weights)
         of_q, of_kv = torch.empty_like(y), torch.empty_like(keys_values)
         of_kv[:, count:] = 0
-        of_biases = [torch.zeros_like(y[0, 0]) for _ in range(3)]
+        of_biases = [y.new_zeros(heads, y.shape[2] // heads) for _ in asking]
         of_far = torch.zeros_like(far)
         of_slot_far = None if slots is None else torch.zeros_like(slot_far)
-        grad = grad.contiguous()
         mean = (grad * y).unflatten(2, (heads, -1)).sum(3, keepdim=True)
+        mean = [part for head in mean.unbind(2) for part in head.split(rows)]
+        parts = [_parts(x, heads, rows) for x in (*asking, grad, of_q)]
+        keys, values = _keys_values(keys_values[:, :count], heads, rows)
+        of_keys, of_values = _keys_values(of_kv[:, :count], heads, rows)
+        where = [] if slots is None else slots.split(rows) * heads
+        many = len(keys) // heads
         # Zeros before the first step, where diagonals of distances out of sight begin.
         zeros = far.shape[2] + length - 1 - ctx.steps
-        size, width = _rows(weights), zeros + count
-        buffer = y.new_zeros(size, length * (width + 1))
-        near = None if slots is None else y.new_empty(size, length, slot_far.shape[2])
-        for h, r, key, value in _chunks(weights, y.shape[2]):
-            w, gy, part = weights[h, r], grad[r, :, key], buffer[: min(size, rows - r.start)]
-            past, of_past = keys_values[r, :count], of_kv[r, :count]
-            g = part[:, : length * width].unflatten(1, (length, width))[:, :, zeros:]
-            of_weights = torch.bmm(gy, past[:, :, value].transpose(1, 2))
-            torch.mul(of_weights.sub_(mean[r, :, h]), w, out=g)
-            of_past[:, :, value] = torch.bmm(w.transpose(1, 2), gy)
-            of_past[:, :, key] = torch.bmm(g.transpose(1, 2), by_content[r, :, key])
-            of_head = torch.bmm(g, past[:, :, key])
-            of_biases[0][key] += of_head.sum((0, 1))
-            diagonals = part.view(-1, width + 1)[:, : far.shape[2]]
-            of_far[h].addmm_(by_step[r, :, key].flatten(0, 1).t(), diagonals)
-            other = diagonals @ far[h].t()
-            of_biases[1][key] += other.sum(0)
+        width = zeros + count
+        buffer = y.new_zeros(rows, length * (width + 1))
+        for i, w in enumerate(part for head in weights.unbind() for part in head.split(rows)):
+            h, space = i // many, buffer[: len(w)]
+            by_content, by_step, *_, gy, of_query = (part[i] for part in parts)
+            g = space[:, : length * width].unflatten(1, (length, width))[:, :, zeros:]
+            of_weights = torch.bmm(gy, values[i].transpose(1, 2))
+            torch.mul(of_weights.sub_(mean[i]), w, out=g)
+            of_values[i].copy_(torch.bmm(w.transpose(1, 2), gy))
+            of_keys[i].copy_(torch.bmm(g.transpose(1, 2), by_content))
+            of_content = torch.bmm(g, keys[i])
+            of_biases[0][h] += of_content.sum((0, 1))
+            diagonals = space.view(-1, width + 1)[:, : far.shape[2]]
+            of_far[h].addmm_(by_step.flatten(0, 1).t(), diagonals)
+            of_position = diagonals @ far[h].t()
+            of_biases[1][h] += of_position.sum(0)
             if slots is not None:
-                each = near[: len(w)].zero_().scatter_add_(2, slots[r], g[:, :, ctx.steps :])
-                each = each.flatten(0, 1)
-                of_slot_far[h].addmm_(by_slot[r, :, key].flatten(0, 1).t(), each)
-                of_slot = each @ slot_far[h].t()
-                of_biases[2][key] += of_slot.sum(0)
-                other += of_slot
-            torch.add(of_head, other.view(of_head.shape), out=of_q[r, :, key])
-        if slots is None:
-            of_biases[2] = None
+                near = g.new_zeros(*g.shape[:2], slot_far.shape[2])
+                near = near.scatter_add_(2, where[i], g[:, :, ctx.steps :]).flatten(0, 1)
+                of_slot_far[h].addmm_(parts[2][i].flatten(0, 1).t(), near)
+                of_slot = near @ slot_far[h].t()
+                of_biases[2][h] += of_slot.sum(0)
+                of_position += of_slot
+            torch.add(of_content, of_position.view(of_content.shape), out=of_query)
+        of_biases = [bias.flatten() for bias in of_biases] + [None] * (3 - len(of_biases))
         return of_q, *of_biases, of_kv, of_far, of_slot_far, None, None
 
 
@@ -148,15 +155,16 @@ def _rows(weights: Tensor) -> int:
     return max(1, -(-rows // max(parts, 1)))
 
 
-def _chunks(weights: Tensor, width: int) -> Iterator[tuple[int, slice, slice, slice]]:
-    """Heads, rows that are worked on together, and the columns of the head's keys and values."""
-    heads, rows = weights.shape[:2]
-    each, size = width // heads, _rows(weights)
-    for h in range(heads):
-        key = slice(h * each, (h + 1) * each)
-        value = slice(width + key.start, width + key.stop)
-        for start in range(0, rows, size):
-            yield h, slice(start, start + size), key, value
+def _parts(x: Tensor, heads: int, rows: int) -> list[Tensor]:
+    """Views [b, N, Dh] of x [B, N, heads Dh]: of each head, some rows at a time."""
+    by_head = x.unflatten(2, (heads, -1)).unbind(2)
+    return [part for head in by_head for part in head.split(rows)]
+
+
+def _keys_values(x: Tensor, heads: int, rows: int) -> tuple[list[Tensor], list[Tensor]]:
+    """`_parts` of keys and of values."""
+    parts = _parts(x, 2 * heads, rows)
+    return parts[: len(parts) // 2], parts[len(parts) // 2 :]
 
 
 def _skew(by_distance: Tensor, length: int, steps: int) -> Tensor:

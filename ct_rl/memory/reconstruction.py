@@ -42,10 +42,10 @@ class _Reconstruction(torch.autograd.Function):
     def forward(ctx: Any, made, q, old, new, old_there, there, weight, keys_values, heads):  # type: ignore[no-untyped-def]
         width = q.shape[2]
         each = width // heads
-        old_hidden, hidden = (
-            (~seen).to(q.dtype).mul_(_NEVER)[:, None].expand(-1, q.shape[1], -1)
-            for seen in (old_there, there)
-        )
+        old_hidden, hidden = ((~seen).to(q.dtype).mul_(_NEVER) for seen in (old_there, there))
+        old_hidden = old_hidden[:, None].expand(-1, q.shape[1], -1)
+        # Slots are few: their softmax is along the queries, many at a time.
+        hidden = hidden[:, :, None].expand(-1, -1, q.shape[1])
         weight = weight.to(q.dtype)[..., None] / width
         total = q.new_zeros(())
         of_new = torch.empty_like(new)
@@ -54,14 +54,15 @@ class _Reconstruction(torch.autograd.Function):
             asking, keys, values = q[:, :, key], new[:, :, key], new[:, :, value]
             seen = torch.baddbmm(old_hidden, asking, old[:, :, key].transpose(1, 2)).softmax(-1)
             seen = seen @ old[:, :, value]
-            w = torch.baddbmm(hidden, asking, keys.transpose(1, 2)).softmax(-1)
-            error = torch.baddbmm(seen, w, values, beta=-1)
+            w = torch.baddbmm(hidden, keys, asking.transpose(1, 2)).softmax(1)  # (B N, n, W)
+            error = torch.baddbmm(seen, w.transpose(1, 2), values, beta=-1)
             g = error * weight
             total += g.flatten().dot(error.flatten())
             if ctx.needs_input_grad[0]:
-                of_new[:, :, value] = w.transpose(1, 2) @ g
-                g = torch._softmax_backward_data(g @ values.transpose(1, 2), w, -1, w.dtype)
-                of_new[:, :, key] = g.transpose(1, 2) @ asking
+                of_new[:, :, value] = w @ g
+                g = values @ g.transpose(1, 2)
+                g = torch._softmax_backward_data(g, w, 1, w.dtype)
+                of_new[:, :, key] = g @ asking
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward((of_new.flatten(0, 1) @ keys_values).mul_(2).view_as(made))
         return total
