@@ -102,7 +102,7 @@ def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: Glance) -> 
     rows = torch.arange(x.shape[0], device=x.device)
     keys, values = state[f"keys_{i}"], state[f"values_{i}"]
     u = layer.attended(x)
-    queries = attention.queries(u)
+    queries = attention.heads(attention.queries(u))
     key, value = attention.keys_values(u)
     state["memory"][rows, i, seen.place] = u[:, 0]
     keys[rows, :, slots + seen.place] = key[:, :, 0]

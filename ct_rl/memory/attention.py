@@ -101,12 +101,16 @@ class RelativeAttention(nn.Module):
         return x.unflatten(-1, (self.n_heads, self.d_head)).transpose(-2, -3)
 
     def queries(self, x: Tensor) -> Tensor:
-        """Scaled queries [B, H, T, Dh]."""
-        return self.heads(F.linear(x, self.q.weight * self.scale))
+        """Scaled queries [B, T, D], see `heads`."""
+        return F.linear(x, self.q.weight * self.scale)
 
     def keys_values(self, x: Tensor) -> Tensor:
         """Keys and values [2, B, H, N, Dh] of x [B, N, D]."""
-        return self.kv(x).unflatten(-1, (2, self.n_heads, self.d_head)).permute(2, 0, 3, 1, 4)
+        return self.apart(self.kv(x))
+
+    def apart(self, keys_values: Tensor) -> Tensor:
+        """[B, N, 2 D] as [2, B, H, N, Dh]."""
+        return keys_values.unflatten(-1, (2, self.n_heads, self.d_head)).permute(2, 0, 3, 1, 4)
 
     def distance_keys(self) -> Tensor:
         """Keys of distances [H, Dh, R], FARTHEST first (distance R - 1 ... 0)."""
@@ -167,16 +171,11 @@ class RelativeAttention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2)), weights
 
     def read_blocked(
-        self,
-        queries: Tensor,
-        keys_values: Tensor,
-        hidden: Tensor,
-        slots: Tensor | None,
+        self, queries: Tensor, keys_values: Tensor, hidden: Tensor, slots: Tensor | None
     ) -> Tensor:
         """`read` with the relative logits of `Layer`, on a CPU; see `blocked_attention`."""
         biases, far = (self.content_bias, self.position_bias, None), (self.distance_keys(), None)
         if slots is not None:
             biases = (self.content_bias, self.position_bias, self.slot_position_bias)
             far = (self.distance_keys(), self.slot_distance_keys())
-        y = blocked_attention(queries, biases, keys_values, far, hidden, slots)
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self.out(blocked_attention(queries, biases, keys_values, far, hidden, slots))

@@ -1,20 +1,48 @@
-"""Relative attention with its gradient, a few rows at a time: what a pass needs stays in a core's cache.
+"""Relative attention with its gradient, a few rows of a head at a time: what a pass needs stays in a core's cache.
 
 The same numbers as `RelativeAttention.read` on the logits that `Layer` puts together, which is its twin. On a CPU the
 logits of a whole batch do not fit the cache, and moving them through memory costs more than computing with them; here
-the only thing of their size that is written is the weights, once. Nothing is skewed: logits by distance are added
-along the diagonals of the logits by key, through a view.
+the only thing of their size that is written is the weights, once. Heads are columns of what the projections give, and
+logits by distance are logits by key seen along their diagonals: nothing is transposed, padded or skewed by a copy.
+What a batched product writes is contiguous: torch's fast way takes it only so, while factors may lie anyhow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CACHED = 2**18  # elements of logits at a time
+
+
+def project(before: Tensor, x: Tensor, after: Tensor, weight: Tensor) -> Tensor:
+    """[before | x | after] times a weight, [B, N, D'], without gradients that nobody needs."""
+    return _Project.apply(before, x, after, weight)
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, before, x, after, weight):  # type: ignore[no-untyped-def]
+        ctx.sizes = (before.shape[1], x.shape[1], after.shape[1])
+        joined = torch.cat([before, x, after], 1)
+        ctx.save_for_backward(joined, weight)
+        return F.linear(joined, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
+        joined, weight = ctx.saved_tensors
+        of_weight = grad.flatten(0, 1).t() @ joined.flatten(0, 1)
+        parts: list[Tensor | None] = [None, None, None]
+        needed = [i for i in range(3) if ctx.needs_input_grad[i]]
+        if needed:  # from the first that needs one to the last, in one product
+            start, sizes = sum(ctx.sizes[: needed[0]]), ctx.sizes[needed[0] : needed[-1] + 1]
+            of_inputs = grad[:, start : start + sum(sizes)] @ weight
+            for i, part in enumerate(of_inputs.split(sizes, 1), needed[0]):
+                parts[i] = part if i in needed else None
+        return *parts, of_weight
 
 
 def blocked_attention(
@@ -25,90 +53,122 @@ def blocked_attention(
     hidden: Tensor,
     slots: Tensor | None,
 ) -> Tensor:
-    """Attention over [slots | steps].
+    """Attention over [steps | slots].
 
     Args:
-        queries: [B, H, T, Dh], scaled.
+        queries: [B, T, D], scaled.
         biases: what is added to them for content, for steps' distances, and for slots' distances, [H, 1, Dh] each.
-        keys_values: [2, B, H, N, Dh].
+        keys_values: [B, N or more, 2 D]; the steps are the T new ones and at most R - 1 before them.
         distances: keys of distances, [H, Dh, R] farthest first, and of slots' distances [H, Dh, n].
-        hidden: [B, 1, T, N], 0, or so low that the weight is 0 where a query may not look.
-        slots: int64 [B, 1, T, S], which of the n each slot is at.
+        hidden: [B, T, N], 0, or so low that the weight is 0 where a query may not look.
+        slots: int64 [B, T, S], which of the n each slot is at.
 
     Returns:
-        [B, H, T, Dh].
+        [B, T, D].
     """
-    return _Blocked.apply(
-        queries.contiguous(), *biases, keys_values.contiguous(), *distances, hidden, slots
-    )
+    far, slot_far = distances
+    if slot_far is not None:  # products of odd sizes are half as fast
+        slot_far = F.pad(slot_far, (0, -slot_far.shape[2] % 16))
+    flat = [None if bias is None else bias.flatten() for bias in biases]
+    return _Blocked.apply(queries, *flat, keys_values, far, slot_far, hidden, slots)
 
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q, cb, pb, sb, keys_values, far, slot_far, hidden, slots):  # type: ignore[no-untyped-def]
-        keys, values = keys_values
-        first = 0 if slots is None else slots.shape[3]
-        weights = q.new_empty(*q.shape[:3], keys.shape[2])
+        heads, (_, length, count) = len(far), hidden.shape
+        ctx.steps = steps = count - (0 if slots is None else slots.shape[2])
+        asking = [q + cb, q + pb] + ([] if slots is None else [q + sb])
+        weights = q.new_empty(heads, *hidden.shape)
         y = torch.empty_like(q)
-        for r in _chunks(weights):
-            w = weights[r]
-            torch.matmul(q[r] + cb, keys[r].transpose(-1, -2), out=w)
-            _band(w, first, far.shape[2]).add_((q[r] + pb) @ far)
+        rows = _rows(weights)
+        parts = [_parts(x, heads, rows) for x in (*asking, y)]
+        keys, values = _keys_values(keys_values[:, :count], heads, rows)
+        barred = hidden.split(rows) * heads
+        where = [] if slots is None else slots.split(rows) * heads
+        many = len(barred) // heads
+        for i, w in enumerate(part for head in weights.unbind() for part in head.split(rows)):
+            by_content, by_step, *_, read = (part[i] for part in parts)
+            near = _skew(by_step.flatten(0, 1) @ far[i // many], length, steps)
+            torch.add(barred[i][:, :, :steps], near, out=w[:, :, :steps])
             if slots is not None:
-                index = slots[r].expand(-1, q.shape[1], -1, -1)
-                w[..., :first] += ((q[r] + sb) @ slot_far).gather(3, index)
-            w += hidden[r]
+                near = (parts[2][i].flatten(0, 1) @ slot_far[i // many]).view(*w.shape[:2], -1)
+                near = near.gather(2, where[i])
+                torch.add(barred[i][:, :, steps:], near, out=w[:, :, steps:])
+            w.baddbmm_(by_content, keys[i].transpose(1, 2))
             torch.softmax(w, -1, out=w)
-            torch.matmul(w, values[r], out=y[r])
-        ctx.save_for_backward(q, cb, pb, sb, keys_values, far, slot_far, slots, weights, y)
+            read.copy_(torch.bmm(w, values[i]))
+        ctx.save_for_backward(keys_values, far, slot_far, slots, weights, y, *asking)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
-        q, cb, pb, sb, keys_values, far, slot_far, slots, weights, y = ctx.saved_tensors
-        keys, values = keys_values
-        first = 0 if slots is None else slots.shape[3]
-        gq, gkv = torch.empty_like(q), torch.empty_like(keys_values)
-        g_cb, g_pb, g_far = torch.zeros_like(cb), torch.zeros_like(pb), torch.zeros_like(far)
-        g_sb = g_slot_far = None
-        if slots is not None:
-            g_sb, g_slot_far = torch.zeros_like(sb), torch.zeros_like(slot_far)
-        logits = None
-        for r in _chunks(weights):
-            w, gy = weights[r], grad[r].contiguous()
-            logits = torch.empty_like(w) if logits is None else logits
-            g = logits[: len(w)]  # the gradient of the logits
-            torch.matmul(gy, values[r].transpose(-1, -2), out=g)
-            g.sub_((gy * y[r]).sum(-1, keepdim=True)).mul_(w)
-            torch.matmul(g.transpose(-1, -2), q[r] + cb, out=gkv[0, r])
-            torch.matmul(w.transpose(-1, -2), gy, out=gkv[1, r])
-            by_key = g @ keys[r]
-            g_cb += by_key.sum((0, 2))[:, None]
-            band = _band(g, first, far.shape[2])
-            by_step = band @ far.transpose(-1, -2)
-            g_pb += by_step.sum((0, 2))[:, None]
-            g_far += ((q[r] + pb).transpose(-1, -2) @ band).sum(0)
-            torch.add(by_key, by_step, out=gq[r])
+        keys_values, far, slot_far, slots, weights, y, *asking = ctx.saved_tensors
+        heads, _, length, count = weights.shape
+        rows = _rows(weights)
+        of_q, of_kv = torch.empty_like(y), torch.empty_like(keys_values)
+        of_kv[:, count:] = 0
+        of_biases = [y.new_zeros(heads, y.shape[2] // heads) for _ in asking]
+        of_far = torch.zeros_like(far)
+        of_slot_far = None if slots is None else torch.zeros_like(slot_far)
+        mean = (grad * y).unflatten(2, (heads, -1)).sum(3, keepdim=True)
+        mean = [part for head in mean.unbind(2) for part in head.split(rows)]
+        parts = [_parts(x, heads, rows) for x in (*asking, grad, of_q)]
+        keys, values = _keys_values(keys_values[:, :count], heads, rows)
+        of_keys, of_values = _keys_values(of_kv[:, :count], heads, rows)
+        where = [] if slots is None else slots.split(rows) * heads
+        many = len(keys) // heads
+        # Zeros before the first step, where diagonals of distances out of sight begin.
+        zeros = far.shape[2] + length - 1 - ctx.steps
+        width = zeros + count
+        buffer = y.new_zeros(rows, length * (width + 1))
+        for i, w in enumerate(part for head in weights.unbind() for part in head.split(rows)):
+            h, space = i // many, buffer[: len(w)]
+            by_content, by_step, *_, gy, of_query = (part[i] for part in parts)
+            g = space[:, : length * width].unflatten(1, (length, width))[:, :, zeros:]
+            of_weights = torch.bmm(gy, values[i].transpose(1, 2))
+            torch.mul(of_weights.sub_(mean[i]), w, out=g)
+            of_values[i].copy_(torch.bmm(w.transpose(1, 2), gy))
+            of_keys[i].copy_(torch.bmm(g.transpose(1, 2), by_content))
+            of_content = torch.bmm(g, keys[i])
+            of_biases[0][h] += of_content.sum((0, 1))
+            diagonals = space.view(-1, width + 1)[:, : far.shape[2]]
+            of_far[h].addmm_(by_step.flatten(0, 1).t(), diagonals)
+            of_position = diagonals @ far[h].t()
+            of_biases[1][h] += of_position.sum(0)
             if slots is not None:
-                near = g.new_zeros(*g.shape[:3], slot_far.shape[2])
-                near.scatter_add_(3, slots[r].expand(-1, q.shape[1], -1, -1), g[..., :first])
-                by_slot = near @ slot_far.transpose(-1, -2)
-                g_sb += by_slot.sum((0, 2))[:, None]
-                g_slot_far += ((q[r] + sb).transpose(-1, -2) @ near).sum(0)
-                gq[r] += by_slot
-        return gq, g_cb, g_pb, g_sb, gkv, g_far, g_slot_far, None, None
+                near = g.new_zeros(*g.shape[:2], slot_far.shape[2])
+                near = near.scatter_add_(2, where[i], g[:, :, ctx.steps :]).flatten(0, 1)
+                of_slot_far[h].addmm_(parts[2][i].flatten(0, 1).t(), near)
+                of_slot = near @ slot_far[h].t()
+                of_biases[2][h] += of_slot.sum(0)
+                of_position += of_slot
+            torch.add(of_content, of_position.view(of_content.shape), out=of_query)
+        of_biases = [bias.flatten() for bias in of_biases] + [None] * (3 - len(of_biases))
+        return of_q, *of_biases, of_kv, of_far, of_slot_far, None, None
 
 
-def _chunks(weights: Tensor) -> Iterator[slice]:
-    """Rows that are worked on together."""
-    rows = len(weights)
-    size = max(1, CACHED * rows // max(weights.numel(), 1))
-    for start in range(0, rows, size):
-        yield slice(start, start + size)
+def _rows(weights: Tensor) -> int:
+    """How many rows of a head are worked on together."""
+    rows = weights.shape[1]
+    parts = -(-weights[0].numel() // CACHED)
+    return max(1, -(-rows // max(parts, 1)))
 
 
-def _band(logits: Tensor, first: int, reach: int) -> Tensor:
-    """A view [b, H, T, R] of logits [b, H, T, N] by distance: column c of query t is the key first + t + c + 1."""
-    b, heads, steps, count = logits.shape
-    stride = (*logits.stride()[:2], count + 1, 1)
-    return logits.as_strided((b, heads, steps, reach), stride, logits.storage_offset() + first + 1)
+def _parts(x: Tensor, heads: int, rows: int) -> list[Tensor]:
+    """Views [b, N, Dh] of x [B, N, heads Dh]: of each head, some rows at a time."""
+    by_head = x.unflatten(2, (heads, -1)).unbind(2)
+    return [part for head in by_head for part in head.split(rows)]
+
+
+def _keys_values(x: Tensor, heads: int, rows: int) -> tuple[list[Tensor], list[Tensor]]:
+    """`_parts` of keys and of values."""
+    parts = _parts(x, 2 * heads, rows)
+    return parts[: len(parts) // 2], parts[len(parts) // 2 :]
+
+
+def _skew(by_distance: Tensor, length: int, steps: int) -> Tensor:
+    """A view [b, T, steps] by key of logits [b T, R] by distance; what is not a distance is another's number."""
+    reach = by_distance.shape[1]
+    shape, stride = (len(by_distance) // length, length, steps), (length * reach, reach - 1, 1)
+    return by_distance.as_strided(shape, stride, reach + length - 1 - steps)

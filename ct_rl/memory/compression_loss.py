@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ct_rl.memory.compression import attention_reconstruction
 from ct_rl.memory.geometry import View
+from ct_rl.memory.reconstruction import reconstruction
 
 if TYPE_CHECKING:
     from ct_rl.memory.layer import Layer
@@ -34,6 +35,7 @@ def compression_terms(
     made: list[Tensor],
     slots: Tensor,
     plan: View,
+    first: int,
 ) -> tuple[Tensor, Tensor]:
     """A pass's compression loss: the sum of its terms, and how many there are.
 
@@ -41,8 +43,7 @@ def compression_terms(
 
     Args:
         queries: [B, H, E + T, Dh], with the E steps before the pass that belong to the call; detached.
-        timeline: [B, K + T, D]; keys_values: [2, B, H, R + T or more, Dh], from the first of the last R + T
-            steps on; detached.
+        timeline: [B, K + T, D]; keys_values: [2, B, H, n, Dh], from the timeline's `first` seen step on; detached.
         made: the new slots [B, G, D] of each queue.
         slots: [B, C, D], the rings.
     """
@@ -56,8 +57,7 @@ def compression_terms(
             where = plan.blocks.steps[..., layer.compress.lookback :]  # (B, N, W)
             old_there = plan.blocks.there[..., layer.compress.lookback :]
             if reconstruct:
-                skipped = timeline.shape[1] - plan.age.shape[1] - layer.sizes.reach
-                old = _pick(keys_values, (where - skipped).clamp(min=0))
+                old = _pick(keys_values, (where - first).clamp(min=0))
                 old = old * old_there[:, None, :, :, None]
             else:
                 old = take(timeline.detach(), where.flatten(1)).unflatten(1, where.shape[1:])
@@ -96,6 +96,31 @@ def compression_terms(
         total = total + torch.where(weight, error, 0).sum()
         count = count + weight.sum()
     return total, count
+
+
+def blocked_terms(
+    layer: Layer, queries: Tensor, keys_values: Tensor, made: Tensor, plan: View, first: int
+) -> tuple[Tensor, Tensor]:
+    """`compression_terms` of attention reconstruction in one queue, with heads side by side.
+
+    Args:
+        queries: [B, E + T, D]; keys_values: [B, n, 2 D], from the timeline's `first` seen step on to the new slots'.
+    """
+    assert plan.blocks is not None
+    blocks, back = plan.blocks, layer.compress.lookback
+    where, old_there = blocks.steps[..., back:], blocks.there[..., back:]
+    there = plan.queues[0].new.there.unflatten(1, (-1, layer.sizes.block))  # (B, N, n)
+    weight = blocks.asked & there.any(2)[..., None]
+    q, old = (
+        take(x, index.flatten(1)).view(-1, index.shape[2], x.shape[2])
+        for x, index in ((queries, blocks.queries), (keys_values, (where - first).clamp(min=0)))
+    )
+    new = keys_values[:, keys_values.shape[1] - made.shape[1] :].reshape(len(q), -1, old.shape[2])
+    seen = (old_there.flatten(0, 1), there.flatten(0, 1))
+    reading = layer.attention.kv.weight.detach()
+    heads = layer.attention.n_heads
+    total = reconstruction(made, q, old, new, seen, weight.flatten(0, 1), reading, heads)
+    return total, weight.sum()
 
 
 def _project(layer: Layer, x: Tensor) -> Tensor:

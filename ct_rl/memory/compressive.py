@@ -16,7 +16,7 @@ from ct_rl.memory.compression import COMPRESSION_LOSSES, COMPRESSIONS
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State, choose
 from ct_rl.memory.gating import GATES
 from ct_rl.memory.geometry import Sizes, ends, view
-from ct_rl.memory.layer import Layer, LayerOptions, LayerOutput, Past, look
+from ct_rl.memory.layer import Layer, LayerOptions, LayerOutput, Past, in_blocks, look
 from ct_rl.memory.queues import levels, ring_number
 from ct_rl.memory.report import AttentionReport, place_weights
 
@@ -179,7 +179,8 @@ class CompressiveTransformer(MemoryCore):
         for start, end in self._passes(steps, resets):
             plan = view(self.sizes, steps, resets[:, start:end], min(start, self.sizes.window - 1))
             y, steps = x[:, start:end], plan.steps
-            where = look(self.options, plan, y, self.by_usage)
+            blocked = not attention and in_blocks(self, plan, y)
+            where = look(self.options, plan, y, self.by_usage, blocked)
             weights = []
             for i, layer in enumerate(self.layers):
                 out: LayerOutput = layer(y, pasts[i], plan, where, attention)

@@ -7,16 +7,21 @@ C compressed slots, N blocks that leave the memory in the call, W window, c rate
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ct_rl.memory.attention import RelativeAttention, skew
+from ct_rl.memory.blocked import project
 from ct_rl.memory.compression import COMPRESSIONS
-from ct_rl.memory.compression_loss import compression_terms, take
+from ct_rl.memory.compression_loss import blocked_terms, compression_terms, take
 from ct_rl.memory.gating import build_gate
 from ct_rl.memory.geometry import Sizes, View
+
+if TYPE_CHECKING:
+    from ct_rl.memory.compressive import CompressiveTransformer
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Past:
         kept: [B, K, D], the inputs of its attention, of the steps before.
         slots: [B, C, D], compressed memory; None without.
         usage: [B, K], attention that each kept step has received; None unless slots are chosen by it.
-        queries: [B, H, W - 1, Dh] or fewer, of the steps before that belong to the same call; None for none.
+        queries: [B, W - 1, D] or fewer, of the steps before that belong to the same call; None for none.
     """
 
     kept: Tensor
@@ -61,27 +66,46 @@ class Look:
     new), those steps once more that gradients reach (only where they stop at a window's end), and one zero for all
     places that were never filled (only where they are not masked).
 
+    In blocks (`blocked_attention`), the steps come before the slots, and what no query sees is left out: the first
+    steps, and the last of the new slots.
+
     Attributes:
-        hidden: [B, 1, T, n] additive: so low that the weight is 0 where a query may not look, else 0.
-        slots: int64 [B, 1, T, S], columns of `slot_by_distance`.
+        hidden: [B, 1, T, n], in blocks [B, T, n], additive: so low that the weight is 0 where a query may not look,
+            else 0.
+        slots: int64 [B, 1, T, S], in blocks [B, T, S], columns of `slot_by_distance`.
         live: how many steps stand there once more.
+        blocked: whether the pass is read in blocks.
+        first: the first of the last R + T steps that stands there.
     """
 
     hidden: Tensor
     slots: Tensor | None
-    live: int
+    live: int = 0
+    blocked: bool = False
+    first: int = 0
 
     @property
     def slot_count(self) -> int:
         """S."""
-        return 0 if self.slots is None else self.slots.shape[3]
+        return 0 if self.slots is None else self.slots.shape[-1]
 
 
 _NEVER = -1e30  # many times as fast to fill in as infinity, and its exponential is 0 all the same
 
 
-def look(options: LayerOptions, plan: View, x: Tensor, by_usage: bool) -> Look:
+def in_blocks(core: CompressiveTransformer, plan: View, x: Tensor) -> bool:
+    """Whether the way that a CPU's cache likes computes all that a pass needs."""
+    options = core.options
+    plain = options.window_gradient and not core.by_usage and plan.absent is None
+    dropping = core.training and options.dropout > 0
+    eager = not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+    return plain and not dropping and eager and x.device.type == "cpu"
+
+
+def look(options: LayerOptions, plan: View, x: Tensor, by_usage: bool, blocked: bool) -> Look:
     """The `Look` of a pass over x [B, T, D]; by usage, new slots come too late for the pass's own queries."""
+    if blocked:
+        return _blocked_look(options.sizes, plan, x)
     sizes, steps = options.sizes, x.shape[1]
     pairs = list(zip(sizes.queues, plan.queues, strict=True))
     ends = [slice(q.size) for q, _ in pairs]
@@ -105,6 +129,27 @@ def look(options: LayerOptions, plan: View, x: Tensor, by_usage: bool) -> Look:
         hidden=hidden.to(x.dtype).mul_(_NEVER),
         slots=torch.cat(far, 2)[:, None] if far else None,
         live=live,
+    )
+
+
+def _blocked_look(sizes: Sizes, plan: View, x: Tensor) -> Look:
+    steps = torch.arange(x.shape[1])
+    back = torch.minimum(plan.age, plan.age - sizes.boundary(plan.age))
+    first = sizes.reach + int((steps - back).min())
+    hidden = [plan.hidden[..., first:]]
+    ends = [slice(queue.size) for queue in sizes.queues]
+    ends += [slice(queue.size, None) for queue in sizes.queues]
+    if len(sizes.queues) == 1:
+        seen = torch.nonzero(~plan.queues[0].hidden[..., ends[1]].flatten(0, 1).all(0))
+        ends[1] = slice(ends[1].start, ends[1].start + (int(seen[-1]) + 1 if len(seen) else 0))
+    pairs = list(zip(plan.queues * 2, ends, strict=True))
+    hidden += [view.hidden[..., end] for view, end in pairs]
+    far = [view.distance[..., end] for view, end in pairs]
+    return Look(
+        hidden=torch.cat(hidden, 2).to(x.dtype).mul_(_NEVER),
+        slots=torch.cat(far, 2) if far else None,
+        blocked=True,
+        first=first,
     )
 
 
@@ -181,14 +226,19 @@ class Layer(nn.Module):
         if past.slots is not None and not self.by_usage:
             made = self.make_slots(self._leaving(timeline, plan), None, past.slots, plan)
         queries = attention.queries(u)
-        keys_values = self._keys_values(kept, u, past.slots, made, look)
         weights = None
-        if self._in_blocks(queries, plan, look, report):
+        if look.blocked:
+            keys_values = self._joined(kept, u, past.slots, made, look)
             read = attention.read_blocked(queries, keys_values, look.hidden, look.slots)
         else:
-            bias = self._bias(queries, plan, look)
+            keys_values = self._keys_values(kept, u, past.slots, made, look)
+            asking = attention.heads(queries)
             read, weights = attention.read(
-                queries, *keys_values, bias, look.hidden, report or self.by_usage
+                asking,
+                *keys_values,
+                self._bias(asking, plan, look),
+                look.hidden,
+                report or self.by_usage,
             )
         parts = None if weights is None else self._parts(weights.detach(), look)
         usage = None
@@ -205,18 +255,41 @@ class Layer(nn.Module):
         ):
             asking = queries.detach()
             if past.queries is not None:
-                asking = torch.cat([past.queries, asking], 2)
-            after.queries = asking[:, :, max(asking.shape[2] - sizes.window + 1, 0) :]
-            steps = keys_values[:, :, :, look.slot_count :].detach()  # from the first seen step on
-            loss = compression_terms(self, asking, timeline, steps, made, past.slots, plan)
+                asking = torch.cat([past.queries, asking], 1)
+            after.queries = asking[:, max(asking.shape[1] - sizes.window + 1, 0) :]
+            loss = self._loss(asking, timeline, keys_values.detach(), made, past.slots, plan, look)
         return LayerOutput(self.after(x, read), after, loss, parts)
 
-    def _in_blocks(self, queries: Tensor, plan: View, look: Look, report: bool) -> bool:
-        """Whether the way that a CPU's cache likes computes all that is asked for."""
-        plain = not (report or self.by_usage or look.live or plan.absent is not None)
-        dropping = self.training and self.options.dropout > 0
-        eager = not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
-        return plain and not dropping and eager and queries.device.type == "cpu"
+    def _loss(
+        self,
+        queries: Tensor,
+        timeline: Tensor,
+        keys_values: Tensor,
+        made: list[Tensor],
+        slots: Tensor,
+        plan: View,
+        look: Look,
+    ) -> tuple[Tensor, Tensor]:
+        """The compression loss's sum and the number of its terms."""
+        first = self.sizes.kept - self.sizes.reach + look.first  # where the steps' keys begin
+        if look.blocked:
+            if self.options.compression_loss == "attention" and len(made) == 1:
+                return blocked_terms(self, queries, keys_values, made[0], plan, first)
+            keys_values = self.attention.apart(keys_values)
+        else:
+            keys_values = keys_values[:, :, :, look.slot_count :]
+        queries = self.attention.heads(queries)
+        return compression_terms(self, queries, timeline, keys_values, made, slots, plan, first)
+
+    def _joined(
+        self, kept: Tensor, u: Tensor, slots: Tensor | None, made: list[Tensor] | None, look: Look
+    ) -> Tensor:
+        """Keys and values [B, n, 2 D] in blocks, those of all new slots last."""
+        after = u[:, :0]
+        if slots is not None:
+            after = torch.cat([slots, *(self._apart(new) for new in made or ())], 1)
+        before = kept[:, kept.shape[1] - self.sizes.reach + look.first :]
+        return project(before, u, after, self.attention.kv.weight)
 
     def _keys_values(
         self, kept: Tensor, u: Tensor, slots: Tensor | None, made: list[Tensor] | None, look: Look
