@@ -74,9 +74,10 @@ def watch(minutes: float, share: float, every: float, save: Any) -> None:
         )
         processes = {"runner": psutil.Process(pid), "driver": psutil.Process()}
         rows: list[dict[str, Any]] = []
-        begun, due = time.monotonic(), 0.0
+        begun, due, updates = time.monotonic(), 0.0, 0
         while time.monotonic() - begun < 60 * minutes:
             report = algo.train()["ct_rl"]
+            updates = report.get("updates", updates)
             past = time.monotonic() - begun
             if past < due:
                 continue
@@ -85,7 +86,7 @@ def watch(minutes: float, share: float, every: float, save: Any) -> None:
                 {
                     "minutes": round(past / 60, 2),
                     "steps": algo.steps,
-                    "updates": report.get("updates", 0),
+                    "updates": updates,
                     **{name: sizes(process) for name, process in processes.items()},
                 }
             )
