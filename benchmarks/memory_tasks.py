@@ -71,7 +71,7 @@ def attention(window: int, memory: int, compressed: int) -> dict[str, tuple[str,
 
 @dataclass(frozen=True)
 class Task:
-    """A task: `score` is of one ended episode, `guess` what is reached without memory or None where unknown."""
+    """A task: `score` is of one ended episode, `guess` is what guessing gives, None where unknown."""
 
     create: Callable[[dict[str, Any]], VectorEnv]
     score: Callable[[dict[str, float]], float]
@@ -91,9 +91,9 @@ TASKS = {
         memories=attention(window=4, memory=4, compressed=4),
         learn=partial(
             learn,
-            steps=200_000,
-            rows=32,
-            fragment=32,
+            steps=60_000,
+            rows=16,
+            fragment=64,
             last=50,
             minibatch_size=256,
             num_epochs=4,
@@ -111,8 +111,8 @@ TASKS = {
         learn=partial(
             learn,
             steps=300_000,
-            rows=64,
-            fragment=32,
+            rows=32,
+            fragment=64,
             last=200,
             minibatch_size=512,
             num_epochs=4,

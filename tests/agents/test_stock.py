@@ -183,7 +183,7 @@ def test_a_remote_runner_refuses_it_when_the_algorithm_is_built(cluster):
 
 
 def test_an_environment_that_resets_itself_in_the_next_step_trains(cluster):
-    algo = resetting(AutoresetMode.NEXT_STEP, 1).build_algo()
+    algo = resetting(AutoresetMode.NEXT_STEP, 0).build_algo()
     try:
         assert algo.train()["num_env_steps_sampled_lifetime"] >= 44
     finally:
