@@ -72,8 +72,8 @@ def check_stock(config: AlgorithmConfig) -> None:
 def check_environment(*, env_runner: Any, **kwargs: Any) -> None:
     """Refuses an environment whose autoreset mode RLlib's runner misreads; for `on_environment_created`.
 
-    In another mode than NEXT_STEP the runner would take each episode's first step for a reset: it drops the
-    action and the reward, and the memory acts on one step more than it learns from.
+    Under SAME_STEP the runner takes the first observation of an episode for the last of the one before, and its
+    first step for a reset: that action and its reward are dropped.
 
     Raises:
         ValueError: one line that says what its mode is, and what is needed.
