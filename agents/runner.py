@@ -37,6 +37,20 @@ class _Live:
     generator: torch.Generator = field(default_factory=torch.Generator)
 
 
+def check_autoreset(env: VectorEnv) -> None:
+    """Refuses a vector environment that does not begin its next episode in the step after an end.
+
+    Raises:
+        ValueError: one line that says what its mode is, and what is needed.
+    """
+    mode = env.metadata.get("autoreset_mode")
+    if mode != AutoresetMode.NEXT_STEP:
+        raise ValueError(
+            f"the environment resets itself in mode {mode}: give one whose "
+            "metadata['autoreset_mode'] is AutoresetMode.NEXT_STEP"
+        )
+
+
 class MemoryEnvRunner(SingleAgentEnvRunner):
     """Samples `Fragment`s of exactly T vector steps; everything else is RLlib's runner.
 
@@ -55,12 +69,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         super().make_env()
         # RLlib turns dict infos into N dicts a step for its own path; fragments read the arrays.
         self._vector_env: VectorEnv = self.env.env
-        mode = self._vector_env.metadata.get("autoreset_mode")
-        if mode != AutoresetMode.NEXT_STEP:
-            raise ValueError(
-                f"the environment resets itself in mode {mode}: give one whose "
-                "metadata['autoreset_mode'] is AutoresetMode.NEXT_STEP"
-            )
+        check_autoreset(self._vector_env)
         self._episode_metrics = tuple(self._vector_env.metadata.get("episode_metrics", ()))
 
     @property

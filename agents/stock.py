@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.utils import force_list
 
 from agents.config import MemoryConfig
 from agents.distributions import parameter_count
 from agents.module import MemoryRLModule, network_settings
+from agents.runner import check_autoreset
 
 
 def install() -> None:
@@ -39,6 +43,8 @@ def _looking(validate: Callable[[AlgorithmConfig], None]) -> Callable[[Algorithm
 def check_stock(config: AlgorithmConfig) -> None:
     """Refuses a stock config under which a `MemoryRLModule` would not train as it acts.
 
+    What only an environment tells is looked at where a runner has made one: by a callback, beside the user's.
+
     Raises:
         ValueError: one line that says what was given, what is needed and what to set.
     """
@@ -58,6 +64,23 @@ def check_stock(config: AlgorithmConfig) -> None:
             parameter_count(spec.action_space or config.action_space)
         if config.batch_mode == "truncate_episodes":
             _check_length(module_id, settings.get("max_seq_len"), config)
+    callbacks = force_list(config.callbacks_on_environment_created)
+    if config.enable_env_runner_and_connector_v2 and check_environment not in callbacks:
+        config.callbacks_on_environment_created = [*callbacks, check_environment]
+
+
+def check_environment(*, env_runner: Any, **kwargs: Any) -> None:
+    """Refuses an environment whose autoreset mode RLlib's runner misreads; for `on_environment_created`.
+
+    Under SAME_STEP the runner takes the first observation of an episode for the last of the one before, and its
+    first step for a reset: that action and its reward are dropped.
+
+    Raises:
+        ValueError: one line that says what its mode is, and what is needed.
+    """
+    # RLlib makes the vectors of several agents itself, always in the right mode.
+    if isinstance(env_runner, SingleAgentEnvRunner):
+        check_autoreset(env_runner.env)
 
 
 def _check_length(module_id: str, given: int | None, config: AlgorithmConfig) -> None:

@@ -13,9 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +24,10 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from learning import horizon, learn
+from provenance import commit, machine
 from ray.tune import register_env
 
-from agents import MemoryPPOConfig
-from ct_rl.memory import build_memory
 from ct_rl.ray_session import ray_session
 
 CUES, ROWS, STEPS = 4, 32, 64
@@ -84,56 +81,25 @@ def create(context: dict[str, Any]) -> DelayedRecall:
 
 def train(name: str, delay: int, seed: int, steps: int) -> dict[str, Any]:
     """One run: it ends at `steps`, or when the last 500 episodes are right in 98 of 100."""
-    kind, options = MEMORIES[name]
-    torch.manual_seed(seed)
-    algo = (
-        MemoryPPOConfig()
-        .environment("delayed_recall", env_config={"delay": delay})
-        .memory(kind, d_model=32, **options)
-        .network(width=32, around=True, reward_clip="none")
-        .env_runners(
-            num_env_runners=0,
-            num_envs_per_env_runner=ROWS,
-            rollout_fragment_length=STEPS,
-            gym_env_vectorize_mode="vector_entry_point",
-        )
-        .training(
-            train_batch_size_per_learner=ROWS * STEPS,
-            minibatch_size=ROWS * STEPS // 2,
-            num_epochs=3,
-            lr=3e-3,
-            gamma=0.95,
-            entropy_coeff=0.01,
-            least_advantage_std=0.05,
-        )
-        .reporting(min_time_s_per_iteration=0)
-        .debugging(seed=seed, log_level="ERROR")
-        .build_algo()
+    run = learn(
+        "delayed_recall",
+        MEMORIES[name],
+        lambda episode: episode["return"],
+        seed=seed,
+        steps=steps,
+        rows=ROWS,
+        fragment=STEPS,
+        last=500,
+        enough=0.98,
+        env_config={"delay": delay},
+        minibatch_size=ROWS * STEPS // 2,
+        num_epochs=3,
+        lr=3e-3,
+        gamma=0.95,
+        entropy_coeff=0.01,
+        least_advantage_std=0.05,
     )
-    begun, right, curve = time.monotonic(), [], []
-    try:
-        while algo.steps < steps:
-            right += [episode["return"] for episode in algo.train()["ct_rl"]["episodes"]]
-            curve.append([algo.steps, float(np.mean(right[-500:])) if right else 0.0])
-            if len(right) >= 500 and np.mean(right[-500:]) >= 0.98:
-                break
-    finally:
-        algo.stop()
-    return {
-        "memory": name,
-        "delay": delay,
-        "seed": seed,
-        "success": float(np.mean(right[-500:])),
-        "steps": algo.steps,
-        "seconds": round(time.monotonic() - begun, 1),
-        "curve": curve[:: max(1, len(curve) // 40)],
-    }
-
-
-def horizon(name: str) -> int | None:
-    """The furthest cue that one layer may reach, in steps; None for a recurrent memory."""
-    kind, options = MEMORIES[name]
-    return build_memory(kind, d_model=32, **options).context_length
+    return {"memory": name, "delay": delay, "success": run.pop("score"), **run}
 
 
 def draw(rows: list[dict[str, Any]], delays: list[int], path: Path) -> None:
@@ -150,7 +116,7 @@ def draw(rows: list[dict[str, Any]], delays: list[int], path: Path) -> None:
             for d in delays
             if any(r["delay"] == d for r in mine)
         ]
-        reach = horizon(name)
+        reach = horizon(MEMORIES[name])
         label = name if reach is None else f"{name} (reaches {reach} steps)"
         (line,) = axes.plot(
             [d for d, _ in points], [np.mean(s) for _, s in points], "o-", label=label
@@ -173,9 +139,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/delayed_recall.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    at = commit()  # before this program's own results make the checkout differ
     rows: list[dict[str, Any]] = []
     with ray_session(0):
         register_env("delayed_recall", create)
@@ -195,14 +159,13 @@ def main() -> None:
                                 "command": "python benchmarks/delayed_recall.py "
                                 f"--delays {' '.join(map(str, arguments.delays))} "
                                 f"--seeds {arguments.seeds} --steps {arguments.steps}",
-                                "commit": commit,
-                                "machine": f"{platform.machine()}, one thread, "
-                                f"torch {torch.__version__}",
+                                "commit": at,
+                                "machine": machine("one thread"),
                                 "memories": {
                                     n: {
                                         "kind": MEMORIES[n][0],
                                         **MEMORIES[n][1],
-                                        "reach": horizon(n),
+                                        "reach": horizon(MEMORIES[n]),
                                     }
                                     for n in arguments.memories
                                 },

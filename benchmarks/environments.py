@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import psutil
+from provenance import commit, machine
 
 import envs
 from envs.room.scripted import ScriptedPlayer
@@ -222,8 +222,8 @@ def main() -> None:
     report = {
         "command": f"python benchmarks/environments.py --seconds {arguments.seconds:g} "
         f"--episodes {arguments.episodes} --steps {arguments.steps}",
-        "commit": _commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "commit": commit(),
+        "machine": machine(),
         "speeds": speeds(arguments.seconds),
         "scores": [
             in_own_process("score", choose, arguments.episodes)
@@ -256,13 +256,6 @@ def show(report: dict[str, Any]) -> None:
         f"memory over {watched['vector_steps']} steps of {watched['worlds']} worlds: "
         f"{watched['growth_mb']:+.2f} MB after the first tenth"
     )
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from provenance import commit, machine
 from torch import Tensor, nn
 
 from ct_rl.memory import MemoryCore, build_memory
@@ -303,8 +303,8 @@ def main() -> None:
         return
     report: dict[str, Any] = {
         "command": "python benchmarks/memory_core.py",
-        "commit": _commit(),
-        "machine": f"{_processor()}, one core, torch {torch.__version__}",
+        "commit": commit(),
+        "machine": machine("one core"),
         "sizes": {
             "rows": ROWS, "steps": STEPS, "width": WIDTH, "layers": LAYERS, "heads": HEADS,
             "memory and compressed": MEMORY, "rate": RATE,
@@ -323,20 +323,6 @@ def main() -> None:
         report["language model, tiny, on the CPU"] = language("cpu", 64, 2, 16, 4, 3)
     print(json.dumps(report, indent=1))
     arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

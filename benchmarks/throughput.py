@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ import gymnasium as gym
 import numpy as np
 import psutil
 import torch
+from provenance import commit, machine
 from ray.tune import register_env
 from stock_path import ROWS as STOCK_ROWS
 from stock_path import STEPS as STOCK_STEPS
@@ -251,10 +250,6 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [measure(memory, arguments.seconds) for memory in MEMORIES]
     idle = idle_driver(arguments.seconds / 2)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print(
         f"{'memory':12}{'env':>8}{'act':>8}{'learn':>8}{'RLlib':>8}{'total':>8}  us/step   steps/s  total/parts"
     )
@@ -282,8 +277,8 @@ def main() -> None:
         json.dumps(
             {
                 "command": f"python benchmarks/throughput.py --seconds {arguments.seconds:g}",
-                "commit": commit,
-                "machine": machine,
+                "commit": commit(),
+                "machine": machine(),
                 "load": os.getloadavg()[2],
                 "sizes": {
                     "rows": ROWS,

@@ -77,10 +77,11 @@ def test_a_training_state_continues_elsewhere(build):
 
 
 def test_another_networks_state_is_refused(build):
-    tensors, meta = build().training_state()
+    algo = build(runners=0)  # the learner refuses; no runner takes part
+    tensors, meta = algo.training_state()
     tensors["weights/inlet.weight"] = torch.zeros(3, 3)
     with pytest.raises(ValueError, match=r"another network.*inlet.weight is \(3, 3\)"):
-        build().load_training_state(tensors, meta)
+        algo.load_training_state(tensors, meta)
 
 
 class _Broken(MemoryIMPALALearner):

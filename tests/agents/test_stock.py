@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import tree
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -16,6 +17,7 @@ from ray.tune import register_env
 
 from agents import MemoryRLModule
 from agents.distributions import for_env
+from agents.stock import check_environment
 from ct_rl.memory import memory_names
 from tests.agents.counting import create
 from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
@@ -148,6 +150,54 @@ def test_an_unknown_setting_and_an_unknown_action_space_are_refused():
     config = stock_config("impala", "lstm")
     config.environment(action_space=gym.spaces.MultiBinary(3))
     assert "give Discrete, MultiDiscrete or a flat Box" in refusal(config)
+
+
+def resetting(mode, runners):
+    """A stock PPO over environments that reset themselves in `mode`; None declares no mode."""
+
+    def create(context):
+        one = lambda: Odd(OBSERVATIONS["vector"], ACTIONS["discrete"])  # noqa: E731
+        env = SyncVectorEnv([one] * context["num_envs"], autoreset_mode=mode or "NextStep")
+        env.metadata = {"autoreset_mode": mode} if mode else {}
+        return env
+
+    register_env("resetting", create)
+    config = stock_config("ppo", "lstm").environment("resetting")
+    config.env_runners(num_env_runners=runners)
+    return config.training(train_batch_size_per_learner=44, minibatch_size=22, num_epochs=1)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED, None])
+def test_an_environment_that_resets_itself_otherwise_is_refused(mode):
+    config = resetting(mode, 0)
+    config.validate()
+    with pytest.raises(ValueError) as caught:
+        SingleAgentEnvRunner(config=config, worker_index=0)
+    (line,) = str(caught.value).splitlines()
+    assert f"in mode {mode}: give one whose" in line and "AutoresetMode.NEXT_STEP" in line
+
+
+def test_a_remote_runner_refuses_it_when_the_algorithm_is_built(cluster):
+    with pytest.raises(ValueError, match=r"give one whose.*NEXT_STEP"):
+        resetting(AutoresetMode.SAME_STEP, 1).build_algo()
+
+
+def test_an_environment_that_resets_itself_in_the_next_step_trains(cluster):
+    algo = resetting(AutoresetMode.NEXT_STEP, 0).build_algo()
+    try:
+        assert algo.train()["num_env_steps_sampled_lifetime"] >= 44
+    finally:
+        algo.stop()
+
+
+def test_the_users_callbacks_stay_and_the_check_is_added_once():
+    def mine(**kwargs):
+        pass
+
+    config = stock_config("impala", "lstm").callbacks(on_environment_created=mine)
+    config.validate()
+    config.validate()
+    assert config.callbacks_on_environment_created == [mine, check_environment]
 
 
 def test_a_batch_without_memory_is_refused():

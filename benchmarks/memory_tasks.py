@@ -1,0 +1,222 @@
+"""Two tasks that ask for memory, several memories and a control without one: curves over seeds, one JSON, one picture.
+
+    python benchmarks/memory_tasks.py [--tasks stateless_cartpole minigrid_memory] [--seeds 3]
+
+stateless_cartpole is CartPole-v1 without its two velocities; the score is the length of an episode, at most 500.
+minigrid_memory is MiniGrid-MemoryS7-v0 seen 3 cells wide and deep: with MiniGrid's own 7 cells an agent sees the cue
+and both choices from one place, and needs no memory. The score is the share of right choices; a guess gives 0.5, an
+episode that runs out of time counts as wrong. "no memory" is a transformer that attends to the present step only. PPO
+on the fast path, acting and learning in this process, one thread; every run goes on to the same number of steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gymnasium as gym
+import matplotlib
+import numpy as np
+import torch
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import TimeLimit, TransformReward
+from learning import horizon, learn
+from provenance import commit, machine
+from ray.rllib.examples.envs.classes.stateless_cartpole import StatelessCartPole
+from ray.tune import register_env
+
+import envs
+from ct_rl.ray_session import ray_session
+
+NO_MEMORY = ("transformer_xl", {"n_layers": 1, "n_heads": 2, "window": 1, "memory": 0})
+
+
+def cartpole(context: dict[str, Any]) -> VectorEnv:
+    """For `ray.tune.register_env`: N CartPoles without velocities, at most 500 steps long."""
+
+    def one() -> gym.Env:
+        # Values near 1 instead of 50: the value's gradient must not drown the policy's.
+        return TransformReward(TimeLimit(StatelessCartPole(), 500), lambda reward: reward / 20)
+
+    return SyncVectorEnv([one] * context["num_envs"])
+
+
+def minigrid(context: dict[str, Any]) -> VectorEnv:
+    """For `ray.tune.register_env`: N of the smallest memory task, three cells seen."""
+    return envs.make_vec("MiniGrid-MemoryS7-v0", context["num_envs"], agent_view_size=3)
+
+
+def attention(window: int, memory: int, compressed: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The memories of a task: compressive ones of these sizes and gtrxl with the same number of places."""
+    sizes = {"n_layers": 1, "n_heads": 2, "window": window}
+    return {
+        "compressive, rate 4": (
+            "compressive",
+            {**sizes, "memory": memory, "compressed": compressed, "rate": 4},
+        ),
+        "gtrxl": ("gtrxl", {**sizes, "memory": memory + compressed}),
+        "lstm": ("lstm", {"hidden": 64}),
+        "gru": ("gru", {"hidden": 64}),
+        "no memory": NO_MEMORY,
+    }
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: `score` is of one ended episode, `guess` is what guessing gives, None where unknown."""
+
+    create: Callable[[dict[str, Any]], VectorEnv]
+    score: Callable[[dict[str, float]], float]
+    label: str
+    best: float
+    memories: dict[str, tuple[str, dict[str, Any]]]
+    learn: Callable[..., dict[str, Any]]
+    guess: float | None = None
+
+
+TASKS = {
+    "stateless_cartpole": Task(
+        create=cartpole,
+        score=lambda episode: episode["length"],
+        label="episode length, last 50 episodes",
+        best=500.0,
+        memories=attention(window=4, memory=4, compressed=4),
+        learn=partial(
+            learn,
+            steps=60_000,
+            rows=16,
+            fragment=64,
+            last=50,
+            minibatch_size=256,
+            num_epochs=4,
+            lr=2e-3,
+            gamma=0.98,
+            entropy_coeff=0.01,
+        ),
+    ),
+    "minigrid_memory": Task(
+        create=minigrid,
+        score=lambda episode: float(episode["return"] > 0),
+        label="right choices, last 200 episodes",
+        best=1.0,
+        memories=attention(window=8, memory=8, compressed=8),
+        learn=partial(
+            learn,
+            steps=300_000,
+            rows=32,
+            fragment=64,
+            last=200,
+            minibatch_size=512,
+            num_epochs=4,
+            lr=2e-3,
+            gamma=0.98,
+            entropy_coeff=0.01,
+            least_advantage_std=0.05,
+        ),
+        guess=0.5,
+    ),
+}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each task and memory: the seeds' scores at the end, their mean and its standard error."""
+    found: dict[str, Any] = {}
+    for task, name in dict.fromkeys((row["task"], row["memory"]) for row in rows):
+        scores = [r["score"] for r in rows if (r["task"], r["memory"]) == (task, name)]
+        error = float(np.std(scores, ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else None
+        found.setdefault(task, {})[name] = {
+            "mean": float(np.mean(scores)),
+            "standard_error": error,
+            "seeds": scores,
+        }
+    return found
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The mean over seeds, the range of all seeds as a band, and the seeds as thin lines."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure, panels = plt.subplots(1, len(tasks), figsize=(6 * len(tasks), 4), squeeze=False)
+    for axes, task in zip(panels[0], tasks, strict=True):
+        for number, name in enumerate(TASKS[task].memories):
+            curves = [
+                np.array(r["curve"]) for r in rows if (r["task"], r["memory"]) == (task, name)
+            ]
+            if not curves:
+                continue
+            grid = np.linspace(0, min(c[-1, 0] for c in curves), 100)
+            seeds = np.stack([np.interp(grid, c[:, 0], c[:, 1]) for c in curves])
+            color = f"C{number}"
+            axes.plot(grid, seeds.mean(0), color=color, label=f"{name} ({len(curves)} seeds)")
+            axes.plot(grid, seeds.T, color=color, linewidth=0.5, alpha=0.6)
+            axes.fill_between(grid, seeds.min(0), seeds.max(0), color=color, alpha=0.12)
+        if TASKS[task].guess is not None:
+            axes.axhline(TASKS[task].guess, color="grey", linestyle=":", label="a guess")
+        axes.set(xlabel="environment steps", ylabel=TASKS[task].label, title=task)
+        axes.set_ylim(0, 1.05 * TASKS[task].best)
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    names = list(dict.fromkeys(name for task in TASKS.values() for name in task.memories))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--memories", nargs="+", default=names, choices=names)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/memory_tasks.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    command = f"python benchmarks/memory_tasks.py --tasks {' '.join(arguments.tasks)}"
+    if arguments.memories != names:
+        command += " --memories " + " ".join(f"'{name}'" for name in arguments.memories)
+    head = {
+        "command": f"{command} --seeds {arguments.seeds}",
+        "commit": commit(),
+        "machine": machine("one thread"),
+        "tasks": {
+            name: {
+                "memories": {
+                    memory: {"kind": kind, **options, "reach": horizon((kind, options))}
+                    for memory, (kind, options) in TASKS[name].memories.items()
+                },
+                **TASKS[name].learn.keywords,
+            }
+            for name in arguments.tasks
+        },
+    }
+    rows: list[dict[str, Any]] = []
+    with ray_session(0):
+        for task in arguments.tasks:
+            register_env(task, TASKS[task].create)
+        for seed in range(arguments.seeds):
+            for task in arguments.tasks:
+                for name, memory in TASKS[task].memories.items():
+                    if name not in arguments.memories:
+                        continue
+                    run = TASKS[task].learn(task, memory, TASKS[task].score, seed=seed)
+                    rows.append({"task": task, "memory": name, **run})
+                    print(
+                        f"{task:20} {name:20} seed {seed}: {run['score']:.2f} after "
+                        f"{run['steps']:,} steps, {run['seconds']:.0f} s",
+                        flush=True,
+                    )
+                    report = head | {"at_the_end": summary(rows), "rows": rows}
+                    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+                    draw(rows, arguments.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
