@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from agents.fragment import FragmentsToBatch
 from agents.module import MemoryRLModule
 from agents.registration import register_environment
-from agents.runner import MemoryEnvRunner
+from agents.runner import MemoryEnvRunner, look_at_resets
 
 
 class MemoryConfig(AlgorithmConfig):
@@ -160,6 +160,7 @@ class MemoryConfig(AlgorithmConfig):
                 f"batch_mode={self.batch_mode!r} does not go with fragments of fixed length: "
                 "set env_runners(batch_mode='truncate_episodes')"
             )
+        look_at_resets(self)
         fragment = self.num_envs_per_env_runner * self.get_rollout_fragment_length()
         if self.num_learners > 1 and self._learner_batch % fragment:
             raise ValueError(

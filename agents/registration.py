@@ -20,6 +20,11 @@ def register_environment(name: str) -> bool:
     return True
 
 
+def is_ours(name: str) -> bool:
+    """Whether Tune makes `name` by `envs`."""
+    return name in _ours
+
+
 _ours: set[str] = set()
 
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from agents.actor_critic import ActorCritic, State, as_tensors
 from agents.distributions import for_env
 from agents.fragment import Fragment
 from agents.module import MemoryRLModule
+from agents.registration import is_ours
 
 FINISHED_EPISODES = "finished_episodes"
 MEMORY_BYTES = "memory_bytes"
@@ -49,6 +54,29 @@ def check_autoreset(env: VectorEnv) -> None:
             f"the environment resets itself in mode {mode}: give one whose "
             "metadata['autoreset_mode'] is AutoresetMode.NEXT_STEP"
         )
+
+
+def look_at_resets(config: AlgorithmConfig) -> None:
+    """`check_autoreset` in the driver, of environments that make a vector of themselves: one is made and closed.
+
+    A remote runner's refusal would be lost: RLlib logs it, and starts the runner again for ever.
+    """
+    name = config.env
+    if config.gym_env_vectorize_mode not in _MAKE_VECTORS or not isinstance(name, str):
+        return
+    if not _global_registry.contains(ENV_CREATOR, name):
+        return
+    if is_ours(name) and "autoreset_mode" not in config.env_config:
+        return  # right by default, and some are slow to make
+    context = EnvContext({**config.env_config, "num_envs": 1}, worker_index=0)
+    made = _global_registry.get(ENV_CREATOR, name)(context)
+    try:
+        check_autoreset(made)
+    finally:
+        made.close()
+
+
+_MAKE_VECTORS = (gym.VectorizeMode.VECTOR_ENTRY_POINT, gym.VectorizeMode.VECTOR_ENTRY_POINT.value)
 
 
 class MemoryEnvRunner(SingleAgentEnvRunner):

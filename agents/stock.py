@@ -20,7 +20,7 @@ from ray.rllib.utils import force_list
 from agents.config import MemoryConfig
 from agents.distributions import parameter_count
 from agents.module import MemoryRLModule, network_settings
-from agents.runner import check_autoreset
+from agents.runner import check_autoreset, look_at_resets
 
 
 def install() -> None:
@@ -43,7 +43,7 @@ def _looking(validate: Callable[[AlgorithmConfig], None]) -> Callable[[Algorithm
 def check_stock(config: AlgorithmConfig) -> None:
     """Refuses a stock config under which a `MemoryRLModule` would not train as it acts.
 
-    What only an environment tells is looked at where a runner has made one: by a callback, beside the user's.
+    What only an environment tells is looked at where one is made: here, and by a callback in the runners.
 
     Raises:
         ValueError: one line that says what was given, what is needed and what to set.
@@ -64,9 +64,11 @@ def check_stock(config: AlgorithmConfig) -> None:
             parameter_count(spec.action_space or config.action_space)
         if config.batch_mode == "truncate_episodes":
             _check_length(module_id, settings.get("max_seq_len"), config)
-    callbacks = force_list(config.callbacks_on_environment_created)
-    if config.enable_env_runner_and_connector_v2 and check_environment not in callbacks:
-        config.callbacks_on_environment_created = [*callbacks, check_environment]
+    if config.enable_env_runner_and_connector_v2:
+        look_at_resets(config)
+        callbacks = force_list(config.callbacks_on_environment_created)
+        if check_environment not in callbacks:
+            config.callbacks_on_environment_created = [*callbacks, check_environment]
 
 
 def check_environment(*, env_runner: Any, **kwargs: Any) -> None:

@@ -169,11 +169,18 @@ def resetting(mode):
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED, None])
 def test_an_environment_that_resets_itself_otherwise_is_refused(mode):
     config = resetting(mode)
-    config.validate()
     with pytest.raises(ValueError) as caught:
-        SingleAgentEnvRunner(config=config, worker_index=0)
+        config.env_runners(num_env_runners=2).build_algo()
     (line,) = str(caught.value).splitlines()
     assert f"in mode {mode}: give one whose" in line and "AutoresetMode.NEXT_STEP" in line
+
+
+def test_a_runner_refuses_such_an_environment_that_the_driver_could_not_see():
+    config = resetting(AutoresetMode.NEXT_STEP)
+    config.validate()
+    resetting(AutoresetMode.SAME_STEP)  # under the same name
+    with pytest.raises(ValueError, match="SAME_STEP: give one whose"):
+        SingleAgentEnvRunner(config=config, worker_index=0)
 
 
 def test_an_environment_that_resets_itself_in_the_next_step_is_sampled():
