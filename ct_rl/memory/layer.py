@@ -197,8 +197,9 @@ class Layer(nn.Module):
             self.by_usage = self.compress.by_usage
             if options.compression_loss == "auto_encoding":
                 self.decode = nn.Linear(width, sizes.rate * width, bias=False)
-        # Blocks start as the identity, so that an agent can act before its memory has learned.
-        for last in (self.attention.out, self.ff[-1]):
+        # Blocks start as the identity, so that an agent can act before its memory has learned. GRU gates are near
+        # it by themselves, and would pass no gradient through the ReLU of a zero.
+        for last in (self.attention.out, self.ff[-1]) if options.gate == "residual" else ():
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
