@@ -107,11 +107,13 @@ def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: Glance) -> 
     state["memory"][rows, i, seen.place] = u[:, 0]
     keys[rows, :, slots + seen.place] = key[:, :, 0]
     values[rows, :, slots + seen.place] = value[:, :, 0]
-    by_step = (queries + attention.position_bias) @ state[f"distances_{i}"][0]
+    by_step = _by_distance(queries + attention.position_bias, state[f"distances_{i}"][0])
     bias = by_step.gather(3, seen.distance.expand(-1, attention.n_heads, -1, -1))
     by_slot = None
     if seen.slot_distance is not None:
-        by_slot = (queries + attention.slot_position_bias) @ state[f"slot_distances_{i}"][0]
+        by_slot = _by_distance(
+            queries + attention.slot_position_bias, state[f"slot_distances_{i}"][0]
+        )
         slot_bias = by_slot.gather(3, seen.slot_distance.expand(-1, attention.n_heads, -1, -1))
         bias = torch.cat([slot_bias, bias], 3)
     if seen.empty is not None:
@@ -125,6 +127,12 @@ def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: Glance) -> 
         usage[rows, seen.place] = 0
         usage += weights[:, :, 0, slots : slots + usage.shape[1]].mean(1)
     return layer.after(x, read)
+
+
+def _by_distance(queries: Tensor, keys: Tensor) -> Tensor:
+    """Logits [B, H, 1, R] of queries [B, H, 1, Dh] and the keys of distances [H, Dh, R]."""
+    # A product for each head and all rows: `@` would copy the keys for every row.
+    return torch.bmm(queries[:, :, 0].transpose(0, 1), keys).transpose(0, 1)[:, :, None]
 
 
 def _compress(layer: Layer, i: int, state: State, due: Tensor, plan: View) -> None:
