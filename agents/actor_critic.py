@@ -82,12 +82,10 @@ class ActorCritic(nn.Module):
         features = int(self.encoder.d_out)  # type: ignore[arg-type]
         self.inlet = nn.Linear(features, self.core.d_model)
         self.norm = nn.LayerNorm(self.core.d_out)
-        width = self.core.d_out + (features if around else 0)
-        self.head: nn.Module = nn.Identity()
-        if head:
-            self.head, width = nn.Sequential(nn.Linear(width, head), nn.ReLU()), head
-        self.policy = nn.Linear(width, parameter_count(action_space))
-        self.value = nn.Linear(width, 1)
+        read = self.core.d_out + (features if around else 0)
+        self.head = nn.Sequential(nn.Linear(read, head), nn.ReLU()) if head else nn.Identity()
+        self.policy = nn.Linear(head or read, parameter_count(action_space))
+        self.value = nn.Linear(head or read, 1)
         # The first policy is uniform and the first value zero: no early preference to unlearn.
         for layer in (self.policy, self.value):
             nn.init.zeros_(layer.weight)

@@ -21,8 +21,8 @@ from agents.rewards import reward_features
 class _Image(nn.Module):
     """What image encoders share: uint8 [N, H, W, C] frames in, features out.
 
-    Bytes are read as -0.5 to 0.5 and weights start orthogonal: small objects are told apart after a third of the
-    training steps that bytes read as 0 to 1 and torch's own start need.
+    Bytes are read as -0.5 to 0.5 and weights start orthogonal: small objects are told apart sooner than from bytes
+    as 0 to 1 and torch's own start (docs/experiments.md has figures).
     """
 
     center: Tensor

@@ -59,10 +59,11 @@ def check_autoreset(env: VectorEnv) -> None:
 def look_at_resets(config: AlgorithmConfig) -> None:
     """`check_autoreset` in the driver, of environments that make a vector of themselves: one is made and closed.
 
-    A remote runner's refusal would be lost: RLlib logs it, and starts the runner again for ever.
+    A remote runner's refusal would be lost: RLlib only logs what its constructor raises.
     """
     name = config.env
-    if config.gym_env_vectorize_mode not in _MAKE_VECTORS or not isinstance(name, str):
+    mode = gym.VectorizeMode(config.gym_env_vectorize_mode)
+    if mode != gym.VectorizeMode.VECTOR_ENTRY_POINT or not isinstance(name, str):
         return
     if not _global_registry.contains(ENV_CREATOR, name):
         return
@@ -74,9 +75,6 @@ def look_at_resets(config: AlgorithmConfig) -> None:
         check_autoreset(made)
     finally:
         made.close()
-
-
-_MAKE_VECTORS = (gym.VectorizeMode.VECTOR_ENTRY_POINT, gym.VectorizeMode.VECTOR_ENTRY_POINT.value)
 
 
 class MemoryEnvRunner(SingleAgentEnvRunner):

@@ -82,6 +82,7 @@ class Task:
     guess: float | None = None
 
 
+_PPO = {"fragment": 64, "num_epochs": 4, "lr": 2e-3, "gamma": 0.98, "entropy_coeff": 0.01}
 TASKS = {
     "stateless_cartpole": Task(
         create=cartpole,
@@ -89,18 +90,7 @@ TASKS = {
         label="episode length, last 50 episodes",
         best=500.0,
         memories=attention(window=4, memory=4, compressed=4),
-        learn=partial(
-            learn,
-            steps=60_000,
-            rows=16,
-            fragment=64,
-            last=50,
-            minibatch_size=256,
-            num_epochs=4,
-            lr=2e-3,
-            gamma=0.98,
-            entropy_coeff=0.01,
-        ),
+        learn=partial(learn, steps=60_000, rows=16, last=50, minibatch_size=256, **_PPO),
     ),
     "minigrid_memory": Task(
         create=minigrid,
@@ -112,14 +102,10 @@ TASKS = {
             learn,
             steps=300_000,
             rows=32,
-            fragment=64,
             last=200,
             minibatch_size=512,
-            num_epochs=4,
-            lr=2e-3,
-            gamma=0.98,
-            entropy_coeff=0.01,
             least_advantage_std=0.05,
+            **_PPO,
         ),
         guess=0.5,
     ),

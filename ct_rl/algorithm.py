@@ -14,8 +14,8 @@ from ct_rl.errors import UserError, one_line
 from ct_rl.memory import memory_options
 from ct_rl.scores import EnvFacts, env_facts
 
-# Settings of DeepMind Lab's levels that a network is built for.
 _MACHINE = ("dataset_path", "level_cache")  # where deepmind_lab finds its files on this machine
+# Settings of DeepMind Lab's levels that a network is built for.
 _INTERFACE = (
     "height",
     "width",

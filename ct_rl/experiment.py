@@ -21,7 +21,8 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from ct_rl import checkpoint, command_line, comparison, config_file
-from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command
+from ct_rl.algorithm import probe_env
+from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, nearest, run_command
 from ct_rl.experiment_file import Experiment, Variant, read_experiment
 from ct_rl.interrupts import Interrupts
 from ct_rl.run_folder import RunFolder, provenance
@@ -61,6 +62,7 @@ def command(argv: list[str]) -> int:
             if not value > 0:
                 raise UserError(f"--{name} {value:g} is out of range: give a number above 0")
             setattr(experiment, name, value)
+    _check_measure(experiment)
     folder = Path(given.run_dir or Path("runs") / experiment.name)
     jobs = [
         Job(experiment, variant, seed, folder / f"{variant.folder}_seed{seed}")
@@ -79,6 +81,21 @@ def command(argv: list[str]) -> int:
     results = folder / "results.json"
     print(f"results      {results}\npicture      {folder / 'comparison.png'}")
     return DONE
+
+
+def _check_measure(experiment: Experiment) -> None:
+    """Raise UserError for a measure that no evaluation will have, or an environment that cannot be made."""
+    for variant in experiment.variants:
+        facts = probe_env(variant.config.env).facts
+        known = ["return", "length", *facts.episode_metrics]
+        known += ["human_normalised"] if facts.score_range else []
+        known += ["choice_accuracy"] if {"correct", "wrong"} <= set(known) else []
+        if experiment.measure not in known:
+            raise UserError(
+                f"experiment {experiment.name!r}: measure {experiment.measure!r} is none of "
+                f"{variant.config.env.name}{nearest(experiment.measure, known)}; "
+                f"choose one of {', '.join(known)}"
+            )
 
 
 class Job:
@@ -135,6 +152,11 @@ class Job:
             )
 
     @property
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 
@@ -188,10 +210,25 @@ def _work(jobs: list[Job], experiment: Experiment, folder: Path, interrupts: Int
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     count = min(experiment.parallel, len(cores))
     slots: list[tuple[list[int], Job | None]] = [(cores[i::count], None) for i in range(count)]
+    try:
+        return _fill(slots, waiting, jobs, experiment, folder, interrupts)
+    finally:
+        _stop([job for job in jobs if job.runs])  # also when one of them has failed
+
+
+def _fill(
+    slots: list[tuple[list[int], Job | None]],
+    waiting: deque[Job],
+    jobs: list[Job],
+    experiment: Experiment,
+    folder: Path,
+    interrupts: Interrupts,
+) -> bool:
+    """Keeps every slot's cores busy until nothing waits; False when a signal came first."""
     shown = time.monotonic()
     while True:
         for i, (own, job) in enumerate(slots):
-            if job is not None and job.process is not None and job.process.poll() is None:
+            if job is not None and job.runs:
                 continue
             if job is not None:
                 _require_success(job, interrupts)
@@ -210,7 +247,6 @@ def _work(jobs: list[Job], experiment: Experiment, folder: Path, interrupts: Int
         if not busy:
             break
         if interrupts.requested:
-            _stop(busy)
             return False
         if time.monotonic() - shown > _STATUS_SECONDS:
             shown = time.monotonic()
@@ -243,7 +279,7 @@ def _stop(busy: list[Job]) -> None:
 
 def _show(job: Job, measure: str) -> None:
     rows = job.rows()
-    if rows and job.process is not None and job.process.poll() is None:
+    if rows and job.runs:
         row = rows[-1]
         value = row.get(measure)
         said = "" if value is None else f", {measure} {value:.2f}"

@@ -1,5 +1,6 @@
 """Experiments: several runs of one recipe, stopped and gone on with, and what they say together."""
 
+import fcntl
 import json
 import signal
 
@@ -92,6 +93,32 @@ def test_a_wrong_experiment_is_one_clear_line(change, says):
     with pytest.raises(UserError) as error:
         parse(yaml.safe_dump(SMALL | change), "x", "x.yaml")
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_measure_that_no_evaluation_has_is_refused_before_anything_runs(tmp_path):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(yaml.safe_dump(SMALL | {"measure": "choice_acuracy"}))
+    with pytest.raises(UserError, match="did you mean 'choice_accuracy'"):
+        experiment([str(file), "--run-dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_run_leaves_no_other_running(tmp_path):
+    """One variant cannot train at all; its neighbour must be saved and ended, not left behind."""
+    broken = {"training": {"batch": 80, "minibatch": 80, "lr": 1e30}}
+    long = {"run": {"steps": 10**7, "report_seconds": 0.2}}
+    small = SMALL["variants"]["gru"]
+    variants = {"broken": {**small, **broken}, "endless": {**small, **long}}
+    file, folder = tmp_path / "small.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(SMALL | {"variants": variants}))
+    status, out, err = command("ct_rl.experiment", file, "--run-dir", folder)
+    assert status == 1, out + err
+    (line,) = err.strip().splitlines()
+    assert "broken, seed 3 stopped" in line and str(folder) in line
+    lock = folder / "endless_seed3" / "run" / ".lock"
+    if lock.exists():
+        with open(lock, "a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
 
 
 def test_wrong_flags_are_one_clear_line(tmp_path):
