@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -20,14 +21,26 @@ Section = TypeVar("Section")
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with the package."""
-    from ct_rl.experiment_file import is_experiment
+    return _shipped(experiments=False)
 
-    folder = resources.files("configs")
+
+def experiment_names() -> list[str]:
+    """Names of the experiments that ship with the package."""
+    return _shipped(experiments=True)
+
+
+def _shipped(experiments: bool) -> list[str]:
     return sorted(
         item.name[:-5]
-        for item in folder.iterdir()
-        if item.name.endswith(".yaml") and not is_experiment(item.read_text(encoding="utf-8"))
+        for item in resources.files("configs").iterdir()
+        if item.name.endswith(".yaml")
+        and is_experiment(item.read_text(encoding="utf-8")) == experiments
     )
+
+
+def is_experiment(text: str) -> bool:
+    """Whether a YAML text is an experiment's and no recipe's."""
+    return re.search(r"^variants:", text, re.MULTILINE) is not None
 
 
 def read_recipe(name_or_path: str) -> tuple[TrainConfig, str]:
@@ -38,7 +51,15 @@ def read_recipe(name_or_path: str) -> tuple[TrainConfig, str]:
         name = name.removeprefix("configs/")
         text = (resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8")
         return parse(text, f"configs/{name}.yaml"), f"configs/{name}.yaml"
+    if not path.exists() and name.removeprefix("configs/") in experiment_names():
+        raise UserError(_is_experiment(name_or_path))
     return read(path), str(path)
+
+
+def _is_experiment(source: str) -> str:
+    return (
+        f"config {source!r} is an experiment of several runs: python -m ct_rl.experiment {source}"
+    )
 
 
 def read(path: Path) -> TrainConfig:
@@ -59,6 +80,8 @@ def read(path: Path) -> TrainConfig:
 
 def parse(text: str, source: str) -> TrainConfig:
     """The configuration in a YAML text; `source` names it in errors. Raises UserError."""
+    if is_experiment(text):
+        raise UserError(_is_experiment(source))
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -61,31 +61,17 @@ _KEYS = (
 )
 
 
-def experiment_names() -> list[str]:
-    """Names of the experiments that ship with the package."""
-    return sorted(
-        item.name[:-5]
-        for item in resources.files("configs").iterdir()
-        if item.name.endswith(".yaml") and is_experiment(item.read_text(encoding="utf-8"))
-    )
-
-
-def is_experiment(text: str) -> bool:
-    """Whether a YAML text is an experiment's and no recipe's."""
-    return re.search(r"^variants:", text, re.MULTILINE) is not None
-
-
 def read_experiment(name_or_path: str) -> Experiment:
     """A shipped experiment by name or any YAML file by path; raises UserError."""
     path = Path(name_or_path)
     name = name_or_path.removesuffix(".yaml").removeprefix("configs/")
-    if not path.is_file() and name in experiment_names():
+    if not path.is_file() and name in config_file.experiment_names():
         text = (resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8")
         return parse(text, name, f"configs/{name}.yaml")
     try:
         return parse(path.read_text(encoding="utf-8"), path.stem, str(path))
     except (FileNotFoundError, IsADirectoryError):
-        known = experiment_names()
+        known = config_file.experiment_names()
         raise UserError(
             f"experiment {name_or_path!r} not found{nearest(name, known)}; "
             f"give a YAML file or one of {', '.join(known)}"

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from ct_rl import checkpoint, comparison
+from ct_rl.config_file import experiment_names, read_recipe, recipe_names
 from ct_rl.errors import UserError
 from ct_rl.experiment import command as experiment
-from ct_rl.experiment_file import experiment_names, parse, read_experiment
+from ct_rl.experiment_file import parse, read_experiment
 from tests.cli.conftest import command, finish, start, wait_for
 
 SMALL = {
@@ -68,11 +69,12 @@ def test_an_experiment_stops_goes_on_and_compares(tmp_path):
 
 
 def test_shipped_experiments_are_read_and_are_no_recipes():
-    from ct_rl.config_file import recipe_names
-
     assert experiment_names()
     for name in experiment_names():
         assert name not in recipe_names()
+        for given in (name, f"configs/{name}.yaml"):
+            with pytest.raises(UserError, match=f"python -m ct_rl.experiment {given}"):
+                read_recipe(given)
         assert len(read_experiment(f"configs/{name}.yaml").variants) > 1
 
 
