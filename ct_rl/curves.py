@@ -29,6 +29,7 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], title: str, action_repeat: 
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     rows = rows[:: max(1, len(rows) // _POINTS)]
     figure = Figure(figsize=(13, 7), dpi=80, layout="constrained")
@@ -45,6 +46,8 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], title: str, action_repeat: 
             axes.legend(fontsize=8, loc="best")
         else:
             axes.text(0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", alpha=0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k: long numbers run together
         axes.set_xlabel(f"agent steps (1 step = {action_repeat} frames)", fontsize=8)
     image = io.BytesIO()
     figure.savefig(image, format="png")
