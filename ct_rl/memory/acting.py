@@ -1,7 +1,7 @@
-"""One step of a compressive transformer for acting: project one step, write it into the rings, attend.
+"""One step of a compressive transformer for acting: write it into the ring, attend to what is remembered, compress.
 
-The state's caches are updated IN PLACE. Rings: step u lives at u mod K, slot j of a queue at j mod its size; keys
-and values hold the C slots first and then the K steps.
+The state is updated IN PLACE. Rings: step u lives at u mod K, slot j of a queue at j mod its size; a query's places
+are the C slots first and then the K steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ct_rl.memory.contract import State
-from ct_rl.memory.geometry import Absent, Sizes, View, absent, ends, slot_origin, view
+from ct_rl.memory.geometry import Absent, Sizes, absent, departure, ends, slot_origin
 from ct_rl.memory.queues import levels, ring_number
 
 if TYPE_CHECKING:
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class Glance:
-    """What one new step of each row may see, ring by ring.
+    """What one new step of each row may see, place by place.
 
     Attributes:
-        place: [B], where the step is written.
-        hidden: [B, 1, 1, C + K], -inf where the step may not look.
-        distance: [B, 1, 1, K], columns of `by_distance`; slot_distance: [B, 1, 1, C], of `slot_by_distance`.
+        rows, place: [B], where the step is written.
+        hidden: [B, 1, C + K], -inf where the step may not look; one more, 0, for an unmasked memory's empty places.
+        distance: [B, 1, C + K], columns of `both_distance_keys`.
         empty: what an unmasked memory reads beside them.
     """
 
+    rows: Tensor
     place: Tensor
     hidden: Tensor
     distance: Tensor
-    slot_distance: Tensor | None
     empty: Absent | None
 
 
@@ -47,27 +47,27 @@ def glance(sizes: Sizes, steps: Tensor, like: Tensor) -> Glance:
     bound = sizes.boundary(steps)
     back = (place[:, None] - torch.arange(kept, device=device)) % kept  # (B, K): steps ago
     hidden = back > torch.minimum(steps, steps - bound)[:, None]
-    distance = (sizes.reach - 1 - back).clamp(min=0)  # by_distance runs farthest first
-    slot_distance = None
+    first, end = sizes.slot_distances
+    distance = (end - first + sizes.reach - 1 - back).clamp(min=0)  # steps' keys are farthest first
     if sizes.compressed:
         origin = slot_origin(sizes, steps, bound)[:, None]
         newer = torch.zeros_like(origin)
         veiled, far = [], []
-        for queue, first, made in levels(sizes.queues, sizes.made(steps)[:, None]):
+        for queue, oldest, made in levels(sizes.queues, sizes.made(steps)[:, None]):
             number = ring_number(made[:, 0], queue.size)
-            veiled.append(number < first)
+            veiled.append(number < oldest)
             far.append(sizes.slot_distance(queue, number, newer + made, origin)[:, 0])
-            newer = newer + made - first
+            newer = newer + made - oldest
         hidden = torch.cat([*veiled, hidden], 1)
-        slot_distance = torch.cat(far, 1)[:, None, None]
+        distance = torch.cat([*far, distance], 1)
     if not sizes.mask_empty:
         hidden = F.pad(hidden, (0, 1))
     barred = torch.zeros(hidden.shape, dtype=like.dtype, device=device)
     return Glance(
+        rows=torch.arange(len(steps), device=device),
         place=place,
-        hidden=barred.masked_fill_(hidden, -torch.inf)[:, None, None],
-        distance=distance[:, None, None],
-        slot_distance=slot_distance,
+        hidden=barred.masked_fill_(hidden, -torch.inf)[:, None],
+        distance=distance[:, None],
         empty=None if sizes.mask_empty else absent(sizes, steps[:, None]),
     )
 
@@ -81,82 +81,52 @@ def step(core: CompressiveTransformer, x: Tensor, state: State, resets: Tensor) 
     sizes = core.sizes
     steps = state["steps"].masked_fill_(resets[:, 0], 0)
     seen = glance(sizes, steps, x)
-    due = steps[:0]
-    if sizes.compressed:
-        due = torch.nonzero(ends(sizes, steps)).flatten()
-    plan = None
-    if due.numel():
-        before = steps[due]
-        plan = view(sizes, before, torch.zeros_like(before, dtype=torch.bool)[:, None])
+    x = x[:, 0]
     for i, layer in enumerate(core.layers):
         x = _layer_step(layer, i, x, state, seen)
-        if plan is not None:
-            _compress(layer, i, state, due, plan)
+    if sizes.compressed:
+        due = torch.nonzero(ends(sizes, steps))[:, 0]
+        if len(due):
+            _compress(core, state, due)
     steps += 1
-    return x
+    return x[:, None]
 
 
 def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: Glance) -> Tensor:
-    attention = layer.attention
-    slots = layer.sizes.compressed
-    rows = torch.arange(x.shape[0], device=x.device)
-    keys, values = state[f"keys_{i}"], state[f"values_{i}"]
+    attention, slots = layer.attention, layer.sizes.compressed
     u = layer.attended(x)
-    queries = attention.heads(attention.queries(u))
-    key, value = attention.keys_values(u)
-    state["memory"][rows, i, seen.place] = u[:, 0]
-    keys[rows, :, slots + seen.place] = key[:, :, 0]
-    values[rows, :, slots + seen.place] = value[:, :, 0]
-    by_step = _by_distance(queries + attention.position_bias, state[f"distances_{i}"][0])
-    bias = by_step.gather(3, seen.distance.expand(-1, attention.n_heads, -1, -1))
-    by_slot = None
-    if seen.slot_distance is not None:
-        by_slot = _by_distance(
-            queries + attention.slot_position_bias, state[f"slot_distances_{i}"][0]
-        )
-        slot_bias = by_slot.gather(3, seen.slot_distance.expand(-1, attention.n_heads, -1, -1))
-        bias = torch.cat([slot_bias, bias], 3)
+    past = state["past"][:, i]
+    past[seen.rows, slots + seen.place] = u.to(past.dtype)
+    queries = attention.queries(u).unflatten(1, (attention.n_heads, -1)).transpose(0, 1)
+    keys = state[f"distances_{i}"][0]
+    by_distance = torch.baddbmm(keys[:, -1:], queries, keys[:, :-1]).transpose(0, 1)  # (B, H, n)
+    bias = by_distance.gather(2, seen.distance.expand(-1, attention.n_heads, -1))
     if seen.empty is not None:
+        by_slot, by_step = by_distance[:, :, None].tensor_split([-layer.sizes.reach], 3)
         empty = attention.absent_logit(by_step, by_slot, seen.empty)
-        nothing = torch.zeros_like(keys[:, :, :1])
-        keys, values = torch.cat([keys, nothing], 2), torch.cat([values, nothing], 2)
-        bias = torch.cat([bias, empty], 3)
-    read, weights = attention.read(queries, keys, values, bias, seen.hidden, layer.by_usage)
-    if layer.by_usage and weights is not None:
+        bias = torch.cat([bias, empty[:, :, 0]], 2)
+    read, weights = attention.read_past(queries, past, bias.add_(seen.hidden))
+    if layer.by_usage:
         usage = state["usage"][:, i]
-        usage[rows, seen.place] = 0
-        usage += weights[:, :, 0, slots : slots + usage.shape[1]].mean(1)
+        usage[seen.rows, seen.place] = 0
+        usage += weights[:, :, slots : past.shape[1]].mean(1)
     return layer.after(x, read)
 
 
-def _by_distance(queries: Tensor, keys: Tensor) -> Tensor:
-    """Logits [B, H, 1, R] of queries [B, H, 1, Dh] and the keys of distances [H, Dh, R]."""
-    # A product for each head and all rows: `@` would copy the keys for every row.
-    return torch.bmm(queries[:, :, 0].transpose(0, 1), keys).transpose(0, 1)[:, :, None]
-
-
-def _compress(layer: Layer, i: int, state: State, due: Tensor, plan: View) -> None:
-    """Turns the steps that the rows `due` have just left behind into slots."""
-    assert plan.blocks is not None
-    kept = layer.sizes.kept
-    before = plan.steps - 1
-    # The timeline's positions follow the ring's places, and its newest step is written already.
-    place = (before[:, None, None] + plan.blocks.steps) % kept
+def _compress(core: CompressiveTransformer, state: State, due: Tensor) -> None:
+    """Turns the steps that the rows `due` have just left behind into slots, in all layers."""
+    sizes = core.sizes
+    plan = departure(sizes, state["steps"][due])
     row = due[:, None, None]
-    leaving = state["memory"][row, i, place] * plan.blocks.there[..., None]
-    usage = None
-    if layer.by_usage:
-        timeline = (before[:, None] + torch.arange(kept + 1, device=due.device)) % kept
-        usage = state["usage"][due[:, None], i, timeline]
-    made = layer.make_slots(leaving, usage, state["compressed"][due, i], plan)
-    offset = 0
-    for queue, new, queued in zip(layer.sizes.queues, made, plan.queues, strict=True):
-        taken = (queued.next_source >= queue.size) & queued.next_there
-        r, column = torch.nonzero(taken, as_tuple=True)
-        fresh = new[r, queued.next_source[r, column] - queue.size]  # (n, D)
-        keys, values = layer.attention.keys_values(fresh[:, None])
-        where = offset + column
-        state["compressed"][due[r], i, where] = fresh
-        state[f"keys_{i}"][due[r], :, where] = keys[:, :, 0]
-        state[f"values_{i}"][due[r], :, where] = values[:, :, 0]
-        offset += queue.size
+    # (L, n, 1, lookback + W, D), and without D
+    leaving = state["past"][row, :, sizes.compressed + plan.place].movedim(3, 0)
+    usage = state["usage"][row, :, plan.place].movedim(3, 0) if core.by_usage else None
+    slots = state["past"][due, :, : sizes.compressed]
+    made = []
+    for i, layer in enumerate(core.layers):
+        worth = None if usage is None else usage[i]
+        new = layer.make_slots(leaving[i], plan.there, worth, slots[:, i], plan.sources)
+        made.append(torch.cat(new, 1))
+    row, new = plan.kept
+    fresh = torch.stack(made, 1)[row, :, new]  # (k, L, D)
+    state["past"][due[row], :, plan.slot] = fresh.to(state["past"].dtype)

@@ -49,6 +49,9 @@ class AuthorsCore(MemoryCore):
     def is_cached(self, state: State) -> bool:
         return self.core.is_cached(state)
 
+    def form(self, state: State) -> State:
+        return self.core.form(state)
+
     def compact(self, state: State) -> State:
         return self.core.compact(state)
 

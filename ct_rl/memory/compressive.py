@@ -29,8 +29,8 @@ class CompressiveTransformer(MemoryCore):
 
     State: "memory" [B, L, K, D] (inputs of the layers' attention, ring by step), "compressed" [B, L, C, D] (ring by
     slot), "steps" int64 [B] (of the running episode); with "most_used" also "usage" [B, L, K] (attention that each
-    kept step has received). K is memory + window, and 7 steps more for "dilated". `cached` adds per layer "keys_i"
-    and "values_i" [B, H, C + K, Dh], and the keys of distances, one copy for all rows.
+    kept step has received). K is memory + window, and 7 steps more for "dilated". `cached` has slots and
+    steps in one, "past" [B, L, C + K, D], and per layer "distances_i", the keys of distances, one copy for all rows.
 
     Args:
         d_model, n_layers, n_heads, d_ff: the transformer; d_ff defaults to 4 d_model.
@@ -238,7 +238,13 @@ class CompressiveTransformer(MemoryCore):
         )
 
     def is_cached(self, state: State) -> bool:
-        return "keys_0" in state
+        return "past" in state
+
+    def form(self, state: State) -> State:
+        form = self.initial_state(1)
+        if self.is_cached(state):
+            form["past"] = _past(form)
+        return form
 
     def compact(self, state: State) -> State:
         if not self.is_cached(state):
@@ -246,10 +252,11 @@ class CompressiveTransformer(MemoryCore):
         steps, sizes = state["steps"], self.sizes
         # Acting leaves old entries where nothing newer has come yet: they are not the state's.
         there = (ring_number(steps, sizes.kept) >= 0)[:, None]
-        after = {"memory": state["memory"] * there[..., None], "steps": steps.clone()}
+        memory = state["past"][:, :, sizes.compressed :]
+        after = {"memory": memory * there[..., None], "steps": steps.clone()}
         if "usage" in state:
             after["usage"] = state["usage"] * there
-        if "compressed" in state:
+        if sizes.compressed:
             there = torch.cat(
                 [
                     ring_number(made, queue.size) >= first[:, None]
@@ -257,26 +264,37 @@ class CompressiveTransformer(MemoryCore):
                 ],
                 1,
             )
-            after["compressed"] = state["compressed"] * there[:, None, :, None]
+            slots = state["past"][:, :, : sizes.compressed]
+            after["compressed"] = slots * there[:, None, :, None]
         return after
 
     @torch.no_grad()
     def cached(self, state: State) -> State:
-        """A copy of `state` with keys and values projected; one-step calls without gradient update it in place."""
-        after = {key: x.clone() for key, x in self.compact(state).items()}
-        rows = len(after["steps"])
-        for i, layer in enumerate(self.layers):
-            attention = layer.attention
-            past = after["memory"][:, i]
-            if "compressed" in after:
-                past = torch.cat([after["compressed"][:, i], past], 1)
-                far = attention.slot_distance_keys()
-                after[f"slot_distances_{i}"] = far.contiguous().expand(rows, -1, -1, -1)
-            keys, values = attention.keys_values(past)
-            after[f"keys_{i}"], after[f"values_{i}"] = keys.contiguous(), values.contiguous()
-            far = attention.distance_keys()
-            after[f"distances_{i}"] = far.contiguous().expand(rows, -1, -1, -1)
-        return after
+        """A copy of `state` in the form for acting; one-step calls without gradient update it in place."""
+        state = self.compact(state)
+        after = {"past": _past(state), "steps": state["steps"].clone()}
+        if "usage" in state:
+            after["usage"] = state["usage"].clone()
+        return after | self._distances(len(after["steps"]))
+
+    @torch.no_grad()
+    def refresh(self, state: State) -> State:
+        # What is remembered is the layers' inputs: of a state in the form for acting only these are of the weights.
+        if not self.is_cached(state):
+            return self.cached(state)
+        return state | self._distances(len(state["steps"]))
+
+    def _distances(self, rows: int) -> State:
+        return {
+            f"distances_{i}": layer.attention.both_distance_keys().expand(rows, -1, -1, -1)
+            for i, layer in enumerate(self.layers)
+        }
+
+
+def _past(state: State) -> Tensor:
+    """Slots and steps in one, [B, L, C + K, D], removed from `state`."""
+    parts = [state.pop(name) for name in ("compressed", "memory") if name in state]
+    return torch.cat(parts, 2)
 
 
 def pass_length(sizes: Sizes) -> int:

@@ -78,8 +78,12 @@ class MemoryCore(nn.Module, abc.ABC):
         """Whether a state is from `cached`, with more than must travel."""
         return False
 
+    def form(self, state: State) -> State:
+        """What one row of `state` is to look like, cached or not: an empty one."""
+        return self.initial_state(1)
+
     def refresh(self, state: State) -> State:
-        """A state for acting under new weights: what was cached under the old ones is rebuilt."""
+        """A state for acting under new weights: what was made by the old ones is rebuilt; `state` is used up."""
         return self.cached(self.compact(state))
 
     def forward(
@@ -118,7 +122,7 @@ class MemoryCore(nn.Module, abc.ABC):
 
     def check_state(self, state: State, x: Tensor) -> None:
         """Raises ValueError where `state` is another core's, batch's or device's, or is not finite."""
-        expected = self.initial_state(1)
+        expected = self.form(state)
         for name, empty in expected.items():
             if name not in state:
                 raise ValueError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ct_rl.memory.queues import Distance, Queue, QueueView, Slots, plan_queues
+from ct_rl.memory.queues import Distance, Queue, QueueView, Slots, levels, pass_on, plan_queues
 
 SLOT_POSITIONS = ("order", "time", "authors")
 OVERFLOWS = ("drop", "merge")
@@ -266,6 +266,53 @@ def ends(sizes: Sizes, age: Tensor) -> Tensor:
     """Where a window ends and a block leaves the memory (unmasked, of nothing too); bool like `age`."""
     ending = (age + 1) % sizes.window == 0
     return ending & (sizes.made(age + 1) > 0) if sizes.mask_empty else ending
+
+
+@dataclass
+class Departure:
+    """What n rows whose window ends at one step turn into slots.
+
+    Attributes:
+        place: [n, 1, lookback + W], where the ring of steps holds what leaves; there: bool, which of it exists.
+        sources: see `Layer.make_slots`.
+        kept: pairs [2, k] of row and new slot, of all queues in one sequence, that stay.
+        slot: [k], where in the rings of all queues they are written.
+    """
+
+    place: Tensor
+    there: Tensor
+    sources: list[Tensor]
+    kept: Tensor
+    slot: Tensor
+
+
+def departure(sizes: Sizes, step: Tensor) -> Departure:
+    """Plans what leaves when the windows of the steps `step` [n], already in the ring, end."""
+    device = step.device
+    bound = (step + 1 - sizes.memory)[:, None]
+    leaving = bound - sizes.window + torch.arange(-sizes.lookback, sizes.window, device=device)
+    number = torch.arange(-sizes.block, 0, device=device)
+    number = number + _floor(bound + sizes.padding, sizes.rate)
+    zero = torch.zeros_like(number)
+    new = Slots(number, start=zero, there=number >= 0, block=zero)
+    had, has = sizes.made(step), sizes.made(step + 1)
+    stays, slots, sources, offset = [], [], [], 0
+    states = zip(levels(sizes.queues, had), levels(sizes.queues, has), strict=True)
+    for (queue, _, before), (_, first, _) in states:
+        stays.append(new.there & (new.number >= first[:, None]))
+        slots.append(offset + new.number % queue.size)
+        offset += queue.size
+        if queue.merge:
+            new, source = pass_on(queue, new, before, zero[:, 0])
+            sources.append(source)
+    kept = torch.nonzero(torch.cat(stays, 1)).T
+    return Departure(
+        place=(leaving % sizes.kept)[:, None],
+        there=(leaving >= 0)[:, None],
+        sources=sources,
+        kept=kept,
+        slot=torch.cat(slots, 1)[kept[0], kept[1]],
+    )
 
 
 def _plan_slots(plan: View, sizes: Sizes, step: Tensor, start: Tensor, earlier: int) -> None:

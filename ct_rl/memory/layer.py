@@ -225,7 +225,7 @@ class Layer(nn.Module):
         timeline = torch.cat([kept, u], 1)  # (B, K + T, D)
         made = None
         if past.slots is not None and not self.by_usage:
-            made = self.make_slots(self._leaving(timeline, plan), None, past.slots, plan)
+            made = self._make_slots(timeline, None, past.slots, plan)
         queries = attention.queries(u)
         weights = None
         if look.blocked:
@@ -246,7 +246,7 @@ class Layer(nn.Module):
         if past.usage is not None and past.slots is not None and parts is not None:
             usage = F.pad(take(past.usage, plan.gather_kept), (0, x.shape[1]))
             usage[:, -parts[1].shape[3] :] += parts[1].mean(1).sum(1)
-            made = self.make_slots(self._leaving(timeline, plan), usage, past.slots, plan)
+            made = self._make_slots(timeline, usage, past.slots, plan)
         loss, after = None, self._next(timeline, past, made, usage, plan)
         if (
             self.training
@@ -333,42 +333,51 @@ class Layer(nn.Module):
             steps[..., -look.live :] += weights[..., end : end + look.live]
         return weights[..., : look.slot_count], steps
 
-    def _leaving(self, timeline: Tensor, plan: View) -> Tensor:
-        """The steps that leave the memory [B, N, lookback + W, D], zeros where there is none."""
+    def _make_slots(
+        self, timeline: Tensor, usage: Tensor | None, slots: Tensor, plan: View
+    ) -> list[Tensor]:
+        """`make_slots` of the timeline [B, K + T, D]; `usage`: [B, K + T]."""
         assert plan.blocks is not None
-        where = plan.blocks.steps
+        where, there = plan.blocks.steps, plan.blocks.there
         steps = take(timeline, where.flatten(1)).unflatten(1, where.shape[1:])
         if self.options.compression_loss != "none" or not self.options.window_gradient:
             steps = steps.detach()  # the compressor's loss trains nothing before it
-        return steps * plan.blocks.there[..., None]
+        if usage is not None:
+            usage = usage.gather(1, where.flatten(1)).view_as(where)
+        sources = [view.source for view in plan.queues if view.source is not None]
+        return self.make_slots(steps, there, usage, slots, sources)
 
     def make_slots(
-        self, leaving: Tensor, usage: Tensor | None, slots: Tensor, plan: View
+        self,
+        leaving: Tensor,
+        there: Tensor,
+        usage: Tensor | None,
+        slots: Tensor,
+        sources: list[Tensor],
     ) -> list[Tensor]:
         """The new slots [B, G, D] of each queue.
 
         Args:
-            leaving: [B, N, lookback + W, D]; usage: [B, K + T], of the timeline.
+            leaving: [B, N, lookback + W, D], the steps that leave the memory; there: bool, which of them exist.
+            usage: [B, N, lookback + W], where slots are chosen by it.
             slots: [B, C, D], the rings of all queues.
+            sources: of each queue but the first, see `QueueView`.
         """
-        assert plan.blocks is not None
+        leaving = leaving * there[..., None]
         if usage is not None:
-            where = plan.blocks.steps[..., self.compress.lookback :]
-            usage = usage.gather(1, where.flatten(1)).view_as(where)
-            usage = usage.masked_fill(~plan.blocks.there, -torch.inf)
+            usage = usage.masked_fill(~there, -torch.inf)
         made = [self.compress(leaving, usage).flatten(1, 2)]
         rings = slots.split([q.size for q in self.sizes.queues], 1)
-        for queue, ring, below, view in zip(
-            self.sizes.queues[1:], rings[1:], rings, plan.queues[1:], strict=False
+        for queue, ring, below, source in zip(
+            self.sizes.queues[1:], rings[1:], rings, sources, strict=False
         ):
-            assert view.source is not None
             pool = torch.cat([below, self._apart(made[-1]), *([ring] if queue.running else [])], 1)
             if not queue.running:
-                made.append(self._merge(take(pool, view.source.flatten(1)), view.source.shape))
+                made.append(self._merge(take(pool, source.flatten(1)), source.shape))
                 continue
             folds = []
-            for source in view.source.unbind(1):  # each is made of the one before
-                folds.append(self._merge(take(pool, source), (len(source), 1, source.shape[1])))
+            for parts in source.unbind(1):  # each is made of the one before
+                folds.append(self._merge(take(pool, parts), (len(parts), 1, parts.shape[1])))
                 pool = torch.cat([pool, self._apart(folds[-1])], 1)
             made.append(torch.cat(folds, 1))
         return made

@@ -201,7 +201,7 @@ def plan_queues(
         plans.append(plan)
         newer = newer + seen - first
         if queue.merge:
-            new, source = _pass_on(queue, new, had, before)
+            new, source = pass_on(queue, new, had, before)
     return tuple(plans)
 
 
@@ -216,8 +216,16 @@ def _end_of(new: Slots, start: Tensor) -> Tensor:
     return (own * place).amax(1, keepdim=True)
 
 
-def _pass_on(queue: Queue, new: Slots, had: Tensor, before: Tensor) -> tuple[Slots, Tensor]:
-    """What the next queue makes of this one's slots, and of which."""
+def pass_on(queue: Queue, new: Slots, had: Tensor, before: Tensor) -> tuple[Slots, Tensor]:
+    """What the next queue makes of this one's slots, and of which.
+
+    Args:
+        new: what this one makes in the call, G slots.
+        had: [B], what it had made before; before: [B], where that episode began.
+
+    Returns:
+        The next one's new slots, G', and their `QueueView.source` [B, G', c].
+    """
     rows, size = new.number.shape
     device = new.number.device
     passed = queue.passed_on(new.number + 1)  # (B, G): made of them once this slot is there

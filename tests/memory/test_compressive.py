@@ -14,7 +14,7 @@ from ct_rl.memory.compression import (
     attention_reconstruction,
 )
 from tests.memory import naive
-from tests.memory.test_laws import B, core_of, fresh, in_pieces, inputs, same_state
+from tests.memory.test_laws import B, T, core_of, fresh, in_pieces, inputs, same_state
 
 LOSSES = ("attention", "auto_encoding", "none")
 SIZES = [(4, 8, 5, 2), (4, 6, 3, 2), (1, 3, 4, 1), (8, 0, 3, 4)]
@@ -325,12 +325,17 @@ def test_the_training_path_compiles_without_graph_breaks():
     torch.testing.assert_close(compiled(x, state, resets).y, core(x, state, resets).y)
 
 
-def test_bfloat16_autocast_stays_close():
-    core = core_of("compressive").float().eval()
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("acting", [False, True])
+def test_bfloat16_autocast_stays_close(norm, acting):
+    core = core_of("compressive", norm=norm).float().eval()
     x, resets = inputs(0)
     x = x.float()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        low, _ = in_pieces(core, x, resets, [7], core.initial_state(B))
+    begun, cuts = core.initial_state(B), [7]
     with torch.no_grad():
-        full, _ = in_pieces(core, x, resets, [7], core.initial_state(B))
+        full, _ = in_pieces(core, x, resets, cuts, begun)
+    if acting:
+        begun, cuts = core.cached(begun), range(T)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low, _ = in_pieces(core, x, resets, cuts, begun)
     assert (low.float() - full).abs().mean() < 0.05 * full.abs().mean()
