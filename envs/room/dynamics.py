@@ -15,13 +15,10 @@ from envs.room.settings import N_OBJECTS, RoomSettings
 DT = 0.016
 SPEED, STOP_SPEED, FRICTION = 320.0, 100.0, 6.0
 GROUND_PUSH, AIR_PUSH = 10 * DT * SPEED, 1 * DT * SPEED  # speed gained in a frame, at most
-ARRIVAL_SPEED, ARRIVAL_SLIDE = (
-    400.0,
-    9,
-)  # the 160 ms run out in the tenth frame, before its friction
-SPAWN_SLIDE = (
-    2  # what is left of the engine's hold after a spawn: +1 comes at frame 56, as measured
-)
+ARRIVAL_SPEED = 400.0
+# Frames without friction. After an arrival 160 ms, which run out in the tenth frame, before its friction; after a spawn
+# what is left of the engine's hold: +1 comes at frame 56, as measured.
+ARRIVAL_SLIDE, SPAWN_SLIDE = 9, 2
 TURN = 19.2  # 16-bit angle units a frame for one pixel of look
 PITCH_LIMIT = 16000
 REWARD_PAD, REWARD_MATCH, REWARD_OTHER = 1.0, -10.0, 10.0
