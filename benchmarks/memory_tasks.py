@@ -100,7 +100,7 @@ TASKS = {
         memories=attention(window=8, memory=8, compressed=8),
         learn=partial(
             learn,
-            steps=300_000,
+            steps=1_000_000,
             rows=32,
             last=200,
             minibatch_size=512,
