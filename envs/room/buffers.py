@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -66,6 +68,8 @@ def open_pipe(renderer: str) -> Any:
     """Panda3D's pipe of a renderer ("cpu" or "gpu"), opened once in a process."""
     if renderer not in _pipes:
         core = panda()
+        if renderer == "gpu":
+            _triton_first()
         core.loadPrcFileData("ct_rl room", _CONFIG.format(library=_LIBRARIES[renderer]))
         selection = core.GraphicsPipeSelection.getGlobalPtr()
         pipe = selection.makeModulePipe(_LIBRARIES[renderer])
@@ -81,6 +85,16 @@ def open_pipe(renderer: str) -> Any:
             )
         _pipes[renderer] = pipe
     return _pipes[renderer]
+
+
+def _triton_first() -> None:
+    """Loads triton where it is installed.
+
+    Torch loads it with a process's first optimiser. Triton and Mesa's drivers bring an LLVM each: the other order ends
+    the process with a segmentation fault.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton")
 
 
 def _gpu_draws() -> bool:

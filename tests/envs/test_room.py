@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from functools import partial
 
 import cv2
@@ -306,6 +308,24 @@ def test_the_gpu_renderer_draws_the_same_rooms():
         for key in ("frame", "depth"):
             gap = abs(theirs[key].astype(int) - ours[key].astype(int))
             assert gap.mean() < 12 and (gap > 40).mean() < 0.12
+
+
+def test_training_may_begin_after_the_gpu_renderer():
+    """Torch's triton and the driver each bring an LLVM: with CUDA builds of torch the wrong order is a crash."""
+    program = f"""
+import envs
+try:
+    envs.make_vec({NAME!r}, 1, engine="embedded", renderer="gpu").reset(seed=0)
+except envs.MissingDependencyError as error:
+    print("missing", error)
+import torch
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+print("trains")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.stdout.startswith("missing"):
+        pytest.skip(done.stdout)
+    assert done.stdout.split() == ["trains"], done.stderr
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
