@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,12 +128,14 @@ def _resident() -> int:
 
 def in_own_process(job: str, *words: object) -> dict[str, Any]:
     """What this program prints for a job that it runs in a fresh process, or the reason why there is nothing."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--job", job, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:  # ViZDoom writes its files where it is started
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).resolve()), "--job", job, *map(str, words)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return {"not_run": lines[-1] if lines else f"exit status {done.returncode}"}
