@@ -71,6 +71,8 @@ def read_experiment(name_or_path: str) -> Experiment:
     try:
         return parse(path.read_text(encoding="utf-8"), path.stem, str(path))
     except (FileNotFoundError, IsADirectoryError):
+        if name in config_file.recipe_names():
+            raise UserError(_is_recipe(name_or_path)) from None
         known = config_file.experiment_names()
         raise UserError(
             f"experiment {name_or_path!r} not found{nearest(name, known)}; "
@@ -80,12 +82,18 @@ def read_experiment(name_or_path: str) -> Experiment:
         raise UserError(f"experiment {name_or_path!r} is not a text file (UTF-8)") from None
 
 
+def _is_recipe(source: str) -> str:
+    return f"experiment {source!r} is a recipe of one run: python -m ct_rl.train --config {source}"
+
+
 def parse(text: str, name: str, source: str) -> Experiment:
     """The experiment in a YAML text; `source` names it in errors. Raises UserError."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"experiment {source!r} is not valid YAML: {one_line(error)}") from None
+    if isinstance(data, dict) and "variants" not in data and "env" in data:
+        raise UserError(_is_recipe(source))
     if not isinstance(data, dict) or not isinstance(data.get("variants"), dict):
         raise UserError(
             f"experiment {source!r} has no variants: give 'variants:' with a name and settings each"

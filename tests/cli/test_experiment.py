@@ -76,6 +76,9 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
             with pytest.raises(UserError, match=f"python -m ct_rl.experiment {given}"):
                 read_recipe(given)
         assert len(read_experiment(f"configs/{name}.yaml").variants) > 1
+    for given in ("rooms_select_easy", "configs/rooms_select_easy.yaml"):
+        with pytest.raises(UserError, match=f"python -m ct_rl.train --config {given}"):
+            read_experiment(given)
 
 
 @pytest.mark.parametrize(
