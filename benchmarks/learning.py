@@ -28,6 +28,7 @@ def learn(
     enough: float | None = None,
     width: int = 32,
     d_model: int = 32,
+    head: int = 0,
     env_config: dict[str, Any] | None = None,
     **training: Any,
 ) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def learn(
         MemoryPPOConfig()
         .environment(environment, env_config=env_config or {})
         .memory(kind, d_model=d_model, **options)
-        .network(width=width, around=True, reward_clip="none")
+        .network(width=width, around=True, head=head, reward_clip="none")
         .env_runners(
             num_env_runners=0,
             num_envs_per_env_runner=rows,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
+
+Carried = tuple[Tensor, ...]
 
 
 class _Recurrent(MemoryCore):
@@ -30,19 +34,60 @@ class _Recurrent(MemoryCore):
 
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         carried = tuple(state[name] for name in self.names)
-        # torch's kernel runs over each stretch in which no row resets.
+        # One call of torch's kernel for each stretch in which no row resets; where episodes are so short that
+        # these are more calls than the longest episode has steps, all episodes side by side.
         cuts = [0, *(torch.nonzero(resets.any(0)).flatten().tolist()), x.shape[1]]
+        if len(cuts) > 3:
+            starts, lengths = _episodes(resets)
+            if len(cuts) - 1 > int(lengths[0]):
+                return self._side_by_side(x, carried, resets, starts, lengths)
         pieces = []
         for start, end in itertools.pairwise(cuts):
             if start == end:
                 continue
-            keep = (~resets[:, start]).to(x.dtype)[:, None]
-            hidden = tuple((part * keep)[None].contiguous() for part in carried)
-            y, after = self.cell(x[:, start:end], hidden if len(hidden) > 1 else hidden[0])
-            carried = tuple(part[0] for part in (after if isinstance(after, tuple) else (after,)))
+            y, carried = self._call(x[:, start:end], carried, ~resets[:, start])
             pieces.append(y)
-        after_all = {name: part.detach() for name, part in zip(self.names, carried, strict=True)}
-        return MemoryOutput(torch.cat(pieces, 1), after_all)
+        return self._output(torch.cat(pieces, 1), carried)
+
+    def _side_by_side(
+        self, x: Tensor, carried: Carried, resets: Tensor, starts: Tensor, lengths: Tensor
+    ) -> MemoryOutput:
+        """Every episode as a row of its own, the longest first, packed so that no step is computed twice."""
+        rows, steps = resets.shape
+        clock = torch.arange(int(lengths[0]), device=x.device)
+        running = (lengths > clock[:, None]).sum(1)  # episodes that have a step at each tick
+        ticks = clock.repeat_interleave(running)
+        episodes = torch.arange(rows * steps, device=x.device)
+        episodes = episodes - (running.cumsum(0) - running).repeat_interleave(running)
+        order = starts[episodes] + ticks  # of the steps (row by row), as they are packed
+        row = starts // steps
+        first = (starts % steps == 0) & ~resets.flatten()[starts]
+        packed = PackedSequence(x.flatten(0, 1)[order], running.cpu())
+        y, after = self._call(packed, tuple(part[row] for part in carried), first)
+        last = torch.nonzero((starts + lengths) % steps == 0).flatten()
+        last = last[row[last].argsort()]
+        y = y.data[order.argsort()].view(rows, steps, -1)
+        return self._output(y, tuple(part[last] for part in after))
+
+    def _call(self, x: Any, carried: Carried, keep: Tensor) -> tuple[Any, Carried]:
+        """torch's kernel from the carried state of the rows that `keep` it, and from zeros in others."""
+        hidden = tuple((part * keep[:, None].to(part.dtype))[None].contiguous() for part in carried)
+        y, after = self.cell(x, hidden if len(hidden) > 1 else hidden[0])
+        return y, tuple(part[0] for part in (after if isinstance(after, tuple) else (after,)))
+
+    def _output(self, y: Tensor, carried: Carried) -> MemoryOutput:
+        state = {name: part.detach() for name, part in zip(self.names, carried, strict=True)}
+        return MemoryOutput(y, state)
+
+
+def _episodes(resets: Tensor) -> tuple[Tensor, Tensor]:
+    """Where episodes start among the steps of all rows, row by row, and their lengths; the longest first."""
+    begins = resets.clone()
+    begins[:, 0] = True
+    starts = torch.nonzero(begins.flatten()).flatten()
+    lengths = torch.diff(starts, append=starts.new_tensor([resets.numel()]))
+    lengths, order = lengths.sort(descending=True, stable=True)
+    return starts[order], lengths
 
 
 class LSTMMemory(_Recurrent):
