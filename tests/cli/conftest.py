@@ -1,5 +1,6 @@
 """Commands as a person starts them: processes, their output, their exit status."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 _SETTINGS = {
@@ -65,9 +67,17 @@ def wait_for(condition, seconds=180):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    """One short finished run, for tests that read it."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    status, out, err = command("ct_rl.train", *SMALL, "--steps", 4000, "--run-dir", run)
+def trained(tmp_path_factory, worker_id):
+    """One short finished run, for tests that read it; pytest's workers share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent
+    run, said = folder / "trained", folder / "trained.json"
+    with FileLock(folder / "trained.lock"):
+        if not said.exists():
+            said.write_text(
+                json.dumps(command("ct_rl.train", *SMALL, "--steps", 4000, "--run-dir", run))
+            )
+    status, out, err = json.loads(said.read_text())
     assert status == 0, out + err
     return run, out, err

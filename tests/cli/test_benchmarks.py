@@ -25,23 +25,24 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "runners"),
+    ("module", "name", "runners", "algorithm"),
     [
-        ("minigrid", "MiniGrid-MemoryS7-v0", 0),
-        ("popgym", "popgym-AutoencodeEasy-v0", 0),
-        ("vizdoom", "VizdoomMyWayHome-v1", 1),
+        ("minigrid", "MiniGrid-MemoryS7-v0", 0, "ppo"),
+        ("popgym", "popgym-AutoencodeEasy-v0", 0, "impala"),
+        ("vizdoom", "VizdoomMyWayHome-v1", 1, "ppo"),
     ],
 )
-def test_a_few_steps_of_training(module, name, runners, tmp_path):
+def test_a_few_steps_of_training(module, name, runners, algorithm, tmp_path):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed: pip install 'ct_rl[{module}]'")
     run = tmp_path / "run"
     words = [word for pair in SETTINGS.items() for word in pair]
-    words += ["--num-env-runners", runners, "--run-dir", run]
+    words += ["--num-env-runners", runners, "--algorithm", algorithm, "--run-dir", run]
     status, _, err = command("ct_rl.train", "--env", name, *words, cwd=tmp_path)
     assert (status, err) == (0, ""), err
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["steps"] >= 160 and rows[-1]["policy_loss"] is not None
+    assert rows[-1]["steps"] >= 160 and rows[-1]["updates"] >= 1
+    assert rows[-1]["policy_loss"] is not None
     assert [item.name for item in tmp_path.iterdir()] == ["run"]
 
 

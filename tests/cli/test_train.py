@@ -173,18 +173,15 @@ def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoin
     assert saved.meta["algorithm"]["steps"] == saved.step
 
 
-@pytest.mark.parametrize("algorithm", ["appo", "ppo"])
-def test_other_algorithms_train_and_appo_goes_on_with_its_target(tmp_path, algorithm):
+def test_appo_goes_on_with_its_target(tmp_path):
     run = tmp_path / "run"
     status, out, err = command(
-        "ct_rl.train", *SMALL, "--steps", 600, "--run-dir", run, "--algorithm", algorithm
+        "ct_rl.train", *SMALL, "--steps", 600, "--run-dir", run, "--algorithm", "appo"
     )
     assert status == 0, out + err
     last = rows(run)[-1]
     assert last["steps"] >= 600 and last["updates"] >= 1 and "policy_loss" in last
     saved, _ = checkpoint.load_last(run / "checkpoints")
-    if algorithm == "ppo":
-        return
     assert any(key.startswith("target/") for key in saved.tensors)
     status, out, err = command("ct_rl.train", "--resume", run, "--steps", last["steps"] + 300)
     assert status == 0, out + err
