@@ -44,7 +44,8 @@ def test_the_report_counts_steps_and_episodes(build):
 
 
 def test_the_agent_learns_to_remember_its_cue(build):
-    algo = build(lr=5e-3, entropy_coeff=0.01, envs=16)
+    # What is right now decides the reward now: looking further ahead only adds noise.
+    algo = build(lr=1e-2, gamma=0.5, entropy_coeff=0.01, envs=16)
     scores = []
 
     def solved(report):
@@ -54,12 +55,14 @@ def test_the_agent_learns_to_remember_its_cue(build):
     train_until(algo, solved, seconds=180)
 
 
-def test_a_training_state_continues_elsewhere(build):
-    algo = build()
+@pytest.mark.parametrize("algorithm", ["impala", "appo"])
+def test_a_training_state_continues_elsewhere(build, algorithm):
+    algo = build(algorithm=algorithm)
     train_until(algo, lambda r: r.get("updates", 0) >= 3)
     tensors, meta = algo.training_state()
     assert any(key.startswith("optimizer/policy/") for key in tensors)
-    other = build()
+    assert any(key.startswith("target/") for key in tensors) == (algorithm == "appo")
+    other = build(algorithm=algorithm)
     other.load_training_state(tensors, meta)
     again, meta_again = other.training_state()
     assert meta_again == meta

@@ -28,7 +28,7 @@ SETTINGS = {
     ("module", "name", "runners", "algorithm"),
     [
         ("minigrid", "MiniGrid-MemoryS7-v0", 0, "ppo"),
-        ("popgym", "popgym-AutoencodeEasy-v0", 0, "impala"),
+        ("popgym", "popgym-AutoencodeEasy-v0", 0, "appo"),
         ("vizdoom", "VizdoomMyWayHome-v1", 1, "ppo"),
     ],
 )

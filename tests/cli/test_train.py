@@ -171,18 +171,3 @@ def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoin
     assert any(key.startswith("optimizer/") for key in saved.tensors)
     assert "random/torch" in saved.tensors
     assert saved.meta["algorithm"]["steps"] == saved.step
-
-
-def test_appo_goes_on_with_its_target(tmp_path):
-    run = tmp_path / "run"
-    status, out, err = command(
-        "ct_rl.train", *SMALL, "--steps", 600, "--run-dir", run, "--algorithm", "appo"
-    )
-    assert status == 0, out + err
-    last = rows(run)[-1]
-    assert last["steps"] >= 600 and last["updates"] >= 1 and "policy_loss" in last
-    saved, _ = checkpoint.load_last(run / "checkpoints")
-    assert any(key.startswith("target/") for key in saved.tensors)
-    status, out, err = command("ct_rl.train", "--resume", run, "--steps", last["steps"] + 300)
-    assert status == 0, out + err
-    assert rows(run)[-1]["steps"] >= last["steps"] + 300
