@@ -1,6 +1,6 @@
 """Two tasks that ask for memory, several memories and a control without one: curves over seeds, one JSON, one picture.
 
-    python benchmarks/memory_tasks.py [--tasks stateless_cartpole minigrid_memory] [--seeds 3]
+    python benchmarks/memory_tasks.py [--tasks stateless_cartpole minigrid_memory] [--seeds 3] [--first-seed 0]
 
 stateless_cartpole is CartPole-v1 without its two velocities; the score is the length of an episode, at most 500.
 minigrid_memory is MiniGrid-MemoryS7-v0 as memory-RL work plays it, with the three actions that move the agent and a
@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--memories", nargs="+", default=names, choices=names)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/results/memory_tasks.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -191,7 +192,7 @@ def main() -> None:
     if arguments.memories != names:
         command += " --memories " + " ".join(f"'{name}'" for name in arguments.memories)
     head = {
-        "command": f"{command} --seeds {arguments.seeds}",
+        "command": f"{command} --seeds {arguments.seeds} --first-seed {arguments.first_seed}",
         "commit": commit(),
         "machine": machine("one thread"),
         "tasks": {
@@ -209,7 +210,7 @@ def main() -> None:
     with ray_session(0):
         for task in arguments.tasks:
             register_env(task, TASKS[task].create)
-        for seed in range(arguments.seeds):
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for task in arguments.tasks:
                 for name, memory in TASKS[task].memories.items():
                     if name not in arguments.memories:
