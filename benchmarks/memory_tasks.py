@@ -56,11 +56,9 @@ def minigrid(context: dict[str, Any]) -> VectorEnv:
     """For `ray.tune.register_env`: N of the smallest memory task, three cells seen, three actions."""
     worlds = envs.make_vec("MiniGrid-MemoryS7-v0", context["num_envs"], agent_view_size=3)
     # Left, right and forward; the others do nothing here.
-    return TransformAction(worlds, _same, single_action_space=gym.spaces.Discrete(3))
-
-
-def _same(actions: Any) -> Any:
-    return actions
+    return TransformAction(
+        worlds, lambda action: action, single_action_space=gym.spaces.Discrete(3)
+    )
 
 
 def attention(window: int, memory: int, compressed: int) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -40,7 +40,7 @@ def test_an_experiment_stops_goes_on_and_compares(tmp_path):
     process = start(*words)
     saved = [folder / name / "run" / "checkpoints" for name in
              ("compressive_rate_4_seed3", "gru_seed3")]  # fmt: skip
-    wait_for(lambda: any(map(checkpoint.steps, saved)) or process.poll() is not None)
+    wait_for(lambda: any(map(checkpoint.steps, saved)) or process.poll() is not None, 120)
     process.send_signal(signal.SIGINT)
     status, out, err = finish(process)
     assert status in (0, 130), out + err  # 0 where it was done before the signal came

@@ -28,7 +28,7 @@ def test_a_killed_learner_ends_the_run_in_one_line_and_the_run_goes_on_later(tmp
     )
     assert process.poll() is None, process.communicate()
     os.kill(learner_of(process).pid, signal.SIGKILL)
-    status, out, err = finish(process)
+    status, out, err = finish(process, 120)
     assert status == 1, out + err
     said = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(said) == 1 and "a learner process died" in said[0] and f"--resume {run}" in said[0]

@@ -116,7 +116,7 @@ def test_sigterm_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_p
     folder = ray_folder(process)
     assert temporary_folders(process) == {folder}
     os.kill(process.pid, signal.SIGTERM)
-    status, out, err = finish(process)
+    status, out, err = finish(process, 60)
     assert status == 130 and "Traceback" not in out + err
     assert f"python -m ct_rl.train --resume {run}" in out
     saved, damaged = checkpoint.load_last(run / "checkpoints")
@@ -132,9 +132,9 @@ def test_sigterm_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_p
     wait_for(lambda: checkpoint.steps(run / "checkpoints")[-1] > saved.step)
     folder = ray_folder(process)
     os.killpg(process.pid, signal.SIGKILL)
-    _, out, err = finish(process)
+    _, out, err = finish(process, 30)
     assert f"warning: {weights}" in err and f"going on from {before.path}" in out
-    wait_for(lambda: not os.path.exists(folder))
+    wait_for(lambda: not os.path.exists(folder), 20)
     assert not reaper.processes_of(folder, os.getpid())
 
     kept, _ = checkpoint.load_last(run / "checkpoints")
@@ -159,11 +159,11 @@ def test_signals_again_and_again_do_not_corrupt(tmp_path):
     while process.poll() is None and time.monotonic() < end:
         os.kill(process.pid, signal.SIGINT)
         time.sleep(0.1)
-    status, out, err = finish(process)
+    status, out, err = finish(process, 60)
     assert "Traceback" not in out + err and status == 130
     found, damaged = checkpoint.load_last(run / "checkpoints")
     assert found is not None and not damaged
-    wait_for(lambda: not reaper.processes_of(folder, os.getpid()))
+    wait_for(lambda: not reaper.processes_of(folder, os.getpid()), 20)
 
 
 def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoint(trained):
