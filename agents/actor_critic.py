@@ -5,6 +5,7 @@ Shapes: B batch (rows), T time, P parameters of the action distribution.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.distributions import Distribution, distribution, for_env, parameter_count
+from agents.auxiliary import Sizes, build_auxiliary
+from agents.distributions import (
+    Distribution,
+    at_least_float32,
+    distribution,
+    for_env,
+    parameter_count,
+)
 from agents.encoders import build_encoder
 from agents.rewards import clip_reward
 from ct_rl.memory import build_memory
@@ -24,12 +32,21 @@ State = dict[str, Tensor]
 
 @dataclass
 class ActorCriticOutput:
-    """What one pass gives: `policy` [B, T, P], `value` [B, T], the next state, and the memory's own losses."""
+    """What one pass gives.
+
+    Attributes:
+        policy: [B, T, P]; value: [B, T].
+        state: the memory after the last step.
+        losses: scalars of the memory's own, by name.
+        features: [B, T, F], the encoder's; outputs: [B, T, d_out], the memory core's.
+    """
 
     policy: Tensor
     value: Tensor
     state: State
     losses: dict[str, Tensor]
+    features: Tensor
+    outputs: Tensor
 
 
 def as_tensors(observation: Any, device: torch.device | None = None) -> Observation:
@@ -46,13 +63,14 @@ class ActorCritic(nn.Module):
         observation_space, action_space: of ONE environment.
         memory: name of a core (`ct_rl.memory.memory_names()`).
         memory_options: its settings, as `ct_rl.memory.build_memory` takes them.
-        encoder: image encoder, "small" or "residual".
+        encoder: image encoder, one of `agents.encoder_names()`.
         width: features of the encoder.
         around: whether the heads also read the encoder's features past the memory, which lets an
             agent act on what it sees before its memory has learned anything.
         head: units of a hidden layer before policy and value, 0 for none. What an agent remembers often
             matters only together with what it sees now; a linear head can only add the two up.
         reward_clip: how the learner clips rewards: "none", "unit" or "optimistic_asymmetric".
+        auxiliary: losses beside the task's, by name (`agents.auxiliary_names()`), each with its settings.
 
     Raises:
         ValueError: for a space, name or setting that nothing here handles.
@@ -64,22 +82,20 @@ class ActorCritic(nn.Module):
         action_space: gym.Space,
         *,
         memory: str = "compressive",
-        memory_options: dict[str, Any] | None = None,
+        memory_options: Mapping[str, Any] | None = None,
         encoder: str = "small",
         width: int = 256,
         around: bool = True,
         head: int = 0,
-        reward_clip: str = "optimistic_asymmetric",
+        reward_clip: str = "none",
+        auxiliary: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         super().__init__()
         clip_reward(torch.zeros(1), reward_clip)
-        self.action_space = action_space
-        self.reward_clip = reward_clip
-        self.around = around
-        options = {"d_model": 128, **(memory_options or {})}
+        self.action_space, self.reward_clip, self.around = action_space, reward_clip, around
         self.encoder = build_encoder(observation_space, encoder, width)
-        self.core = build_memory(memory, **options)
-        features = int(self.encoder.d_out)  # type: ignore[arg-type]
+        self.core = build_memory(memory, **(memory_options or {}))
+        features = int(self.encoder.d_out)
         self.inlet = nn.Linear(features, self.core.d_model)
         self.norm = nn.LayerNorm(self.core.d_out)
         read = self.core.d_out + (features if around else 0)
@@ -90,6 +106,14 @@ class ActorCritic(nn.Module):
         for layer in (self.policy, self.value):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        # Built last: a network with and without them starts from the same weights.
+        sizes = Sizes(features, self.core.d_out, observation_space, action_space)
+        self.auxiliary = nn.ModuleDict(
+            {
+                name: build_auxiliary(name, sizes, options)
+                for name, options in (auxiliary or {}).items()
+            }
+        )
 
     def initial_state(self, batch_size: int) -> State:
         """The memory of `batch_size` rows that have seen nothing, on the network's device."""
@@ -108,25 +132,28 @@ class ActorCritic(nn.Module):
             state: of the step before, batch first.
             resets: bool [B, T], True where a step begins a new episode.
         """
-        if isinstance(observation, dict):
-            rows, steps = next(iter(observation.values())).shape[:2]
-            flat: Observation = {key: x.flatten(0, 1) for key, x in observation.items()}
-        else:
-            rows, steps = observation.shape[:2]
-            flat = observation.flatten(0, 1)
-        seen = self.encoder(flat).view(rows, steps, -1)  # (B, T, features)
-        out = self.core(self.inlet(seen), state, resets)
-        y = self.norm(out.y)
-        if self.around:
-            y = torch.cat([y, seen.to(y.dtype)], -1)
-        y = self.head(y)
-        return ActorCriticOutput(
-            self.policy(y).float(), self.value(y).squeeze(-1).float(), out.state, out.losses
-        )
+        features = self._encode(observation)  # (B, T, F)
+        out = self.core(self.inlet(features), state, resets)
+        policy, value = self._heads(out.y, features)
+        return ActorCriticOutput(policy, value, out.state, out.losses, features, out.y)
 
-    def distribution(self, policy: Tensor) -> Distribution:
-        """The action distribution that `policy` [..., P] describes."""
-        return distribution(self.action_space, policy)
+    @torch.no_grad()
+    def step(
+        self, observation: Observation, state: State, resets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Reads one step and moves `state` on IN PLACE: the cheap way to act.
+
+        Args:
+            observation: tensors [B, ...].
+            state: from `initial_state` or the step before.
+            resets: bool [B], True where the observation is a new episode's first.
+
+        Returns:
+            The policy's parameters [B, P] and the value [B].
+        """
+        features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
+        y = self.core.step(self.inlet(features), state, resets)
+        return self._heads(y, features)
 
     @torch.no_grad()
     def act(
@@ -138,7 +165,7 @@ class ActorCritic(nn.Module):
         resets: np.ndarray | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[np.ndarray, State]:
-        """Actions for B environments.
+        """Actions for B environments; `state` stays as it was (`agents.acting.Actor` saves the copy).
 
         Args:
             observation: numpy arrays [B, ...], as a vector environment gives them.
@@ -150,14 +177,31 @@ class ActorCritic(nn.Module):
             Actions as the environment takes them, numpy [B, ...], and the next state.
         """
         device = self.inlet.weight.device
-        tensors = as_tensors(observation, device)
-        one = (
-            {key: x.unsqueeze(1) for key, x in tensors.items()}
-            if isinstance(tensors, dict)
-            else tensors.unsqueeze(1)
-        )
-        begins = None if resets is None else torch.as_tensor(resets, device=device)[:, None]
-        out = self(one, state, begins)
-        chosen = self.distribution(out.policy[:, 0])
+        after = {key: value.clone() for key, value in state.items()}
+        begins = None if resets is None else torch.as_tensor(resets, device=device)
+        policy, _ = self.step(as_tensors(observation, device), after, begins)
+        chosen = self.distribution(policy.cpu())
         action = chosen.mode() if greedy else chosen.sample(generator)
-        return for_env(self.action_space, action.cpu().numpy()), out.state
+        return for_env(self.action_space, action.numpy()), after
+
+    def distribution(self, policy: Tensor) -> Distribution:
+        """The action distribution that `policy` [..., P] describes."""
+        return distribution(self.action_space, policy)
+
+    def _encode(self, observation: Observation) -> Tensor:
+        one = next(iter(observation.values())) if isinstance(observation, dict) else observation
+        flat = _map(lambda x: x.flatten(0, 1), observation)
+        return self.encoder(flat).unflatten(0, one.shape[:2])
+
+    def _heads(self, y: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.norm(y)
+        if self.around:
+            y = torch.cat([y, features.to(y.dtype)], -1)
+        y = self.head(y)
+        return at_least_float32(self.policy(y)), at_least_float32(self.value(y).squeeze(-1))
+
+
+def _map(change: Any, observation: Observation) -> Any:
+    if isinstance(observation, dict):
+        return {key: change(x) for key, x in observation.items()}
+    return change(observation)

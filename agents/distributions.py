@@ -12,11 +12,16 @@ from gymnasium import spaces
 from torch import Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32 where it has fewer bits: probabilities of half precision would not be told apart."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class Categorical:
     """One Discrete action from logits [..., n]."""
 
     def __init__(self, logits: Tensor):
-        self.log_p = torch.log_softmax(logits.float(), -1)  # (..., n)
+        self.log_p = torch.log_softmax(at_least_float32(logits), -1)  # (..., n)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         flat = self.log_p.exp().flatten(0, -2)
@@ -63,7 +68,7 @@ class DiagonalGaussian:
     """A Box action from means and log standard deviations [..., 2A] (RLlib's layout)."""
 
     def __init__(self, parameters: Tensor):
-        mean, log_std = parameters.float().chunk(2, -1)
+        mean, log_std = at_least_float32(parameters).chunk(2, -1)
         self.normal = torch.distributions.Normal(mean, log_std.exp(), validate_args=False)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents.errors import unknown
 from agents.rewards import reward_features
 
 
@@ -182,7 +183,26 @@ class InstructionEncoder(nn.Module):
         return read[which]
 
 
-IMAGE_ENCODERS: dict[str, type[_Image]] = {"small": SmallEncoder, "residual": ResidualEncoder}
+IMAGE_ENCODERS: dict[str, type[nn.Module]] = {"small": SmallEncoder, "residual": ResidualEncoder}
+
+
+def encoder_names() -> list[str]:
+    """The image encoders that `build_encoder` knows."""
+    return sorted(IMAGE_ENCODERS)
+
+
+def register_encoder(name: str, cls: type[nn.Module]) -> None:
+    """Makes an image encoder known as `name`: `--network.encoder NAME`.
+
+    Args:
+        cls: built as `cls(space, width)` for a Box [H, W, C] and called with its frames [N, H, W, C]; has `d_out`.
+
+    Raises:
+        ValueError: for something that is no module's class.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ValueError(f"encoder {name!r} is {cls!r}: give a subclass of torch.nn.Module")
+    IMAGE_ENCODERS[name] = cls
 
 
 class DictEncoder(nn.Module):
@@ -225,7 +245,7 @@ def build_encoder(space: gym.Space, image: str = "small", width: int = 256) -> n
         ValueError: for an unknown `image`, or a space that no encoder reads.
     """
     if image not in IMAGE_ENCODERS:
-        raise ValueError(f"unknown encoder {image!r}: choose one of {', '.join(IMAGE_ENCODERS)}")
+        raise ValueError(unknown("encoder", image, encoder_names()))
     if isinstance(space, spaces.Dict):
         return DictEncoder(space, image, width)
     if isinstance(space, spaces.Box) and len(space.shape) == 3:

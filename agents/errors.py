@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> str:
+    """One line for a name that does not exist, with the nearest that does, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names) or 'none'}"
+    return f"unknown {what} {given!r}: {hint}"
+
 
 class RunnerFailed(RuntimeError):
     """An environment or the policy raised an error in a runner; `str()` says which."""
@@ -27,7 +38,7 @@ class NonFinite(LearnerFailed):
     """A loss term or the gradient became NaN or infinite.
 
     Attributes:
-        term: which one: "policy_loss", "value_loss", "entropy", "compression_loss", "gradient", ...
+        term: which one: "policy_loss", "value_loss", "entropy", "compression_loss", "grad_norm", ...
         update: how many updates the weights had seen.
     """
 

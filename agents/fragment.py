@@ -1,4 +1,4 @@
-"""A rollout fragment: T steps of N environments and ONE memory snapshot, the only thing a runner ships.
+"""A rollout fragment: T steps of N environments and ONE memory snapshot, from the runner to the loss.
 
 Shapes: N environments (rows), T steps. Rows run on across episode ends: `resets` marks where an episode
 begins, and nothing is padded.
@@ -9,28 +9,25 @@ at t + 1, where the action is ignored, and its new episode's first at t + 2.
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import tree
-from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.columns import Columns
-from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from agents.module import RESETS
-
-IGNORED = "ignored"
+# The columns that a network reads and RLlib does not name; the others have its names (`Columns`).
+RESETS, IGNORED = "resets", "ignored"
 
 
 @dataclass
 class Fragment:
-    """What N environments did in T steps.
+    """What N environments did in T steps: numpy arrays where it is made, tensors where it is learned from.
 
     Attributes:
-        obs: [N, T + 1, ...] arrays (or a dict of them); the last one is only for bootstrapping.
+        obs: [N, T + 1, ...] (or a dict of them); the last one is only for bootstrapping.
         actions: [N, T, ...].
         rewards: [N, T] float32, raw.
         log_probs: [N, T] float32, of the actions under the acting policy.
@@ -38,69 +35,89 @@ class Fragment:
         ignored: bool [N, T], True where the environment was only being reset and ignored the action.
         resets: bool [N, T + 1], True where `obs` is the first of an episode.
         state: the memory BEFORE obs[:, 0], batch first, N rows.
-        weights_seq_no: version of the weights that acted.
+        weights_seq_no: float32 [N], version of the weights that acted.
+        extra: [N, ...], what an algorithm computes once for all passes over the fragment.
     """
 
     obs: Any
-    actions: np.ndarray
-    rewards: np.ndarray
-    log_probs: np.ndarray
-    terminateds: np.ndarray
-    truncateds: np.ndarray
-    ignored: np.ndarray
-    resets: np.ndarray
-    state: dict[str, np.ndarray]
-    weights_seq_no: int
+    actions: Any
+    rewards: Any
+    log_probs: Any
+    terminateds: Any
+    truncateds: Any
+    ignored: Any
+    resets: Any
+    state: dict[str, Any]
+    weights_seq_no: Any
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         """Environment steps taken (resets are none)."""
         return int(self.ignored.size - self.ignored.sum())
 
     @property
-    def ends(self) -> np.ndarray:
+    def shape(self) -> tuple[int, int]:
+        """N and T."""
+        rows, steps = self.rewards.shape
+        return int(rows), int(steps)
+
+    @property
+    def ends(self) -> Any:
         """bool [N, T], True where a step ended an episode."""
         return self.terminateds | self.truncateds
 
-    @property
-    def rows(self) -> int:
-        return self.rewards.shape[0]
+    def columns(self) -> dict[str, Any]:
+        """The fields as a flat dict, as RLlib's containers want them; `Fragment(**columns)` is the fragment again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def map(self, change: Callable[[Any], Any]) -> Fragment:
+        """A fragment of changed arrays."""
+        return Fragment(**{name: _map(change, x) for name, x in self.columns().items()})
+
+    def rows(self, index: Sequence[int] | np.ndarray | slice) -> Fragment:
+        """Some of the rows; numpy arrays and tensors are indexed as what they are, on their own device."""
+
+        def pick(x: Any) -> Any:
+            if isinstance(x, torch.Tensor) and not isinstance(index, slice):
+                return x[torch.as_tensor(index, device=x.device)]
+            return x[index]
+
+        return self.map(pick)
+
+    def to_device(self, device: torch.device | str, pin_memory: bool = False) -> Fragment:
+        """As tensors on `device`; nothing is copied that is there already."""
+
+        def move(x: Any) -> torch.Tensor:
+            tensor = x if isinstance(x, torch.Tensor) else _as_tensor(x)
+            if pin_memory and tensor.device.type == "cpu" and torch.cuda.is_available():
+                tensor = tensor.pin_memory()
+            return tensor.to(device, non_blocking=pin_memory)
+
+        return self.map(move)
+
+    @staticmethod
+    def join(fragments: Sequence[Fragment]) -> Fragment:
+        """Several fragments of numpy arrays as one, row after row; a single one is not copied."""
+        if len(fragments) == 1:
+            return fragments[0]
+        columns = [fragment.columns() for fragment in fragments]
+        return Fragment(**{key: _join([c[key] for c in columns]) for key in columns[0]})
 
 
-class FragmentsToBatch(ConnectorV2):
-    """Learner connector: fragments become ONE batch of rows, numpy still, nothing padded and nothing split."""
-
-    def __call__(self, *, rl_module: Any, episodes: list[Fragment], **kwargs: Any) -> Any:
-        return {DEFAULT_MODULE_ID: collate(episodes)}
-
-
-def collate(fragments: list[Fragment]) -> dict[str, Any]:
-    """The columns of several fragments, row after row; a single fragment is not copied.
-
-    Returns:
-        A dict under RLlib's column names whose arrays start with the row dimension.
-    """
-    columns = [
-        {
-            Columns.OBS: f.obs,
-            Columns.ACTIONS: f.actions,
-            Columns.REWARDS: f.rewards,
-            Columns.ACTION_LOGP: f.log_probs,
-            Columns.TERMINATEDS: f.terminateds,
-            IGNORED: f.ignored,
-            RESETS: f.resets,
-            Columns.STATE_IN: f.state,
-            WEIGHTS_SEQ_NO: np.full(f.rows, f.weights_seq_no, np.float32),
-        }
-        for f in fragments
-    ]
-    if len(columns) == 1:
-        return columns[0]
-    return tree.map_structure(lambda *parts: np.concatenate(parts), *columns)
-
-
-def rows_of(columns: dict[str, Any], index: np.ndarray | slice, device: torch.device) -> Any:
-    """The rows `index` of a collated batch as tensors on `device`."""
-    return tree.map_structure(
-        lambda x: torch.as_tensor(np.ascontiguousarray(x[index])).to(device, non_blocking=True),
-        columns,
+def _map(change: Callable[[Any], Any], x: Any) -> Any:
+    return (
+        {key: _map(change, part) for key, part in x.items()} if isinstance(x, dict) else change(x)
     )
+
+
+def _join(parts: list[Any]) -> Any:
+    if isinstance(parts[0], dict):
+        return {key: _join([part[key] for part in parts]) for key in parts[0]}
+    return np.concatenate(parts)
+
+
+def _as_tensor(x: np.ndarray) -> torch.Tensor:
+    with warnings.catch_warnings():
+        # Arrays from Ray's object store are read-only; nothing here writes into them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(np.ascontiguousarray(x))

@@ -36,8 +36,8 @@ def gae(
     goes_on = (~terminateds).to(values.dtype)
     taken = (~ignored).to(values.dtype)
     errors = rewards + gamma * goes_on * values[:, 1:] - values[:, :-1]
-    advantages = torch.zeros_like(rewards)
-    after = torch.zeros_like(rewards[:, 0])
+    advantages = torch.zeros_like(errors)
+    after = torch.zeros_like(errors[:, 0])
     for t in reversed(range(rewards.shape[1])):
         after = taken[:, t] * (errors[:, t] + gamma * lambda_ * goes_on[:, t] * after)
         advantages[:, t] = after

@@ -6,7 +6,6 @@ Shapes: N rows, T steps.
 from __future__ import annotations
 
 import torch
-from ray.rllib.algorithms.impala.torch.vtrace_torch_v2 import vtrace_torch
 from torch import Tensor
 
 
@@ -22,7 +21,7 @@ def vtrace(
     clip_rho: float = 1.0,
     clip_pg_rho: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Value targets and policy-gradient advantages (arXiv 1802.01561, section 4.1).
+    """Value targets and policy-gradient advantages (arXiv 1802.01561, section 4.1, equation 1 and remark 1).
 
     A terminated step bootstraps nothing. A truncated one bootstraps the value of the observation it
     ended on, which is the next step of the row: an ignored step, whose target is its own value.
@@ -39,17 +38,17 @@ def vtrace(
     Returns:
         targets [N, T] and advantages [N, T], without gradient.
     """
-    now = values[:, :-1]
-    taken = (~ignored).to(values.dtype)
-    targets, advantages = vtrace_torch(
-        target_action_log_probs=(log_rho * taken).T,
-        behaviour_action_log_probs=torch.zeros_like(log_rho.T),
-        discounts=(gamma * taken * (~terminateds).to(values.dtype)).T,
-        # Its own value as reward and no future: an ignored step only hands back V.
-        rewards=torch.where(ignored, now, rewards).T,
-        values=now.T,
-        bootstrap_values=values[:, -1],
-        clip_rho_threshold=clip_rho,
-        clip_pg_rho_threshold=clip_pg_rho,
-    )
-    return targets.T, advantages.T
+    values_t, values_tp1 = values[:, :-1], values[:, 1:]
+    rho = torch.where(ignored, 0.0, log_rho.exp())
+    discount = gamma * (~terminateds).to(values.dtype)
+    clipped_rho, trace = rho.clamp(max=clip_rho), rho.clamp(max=1.0)
+    delta = clipped_rho * (rewards + discount * values_tp1 - values_t)
+    beyond = torch.zeros_like(delta)  # v_t - V(x_t)
+    after = torch.zeros_like(delta[:, 0])
+    for t in reversed(range(delta.shape[1])):
+        after = delta[:, t] + discount[:, t] * trace[:, t] * after
+        beyond[:, t] = after
+    targets = values_t + beyond
+    targets_tp1 = torch.cat([targets[:, 1:], values[:, -1:]], 1)
+    advantages = rho.clamp(max=clip_pg_rho) * (rewards + discount * targets_tp1 - values_t)
+    return targets, advantages

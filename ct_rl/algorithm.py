@@ -160,7 +160,7 @@ def build_algorithm(config: TrainConfig) -> Any:
             entropy_coeff=_schedule(training.entropy_coeff),
             gamma=training.gamma,
             vf_loss_coeff=training.vf_loss_coeff,
-            compression_loss_coeff=training.compression_coeff,
+            loss_coeffs={"compression": training.compression_coeff},
             grad_clip=training.grad_clip,
             train_batch_size_per_learner=training.batch // max(1, runners.num_learners),
             minibatch_size=training.minibatch,

@@ -57,7 +57,7 @@ def play(
     share[: episodes % worlds] += 1
     generator = torch.Generator().manual_seed(seed)
     obs, _ = env.reset(seed=evaluation_seed(seed))
-    state, resets = net.core.cached(net.initial_state(worlds)), np.ones(worlds, bool)
+    state, resets = net.initial_state(worlds), np.ones(worlds, bool)
     ended = np.zeros(worlds, bool)
     returns, lengths = np.zeros(worlds), np.zeros(worlds, int)
     finished: list[dict[str, float]] = []

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-_TRAINING, _EVALUATION = (0, 2_000_000_000), (2_000_000_000, 2**31)  # environments in C take 31 bits
+_TRAINING, _EVALUATION = (
+    (0, 2_000_000_000),
+    (2_000_000_000, 2**31),
+)  # environments in C take 31 bits
 
 
 def world_seeds(

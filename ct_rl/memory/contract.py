@@ -86,6 +86,13 @@ class MemoryCore(nn.Module, abc.ABC):
         """A state for acting under new weights: what was made by the old ones is rebuilt; `state` is used up."""
         return self.cached(self.compact(state))
 
+    @torch.no_grad()
+    def step(self, x: Tensor, state: State, resets: Tensor | None = None) -> Tensor:
+        """Reads one step x [B, d_model] and moves `state` on IN PLACE; y [B, d_out]."""
+        out = self(x[:, None], state, None if resets is None else resets[:, None])
+        state.update(out.state)
+        return out.y[:, 0]
+
     def forward(
         self, x: Tensor, state: State, resets: Tensor | None = None, attention: bool = False
     ) -> MemoryOutput:

@@ -130,16 +130,16 @@ class CountingCheck:
         self.steps_seen: set[float] = set()
         super().build()
 
-    def losses(self, seen: Any) -> Any:
-        obs, taken = seen.batch["obs"], seen.taken.bool()
-        counted = self.net("default_policy").core.seen[..., 0]
+    def losses(self, given: Any) -> Any:
+        obs, taken = given.fragment.obs, given.taken.bool()
+        counted = self.net.core.seen[..., 0]
         if not torch.equal(counted, obs["age"][..., 0].float() + 1):
             raise AssertionError(f"the network counts {counted}, the environment {obs['age'] + 1}")
         serials = obs["serial"][:, :-1, 0][taken].tolist()
         if len(set(serials)) < len(serials) or self.steps_seen & set(serials):
             raise AssertionError("a step came twice")
         self.steps_seen |= set(serials)
-        return super().losses(seen)
+        return super().losses(given)
 
 
 def create_serial(context: dict[str, Any]) -> SerialEnv:

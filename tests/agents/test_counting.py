@@ -5,9 +5,9 @@ import pytest
 import ray
 
 from agents import LearnerFailed
-from agents.appo import MemoryAPPOLearner
-from agents.impala import MemoryIMPALALearner
-from agents.ppo import MemoryPPOLearner
+from agents.rllib.appo import MemoryAPPOLearner
+from agents.rllib.impala import MemoryIMPALALearner
+from agents.rllib.ppo import MemoryPPOLearner
 from ct_rl.memory.registry import _CORES
 from tests.agents.counting import CountingCheck, CountingMemory
 from tests.agents.test_impala import train_until
@@ -62,12 +62,12 @@ def test_the_check_has_power(build, counting, damage, monkeypatch):
     """Each of these mistakes in the path from runner to learner is found."""
 
     class Damaged(IMPALACheck):
-        def prepare(self, module, columns):
+        def prepare(self, fragment):
             if damage == "state":
-                columns["state_in"] = {k: np.roll(v, 1, 0) for k, v in columns["state_in"].items()}
+                fragment.state = {k: np.roll(v, 1, 0) for k, v in fragment.state.items()}
             elif damage == "resets":
-                columns["resets"] = np.roll(columns["resets"], 1, 1)
-            return columns
+                fragment.resets = np.roll(fragment.resets, 1, 1)
+            return fragment
 
     epochs = 2 if damage == "twice" else 1
     algo = build(memory="counting", env="serial", runners=0, learner=Damaged, num_epochs=epochs)

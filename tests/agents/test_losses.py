@@ -1,21 +1,18 @@
 """The losses of APPO and PPO: the clipped surrogate, the target policy, KL, advantages of a batch."""
 
-import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import TARGET_NETWORK_ACTION_DIST_INPUTS
 
-from agents.appo import clipped_surrogate
 from agents.distributions import distribution, parameter_count
-from agents.fragment import IGNORED, collate, rows_of
+from agents.fragment import Fragment
 from agents.gae import gae
-from agents.ppo import ADVANTAGES, TARGETS, MemoryPPOLearner
 from agents.rewards import clip_reward
-from tests.agents.test_fragments import make_runner
-
-CPU = torch.device("cpu")
+from agents.rllib.appo import clipped_surrogate
+from agents.rllib.learner import _columns
+from agents.rllib.ppo import ADVANTAGES, POLICY, TARGETS, MemoryPPOLearner, normalised
+from tests.agents.test_fragments import EXACT, make_runner
 
 
 def test_the_surrogate_stops_growing_where_the_ratio_leaves_its_band():
@@ -47,15 +44,14 @@ def test_the_target_policy_reads_from_the_same_memory():
     runner.sample()
     module = runner.module
     module.make_target_networks()
-    batch = rows_of(collate(runner.sample()), slice(None), CPU)
+    fragment = Fragment.join(runner.sample()).to_device("cpu")
 
     def target():
-        return module.forward_target(batch)[TARGET_NETWORK_ACTION_DIST_INPUTS]
+        return module.forward_target(_columns(fragment))[TARGET_NETWORK_ACTION_DIST_INPUTS]
 
     before = target()
-    log_probs = module.net.distribution(before[:, :-1]).log_prob(batch[Columns.ACTIONS])
-    error = (log_probs - batch[Columns.ACTION_LOGP])[~batch[IGNORED]].abs()
-    assert error.max() < 1e-5
+    log_probs = module.net.distribution(before[:, :-1]).log_prob(fragment.actions)
+    assert (log_probs - fragment.log_probs)[~fragment.ignored].abs().max() < EXACT
     with torch.no_grad():
         for parameter in module.net.parameters():
             parameter.add_(1.0)
@@ -68,32 +64,40 @@ def test_ppos_batch_holds_centred_advantages_of_the_weights_before_learning():
     runner = make_runner("lstm", rows=5, steps=9)
     fragments = [f for _ in range(3) for f in runner.sample()]
     learner = MemoryPPOLearner.__new__(MemoryPPOLearner)
-    learner._device = CPU
+    learner._device = torch.device("cpu")
 
     class Settings:
         gamma, lambda_, least_advantage_std, minibatch_size = 0.9, 0.8, 0.0, 18
 
     learner.config = Settings
-    columns = learner.prepare(runner.module, collate(fragments))
-    batch = rows_of(collate(fragments), slice(None), CPU)
+    learner._module = {"default_policy": runner.module}
+    prepared = learner.prepare(Fragment.join(fragments))
+    whole = Fragment.join(fragments).to_device("cpu")
+    net = runner.module.net
     with torch.no_grad():
-        out = runner.module.net(
-            batch[Columns.OBS], batch[Columns.STATE_IN], batch["resets"]
-        )  # all rows at once; prepare goes two rows at a time
+        # all rows at once; prepare goes two rows at a time
+        out = net(whole.obs, whole.state, whole.resets)
     advantages, targets = gae(
-        rewards=clip_reward(batch[Columns.REWARDS], "optimistic_asymmetric"),
+        rewards=clip_reward(whole.rewards, net.reward_clip),
         values=out.value,
-        terminateds=batch[Columns.TERMINATEDS],
-        ignored=batch[IGNORED],
+        terminateds=whole.terminateds,
+        ignored=whole.ignored,
         gamma=0.9,
         lambda_=0.8,
     )
-    taken = ~columns[IGNORED]
-    plain = advantages.numpy()[taken]
-    np.testing.assert_allclose(
-        columns[ADVANTAGES][taken], (plain - plain.mean()) / plain.std(), atol=1e-4
-    )
-    np.testing.assert_allclose(columns[TARGETS][taken], targets.numpy()[taken], atol=1e-4)
-    np.testing.assert_allclose(
-        columns[Columns.ACTION_DIST_INPUTS], out.policy[:, :-1].numpy(), atol=1e-4
+    taken = ~whole.ignored
+    plain = advantages[taken]
+    extra = prepared.extra
+    expected = (plain - plain.mean()) / plain.std(correction=0)
+    torch.testing.assert_close(extra[ADVANTAGES][taken], expected, atol=EXACT, rtol=EXACT)
+    torch.testing.assert_close(extra[TARGETS][taken], targets[taken], atol=EXACT, rtol=EXACT)
+    torch.testing.assert_close(extra[POLICY], out.policy[:, :-1], atol=EXACT, rtol=EXACT)
+
+
+def test_advantages_are_never_divided_by_next_to_nothing():
+    advantages = torch.tensor([[0.0, 0.001, 5.0]])
+    taken = torch.tensor([[True, True, False]])
+    assert normalised(advantages, taken, 0.3).abs().max() < 5.0 / 0.3
+    torch.testing.assert_close(
+        normalised(advantages, taken, 0.3)[taken], torch.tensor([-0.0005, 0.0005]) / 0.3
     )

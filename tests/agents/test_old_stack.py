@@ -106,7 +106,7 @@ def test_it_trains_a_few_iterations(cluster, stock):
 
 
 def test_an_observation_space_without_a_network_is_refused():
-    from agents.old_stack import MemoryModelV2
+    from agents.rllib.old_stack import MemoryModelV2
 
     with pytest.raises(ValueError, match="no encoder reads observations of"):
         MemoryModelV2(gym.spaces.Text(3), gym.spaces.Discrete(2), 2, {}, "model")

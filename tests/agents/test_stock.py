@@ -1,5 +1,8 @@
 """`MemoryRLModule` in stock configs, through RLlib's own runner and connectors."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -15,14 +18,17 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune import register_env
 
-from agents import MemoryRLModule
+from agents import MemoryRLModule, check_stock, with_memory
 from agents.distributions import for_env
-from agents.stock import check_environment
+from agents.rllib.stock import check_environment
 from ct_rl.memory import memory_names
 from tests.agents.counting import create
 from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
 from tests.agents.test_fragments import SMALL
 
+# All is computed in float64; RLlib's connectors store probabilities, actions and states as float32, and rounding to it
+# is the same on every processor.
+STORED = 1e-5
 STOCK = {"impala": IMPALAConfig, "appo": APPOConfig, "ppo": PPOConfig}
 
 
@@ -56,11 +62,13 @@ def sampled(config, rounds=4):
     with torch.no_grad():
         for parameter in runner.module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
+    runner.module.double()
     pipeline = config.build_learner_connector(*runner.get_spaces()["__env_single__"])
     if isinstance(config, PPOConfig):
         pipeline.prepend(AddOneTsToEpisodesAndTruncate())  # as PPO's learner does
     spec = config.get_multi_rl_module_spec(spaces=runner.get_spaces(), inference_only=False)
     modules = spec.build()
+    modules["default_policy"].double()
     modules["default_policy"].load_state_dict(runner.module.state_dict(), strict=False)
     batches = [
         pipeline(rl_module=modules, batch={}, episodes=runner.sample(), shared_data={})
@@ -81,7 +89,7 @@ def error(module, batch):
 @pytest.mark.parametrize("algorithm", STOCK)
 def test_stock_connectors_give_the_learner_what_acted(algorithm, memory):
     module, batches = sampled(stock_config(algorithm, memory))
-    assert max(error(module, batch) for batch in batches) < 1e-5
+    assert max(error(module, batch) for batch in batches) < STORED
     damages = {
         "dropped": torch.zeros_like,
         "another row's": lambda x: x.roll(1, 0),
@@ -101,25 +109,68 @@ def test_every_observation_and_action_space(observation, action):
     config = stock_config("ppo", "lstm").environment("odd")
     config.env_runners(gym_env_vectorize_mode="sync")
     module, batches = sampled(config, rounds=2)
-    assert max(error(module, batch) for batch in batches) < 1e-4
+    assert max(error(module, batch) for batch in batches) < STORED
 
 
-def test_the_compression_loss_trains_its_compressor_under_a_stock_loss():
-    module, batches = sampled(stock_config("impala", "compressive", fragment=20))
-    out = module.forward_train(batches[-1])
-    out[Columns.ACTION_DIST_INPUTS].sum().backward()
-    compressor = module.net.core.compressor_parameters()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in compressor)
-    expected = torch.autograd.grad(
-        module.forward_train(batches[-1])["compression_loss"], compressor
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_every_loss_of_the_module_trains_under_a_stock_loss(weight):
+    coefficients = {"compression": weight, "contrast": 2 * weight}
+    config = stock_config(
+        "impala",
+        "compressive",
+        fragment=20,
+        auxiliary={"contrast": {"pairs": 16}},
+        loss_coeffs=coefficients,
     )
-    for parameter, gradient in zip(compressor, expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient)
+    module, batches = sampled(config)
+
+    def losses():
+        torch.manual_seed(5)  # pairs are drawn
+        return module.forward_train(batches[-1])
+
+    losses()[Columns.ACTION_DIST_INPUTS].sum().mul(0.0).backward()
+    own = {
+        "compression": module.net.core.compressor_parameters(),
+        "contrast": list(module.net.auxiliary["contrast"].parameters()),
+    }
+    for name, parameters in own.items():
+        loss = losses()["losses"][name]
+        assert module.last_losses[name] == loss
+        expected = torch.autograd.grad(coefficients[name] * loss, parameters)
+        for parameter, gradient in zip(parameters, expected, strict=True):
+            assert gradient.abs().sum() > 0
+            torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_a_stock_algorithm_reports_every_loss(cluster):
+    register_env("counting", create)
+    config = PPOConfig().environment("counting")
+    config.env_runners(
+        num_env_runners=0,
+        num_envs_per_env_runner=4,
+        rollout_fragment_length=20,
+        gym_env_vectorize_mode="vector_entry_point",
+    )
+    config.training(train_batch_size_per_learner=80, minibatch_size=40, num_epochs=1)
+    with_memory(
+        config,
+        "compressive",
+        d_model=16,
+        **SMALL["compressive"],
+        network={"width": 16},
+        auxiliary={"contrast": {"pairs": 16}},
+    )
+    algo = config.build_algo()
+    try:
+        report = algo.train()["ct_rl"]
+    finally:
+        algo.stop()
+    assert report["contrast_loss"] > 0 and "compression_loss" in report
 
 
 def refusal(config):
     with pytest.raises(ValueError) as caught:
-        config.validate()
+        check_stock(config)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -132,7 +183,7 @@ def test_rows_shorter_than_a_fragment_are_refused(algorithm):
     said = refusal(config)
     assert "max_seq_len=11" in said and "to 12 or more" in said
     config.rl_module_spec.model_config["max_seq_len"] = 12
-    config.validate()
+    check_stock(config)
     del config.rl_module_spec.model_config["max_seq_len"]
     assert "no max_seq_len" in refusal(config)
 
@@ -170,33 +221,48 @@ def resetting(mode):
 def test_an_environment_that_resets_itself_otherwise_is_refused(mode):
     config = resetting(mode)
     with pytest.raises(ValueError) as caught:
-        config.env_runners(num_env_runners=2).build_algo()
+        with_memory(config.env_runners(num_env_runners=2), "lstm")
     (line,) = str(caught.value).splitlines()
     assert f"in mode {mode}: give one whose" in line and "AutoresetMode.NEXT_STEP" in line
 
 
 def test_a_runner_refuses_such_an_environment_that_the_driver_could_not_see():
-    config = resetting(AutoresetMode.NEXT_STEP)
-    config.validate()
+    config = with_memory(resetting(AutoresetMode.NEXT_STEP), "lstm")
     resetting(AutoresetMode.SAME_STEP)  # under the same name
     with pytest.raises(ValueError, match="SAME_STEP: give one whose"):
         SingleAgentEnvRunner(config=config, worker_index=0)
 
 
 def test_an_environment_that_resets_itself_in_the_next_step_is_sampled():
-    config = resetting(AutoresetMode.NEXT_STEP)
-    config.validate()
+    config = with_memory(resetting(AutoresetMode.NEXT_STEP), "lstm")
     runner = SingleAgentEnvRunner(config=config, worker_index=0)
     assert sum(len(episode) for episode in runner.sample()) >= 44
+
+
+def test_what_a_hand_made_config_cuts_short_is_said():
+    config = stock_config("impala", "lstm", max_seq_len=5)
+    with pytest.warns(UserWarning, match="rows are cut after 5 steps"):
+        module, batches = sampled(config, rounds=1)
+        module.forward_train(batches[0])
+
+
+def test_importing_agents_changes_nothing_of_rllib():
+    """A fresh process: no method of RLlib's config is another one afterwards."""
+    code = (
+        "from ray.rllib.algorithms.algorithm_config import AlgorithmConfig as C;"
+        "before = dict(vars(C)); import agents; agents.MemoryPPOConfig, agents.MemoryRLModule;"
+        "from agents.rllib import stock; assert dict(vars(C)) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_users_callbacks_stay_and_the_check_is_added_once():
     def mine(**kwargs):
         pass
 
-    config = stock_config("impala", "lstm").callbacks(on_environment_created=mine)
-    config.validate()
-    config.validate()
+    config = resetting(AutoresetMode.NEXT_STEP).callbacks(on_environment_created=mine)
+    with_memory(config, "lstm")
+    with_memory(config, "lstm")
     assert config.callbacks_on_environment_created == [mine, check_environment]
 
 

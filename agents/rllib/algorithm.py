@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,48 +15,58 @@ from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
     WEIGHTS_SEQ_NO,
 )
 
-from agents.config import MemoryConfig
 from agents.errors import LearnerDied, LearnerFailed, RunnerFailed
-from agents.runner import FAILURE, FINISHED_EPISODES, MEMORY_BYTES
-from agents.state import learner_state, load_learner_state
+from agents.rllib.config import MemoryAlgorithmConfig
+from agents.rllib.learner import REPORT
+from agents.rllib.learner_state import learner_state, load_learner_state
+from agents.rllib.runner import FAILURE, FINISHED_EPISODES, MEMORY_BYTES
 
-REPORT = "ct_rl"
 _GRACE = 2.0  # seconds in which the other learners may say what went wrong, once one has failed
-_LEARNER_KEYS = (
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "compression_loss",
-    "mean_kl_loss",
-    "rho_mean",
-    "policy_lag",
-    "target_mean",
-    "grad_norm",
-)
+_TRAINED = (NUM_ENV_STEPS_TRAINED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME)
 
 
 class MemoryAlgorithm(Algorithm):
-    """Mixin before one of RLlib's algorithms: `result["ct_rl"]`, `training_state`, `LearnerFailed`."""
+    """Mixin before one of RLlib's algorithms: `result["ct_rl"]`, `training_state`, `LearnerFailed`.
 
-    def setup(self, config: MemoryConfig) -> None:
+    Attributes:
+        goal: environment steps after which nothing more is sampled or learned; None: no end.
+    """
+
+    goal: int | None = None
+
+    def setup(self, config: MemoryAlgorithmConfig) -> None:
         self._episodes: list[dict[str, float]] = []
         self._memory_bytes = 0
-        self._steps_before = 0
+        # What this run's earlier parts sampled and trained: RLlib's own counters begin at 0 in every process.
+        self._before = dict.fromkeys((NUM_ENV_STEPS_SAMPLED_LIFETIME, *_TRAINED), 0)
+        self._seen: dict[str, int] = dict(self._before)  # the counters of the last update
+        self._lives = 0
         super().setup(config)
-        update = self._update_each if config.num_learners else self.learner_group.update
+        self.learner_group.update = self._guarded(
+            self._update_each if config.num_learners else self.learner_group.update
+        )
 
-        def update_or_fail(*args: Any, async_update: bool = False, **kwargs: Any) -> Any:
+    def _guarded(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        """A learner group's update whose counters are the run's and whose errors are `LearnerFailed`."""
+
+        def guarded(
+            *args: Any, timesteps: dict[str, Any], async_update: bool = False, **kwargs: Any
+        ) -> Any:
+            # The one place through which every schedule and every target network sees a counter.
+            self._seen |= {key: self._before[key] + int(x) for key, x in timesteps.items()}
             try:
-                return update(*args, **kwargs)
+                return update(*args, timesteps=dict(self._seen), **kwargs)
             except LearnerFailed:
                 raise
             except Exception as error:
                 raise as_learner_failure(error) from error
 
-        self.learner_group.update = update_or_fail
+        return guarded
 
     def _update_each(
         self,
@@ -100,7 +111,27 @@ class MemoryAlgorithm(Algorithm):
     def steps(self) -> int:
         """Environment steps sampled in this run's life, resumed parts included."""
         sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-        return self._steps_before + int(sampled)
+        return self._before[NUM_ENV_STEPS_SAMPLED_LIFETIME] + int(sampled)
+
+    def training_step(self) -> None:
+        if self.goal is not None and self.steps >= self.goal:
+            time.sleep(0.02)  # RLlib asks again until its iteration's time is up
+            return
+        super().training_step()
+
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        restored = super().restore_env_runners(env_runner_group)
+        for index in restored:
+            self._begin_lives([index])
+        return restored
+
+    def _begin_lives(self, indices: list[int] | None = None) -> None:
+        """Gives runners (all of them) a life whose worlds no other life of this run plays."""
+        self._lives += 1
+        life = self._lives
+        self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.begin_life(life), remote_worker_ids=indices
+        )
 
     def step(self) -> dict[str, Any]:
         result = super().step()
@@ -146,13 +177,15 @@ class MemoryAlgorithm(Algorithm):
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
         # RLlib reports NaN where nothing new was logged; a real NaN has raised NonFinite before.
-        known = {key: float(x) for key, x in learned.items() if np.isscalar(x) and x == x}
-        report: dict[str, Any] = {key: known[key] for key in _LEARNER_KEYS if key in known}
-        for key, value in known.items():
-            if key.endswith("policy_learning_rate"):
-                report["learning_rate"] = value
-        if WEIGHTS_SEQ_NO in known:
-            report["updates"] = int(known[WEIGHTS_SEQ_NO])
+        report: dict[str, Any] = {
+            key: float(x) for key, x in learned.get(REPORT, {}).items() if np.isscalar(x) and x == x
+        }
+        for key, value in learned.items():
+            if key.endswith("policy_learning_rate") and value == value:
+                report["learning_rate"] = float(value)
+        updates = learned.get(WEIGHTS_SEQ_NO)
+        if updates is not None and updates == updates:
+            report["updates"] = int(updates)
         episodes, self._episodes = self._episodes, []
         return report | {
             "steps": self.steps,
@@ -174,6 +207,8 @@ class MemoryAlgorithm(Algorithm):
         tensors["random/torch"] = torch.get_rng_state()
         return tensors, meta | {
             "steps": self.steps,
+            "counters": dict(self._seen),
+            "lives": self._lives,
             "network": dict(self.config.network_settings),
         }
 
@@ -183,7 +218,11 @@ class MemoryAlgorithm(Algorithm):
         Raises:
             ValueError: when the tensors are another network's.
         """
-        self._steps_before += int(meta["steps"]) - self.steps
+        # A checkpoint of before counters were kept has its steps alone.
+        self._before |= {key: int(meta["steps"]) for key in _TRAINED} | meta.get("counters", {})
+        self._before[NUM_ENV_STEPS_SAMPLED_LIFETIME] += int(meta["steps"]) - self.steps
+        self._seen = dict(self._before)
+        self._lives = int(meta.get("lives", 0))
         tensors = dict(tensors)
         torch.set_rng_state(tensors.pop("random/torch"))
         loaded = self.learner_group.foreach_learner(
@@ -194,8 +233,7 @@ class MemoryAlgorithm(Algorithm):
         self.env_runner_group.sync_weights(
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
-        salt = int(meta["steps"])
-        self.env_runner_group.foreach_env_runner(lambda runner: runner.reseed(salt))
+        self._begin_lives()
 
 
 def as_learner_failure(error: Exception) -> LearnerFailed:

@@ -8,15 +8,15 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import TARGET_NETWORK_ACTION_DIST_INPUTS
 from torch import Tensor
 
-from agents.config import MemoryConfig
-from agents.fragment import IGNORED
-from agents.impala import AsynchronousAlgorithm
-from agents.learner import Losses, MemoryLearner, Seen
-from agents.learner_thread import GuardedLearner
+from agents.fragment import RESETS
+from agents.rllib.config import MemoryAlgorithmConfig
+from agents.rllib.impala import AsynchronousAlgorithm
+from agents.rllib.learner import Losses, LossInput, MemoryLearner
+from agents.rllib.learner_thread import GuardedLearner
 from agents.vtrace import vtrace
 
 
-class MemoryAPPOConfig(MemoryConfig, APPOConfig):
+class MemoryAPPOConfig(MemoryAlgorithmConfig, APPOConfig):
     """An `APPOConfig` whose policy has a memory.
 
     Batches are learned from in the order they come, `num_epochs` times each; RLlib's circular buffer,
@@ -51,31 +51,35 @@ class MemoryAPPOLearner(MemoryLearner, GuardedLearner, APPOTorchLearner):
             if module.target_net is None:
                 module.make_target_networks()
 
-    def losses(self, seen: Seen) -> Losses:
-        batch, config = seen.batch, seen.config
-        net = seen.module.net
-        target = net.distribution(
-            seen.module.forward_target(batch)[TARGET_NETWORK_ACTION_DIST_INPUTS][:, :-1]
+    def losses(self, given: LossInput) -> Losses:
+        fragment, config = given.fragment, given.config
+        seen = {
+            Columns.OBS: fragment.obs,
+            Columns.STATE_IN: fragment.state,
+            RESETS: fragment.resets,
+        }
+        target = given.module.net.distribution(
+            given.module.forward_target(seen)[TARGET_NETWORK_ACTION_DIST_INPUTS][:, :-1]
         )
-        acting = batch[Columns.ACTION_LOGP]
-        target_log_probs = target.log_prob(batch[Columns.ACTIONS])
+        acting = fragment.log_probs
+        target_log_probs = target.log_prob(fragment.actions)
         targets, advantages = vtrace(
             log_rho=target_log_probs - acting,
-            rewards=seen.rewards,
-            values=seen.values.detach(),
-            terminateds=batch[Columns.TERMINATEDS],
-            ignored=batch[IGNORED],
+            rewards=given.rewards,
+            values=given.values.detach(),
+            terminateds=fragment.terminateds,
+            ignored=fragment.ignored,
             gamma=config.gamma,
             clip_rho=config.vtrace_clip_rho_threshold,
             clip_pg_rho=config.vtrace_clip_pg_rho_threshold,
         )
         weight = (acting - target_log_probs).exp().clamp(max=config.target_worker_clipping)
-        ratio = weight * (seen.log_probs - acting).exp()
-        kl = seen.mean(target.kl(seen.policy)) if config.use_kl_loss else None
+        ratio = weight * (given.log_probs - acting).exp()
+        kl = given.mean(target.kl(given.policy)) if config.use_kl_loss else None
         return Losses(
-            policy=-seen.mean(clipped_surrogate(ratio, advantages, config.clip_param)),
-            value=0.5 * seen.mean((seen.values[:, :-1] - targets).square()),
-            target_mean=seen.mean(targets),
+            policy=-given.mean(clipped_surrogate(ratio, advantages, config.clip_param)),
+            value=0.5 * given.mean((given.values[:, :-1] - targets).square()),
+            target_mean=given.mean(targets),
             kl=kl,
         )
 

@@ -1,13 +1,12 @@
 """`MemoryRLModule` under RLlib's stock configs: what would train wrong in silence is refused before it starts.
 
-RLlib shows a module its `model_config` and nothing else, and a config has no hook for the module it is
-given; so importing `agents` makes `AlgorithmConfig.validate` look at configs that name `MemoryRLModule`.
+RLlib shows a module its `model_config` and nothing else, and a config has no hook for the module it is given:
+`with_memory` gives a config both, and `check_stock` looks at one that was made by hand.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -17,33 +16,64 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils import force_list
 
-from agents.config import MemoryConfig
+from agents.acting import check_autoreset
 from agents.distributions import parameter_count
-from agents.module import MemoryRLModule, network_settings
-from agents.runner import check_autoreset, look_at_resets
+from agents.rllib.learner import REPORT
+from agents.rllib.module import MemoryRLModule, network_arguments
+from agents.rllib.registration import look_at_resets
 
 
-def install() -> None:
-    """Makes every config that names `MemoryRLModule` pass `check_stock` when it is validated."""
-    if not getattr(AlgorithmConfig.validate, "looks_at_memory", False):
-        AlgorithmConfig.validate = _looking(AlgorithmConfig.validate)  # type: ignore[method-assign]
+def with_memory(
+    config: AlgorithmConfig,
+    name: str = "compressive",
+    /,
+    *,
+    network: Mapping[str, Any] | None = None,
+    auxiliary: Mapping[str, Mapping[str, Any]] | None = None,
+    loss_coeffs: Mapping[str, float] | None = None,
+    **options: Any,
+) -> AlgorithmConfig:
+    """A stock config whose policy has a memory: RLlib's own runner, connectors and learner.
 
+    `max_seq_len` is set to the fragment length and one step, which RLlib's learners need. The config is looked at
+    when its algorithm is built (`check_stock`), and every loss of the memory and the auxiliaries is in the results
+    under `result["ct_rl"]` as NAME_loss. Call it last: it reads what else was set.
 
-def _looking(validate: Callable[[AlgorithmConfig], None]) -> Callable[[AlgorithmConfig], None]:
-    @functools.wraps(validate)
-    def looking(self: AlgorithmConfig) -> None:
-        validate(self)
-        if not isinstance(self, MemoryConfig):
-            check_stock(self)
+    Args:
+        config: RLlib's own, such as `PPOConfig()`.
+        name, options: a core and its settings, as `ct_rl.memory.build_memory` takes them.
+        network: `ActorCritic`'s other settings, such as `{"width": 64}`.
+        auxiliary: losses beside the task's, by name, each with its settings.
+        loss_coeffs: weights of those losses by name, 1 where none is given.
 
-    looking.looks_at_memory = True  # type: ignore[attr-defined]
-    return looking
+    Raises:
+        ValueError: what `check_stock` raises.
+    """
+    settings = {
+        "memory": name,
+        "memory_options": dict(options),
+        "auxiliary": {name: dict(own) for name, own in (auxiliary or {}).items()},
+        "loss_coeffs": dict(loss_coeffs or {}),
+        "max_seq_len": config.get_rollout_fragment_length() + 1,
+        **(network or {}),
+    }
+    config.rl_module(
+        rl_module_spec=RLModuleSpec(module_class=MemoryRLModule, model_config=settings)
+    )
+    check_stock(config)
+    for event, callback in (
+        ("on_algorithm_init", _check_algorithm),
+        ("on_environment_created", check_environment),
+        ("on_train_result", _report_losses),
+    ):
+        given = force_list(getattr(config, f"callbacks_{event}"))
+        if callback not in given:
+            setattr(config, f"callbacks_{event}", [*given, callback])
+    return config
 
 
 def check_stock(config: AlgorithmConfig) -> None:
     """Refuses a stock config under which a `MemoryRLModule` would not train as it acts.
-
-    What only an environment tells is looked at where one is made: here, and by a callback in the runners.
 
     Raises:
         ValueError: one line that says what was given, what is needed and what to set.
@@ -59,16 +89,13 @@ def check_stock(config: AlgorithmConfig) -> None:
             )
     for module_id, spec in specs.items():
         settings = dict(spec.model_config or {}) if isinstance(spec.model_config, dict) else {}
-        network_settings(settings)
+        network_arguments(settings)
         if spec.action_space or config.action_space:
             parameter_count(spec.action_space or config.action_space)
         if config.batch_mode == "truncate_episodes":
             _check_length(module_id, settings.get("max_seq_len"), config)
     if config.enable_env_runner_and_connector_v2:
         look_at_resets(config)
-        callbacks = force_list(config.callbacks_on_environment_created)
-        if check_environment not in callbacks:
-            config.callbacks_on_environment_created = [*callbacks, check_environment]
 
 
 def check_environment(*, env_runner: Any, **kwargs: Any) -> None:
@@ -83,6 +110,23 @@ def check_environment(*, env_runner: Any, **kwargs: Any) -> None:
     # RLlib makes the vectors of several agents itself, always in the right mode.
     if isinstance(env_runner, SingleAgentEnvRunner):
         check_autoreset(env_runner.env)
+
+
+def _check_algorithm(*, algorithm: Any, **kwargs: Any) -> None:
+    check_stock(algorithm.config)
+
+
+def _report_losses(*, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
+    """Puts every loss beside the task's into the results; for `on_train_result`."""
+    found = algorithm.learner_group.foreach_learner(_last_losses)
+    first = next(iter(found), None)
+    losses = first.get() if hasattr(first, "get") and not isinstance(first, dict) else first
+    result.setdefault(REPORT, {}).update(losses or {})
+
+
+def _last_losses(learner: Any) -> dict[str, float]:
+    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    return {f"{name}_loss": float(loss) for name, loss in module.last_losses.items()}
 
 
 def _check_length(module_id: str, given: int | None, config: AlgorithmConfig) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLearner
+
+from agents.fragment import Fragment
 
 _LOOK_AGAIN = 0.5  # seconds between two looks at the thread while waiting for it
 
@@ -38,43 +41,65 @@ class _WatchedQueue(queue.Queue):
 
 
 class GuardedLearner(IMPALATorchLearner):
-    """Mixin before an IMPALA learner: a failure in its thread is kept, and raised by `update`."""
+    """Base behind `MemoryLearner`: learns in RLlib's thread, whose failure is kept, and raised by `update`."""
 
     def build(self) -> None:
         self.failure: BaseException | None = None
         super().build()
         self._agg_event = _WatchedEvent(self._raise_failure)
-        update = self._learner_thread._update_method
+        self._learner_thread._update_method = self._guarded_learn
 
-        def guarded(**kwargs: Any) -> None:
+    @property
+    def _guarded_learn(self) -> Callable[..., None]:
+        """What the thread calls with a batch; named arguments alone, RLlib's `self` among them."""
+
+        def learn(*, training_data: Any, timesteps: dict[str, Any], **kwargs: Any) -> None:
+            del kwargs["self"]
             if self.failure is not None:
                 return
             try:
-                update(**kwargs)
+                self.learn(training_data.batch, timesteps, **kwargs)
             except BaseException as error:
                 self.failure = error
 
-        self._learner_thread._update_method = guarded
+        return learn
 
     @property
     def _learner_thread_in_queue(self) -> queue.Queue:
-        return self._in_queue
+        return self._watched_queue
 
     @_learner_thread_in_queue.setter
     def _learner_thread_in_queue(self, made: queue.Queue) -> None:
         # IMPALA and APPO each make their own; a full one must not outlive the thread that empties it.
         if type(made) is queue.Queue:
             made = _WatchedQueue(made.maxsize, self._raise_failure)
-        self._in_queue = made
+        self._watched_queue = made
+
+    def _make_batch_if_necessary(self, training_data: Any) -> Fragment:
+        return self._gathered  # RLlib hands it to the loader of its GPU, or straight to the thread
 
     def update(self, training_data: Any, **kwargs: Any) -> Any:
         self._raise_failure()
-        training_data.solve_refs()
-        if training_data.episodes is not None and not training_data.episodes:
+        fragment = self.gather(training_data)
+        if fragment is None:
             return {}  # the fragments died with their runner
+        self._gathered = fragment
         result = super().update(training_data, **kwargs)
         self._raise_failure()
         return result
+
+    def settle(self) -> None:
+        """Waits until the thread has learned from all that it was given, so that weights hold still.
+
+        Raises:
+            LearnerFailed, or what the thread stopped with.
+        """
+        for waiting in (self._gpu_loader_in_queue, self._watched_queue):
+            while waiting.unfinished_tasks and self.failure is None:
+                if not self._learner_thread.is_alive():
+                    break
+                time.sleep(0.005)
+        self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self.failure is not None:

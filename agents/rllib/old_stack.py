@@ -16,7 +16,8 @@ from ray.rllib.models.preprocessors import get_preprocessor
 from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from torch import Tensor, nn
 
-from agents.actor_critic import ActorCritic
+from agents.actor_critic import ActorCritic, ActorCriticOutput
+from agents.auxiliary import Experience
 
 NAME = "compressive_transformer"
 
@@ -24,8 +25,9 @@ NAME = "compressive_transformer"
 class MemoryModelV2(TorchModelV2, nn.Module):
     """`ActorCritic` for `.training(model={"custom_model": "compressive_transformer", ...})`.
 
-    `custom_model_config` holds `ActorCritic`'s settings, "memory" among them, and
-    "compression_loss_coeff" (1.0). `max_seq_len` cuts the learner's rows as it does for an LSTM.
+    `custom_model_config` holds `ActorCritic`'s settings, "memory" among them, and "loss_coeffs", the weights of the
+    memory's and the auxiliary losses by name (1 where none is given). `max_seq_len` cuts the learner's rows as it
+    does for an LSTM. Losses are in the learner's results under "model", as NAME_loss.
 
     Raises:
         ValueError: for spaces or settings that `ActorCritic` refuses.
@@ -39,7 +41,7 @@ class MemoryModelV2(TorchModelV2, nn.Module):
         model_config: dict[str, Any],
         name: str,
         *,
-        compression_loss_coeff: float = 1.0,
+        loss_coeffs: dict[str, float] | None = None,
         **settings: Any,
     ):
         TorchModelV2.__init__(self, obs_space, action_space, num_outputs, model_config, name)
@@ -47,11 +49,11 @@ class MemoryModelV2(TorchModelV2, nn.Module):
         original = getattr(obs_space, "original_space", obs_space)
         seen = _seen(original) if isinstance(original, spaces.Dict) else obs_space
         self.net = ActorCritic(seen, action_space, **settings)
-        self.compression_loss_coeff = compression_loss_coeff
+        self.loss_coeffs = dict(loss_coeffs or {})
         self._empty = self.net.initial_state(1)
         self._names = sorted(self._empty)
-        self._value: Tensor | None = None
-        self._losses: dict[str, Tensor] = {}
+        self._pass: tuple[Any, ActorCriticOutput, Tensor] | None = None
+        self._logged: dict[str, float] = {}
 
     def get_initial_state(self) -> list[Tensor]:
         # RLlib stores states as float32; counters are exact in it up to 2 ** 24.
@@ -67,31 +69,59 @@ class MemoryModelV2(TorchModelV2, nn.Module):
         def in_rows(x: Tensor) -> Tensor:
             return x.float().reshape(rows, -1, *x.shape[1:])
 
-        out = self.net(
+        rows_of_steps = (
             {key: in_rows(x) for key, x in observation.items()}
             if isinstance(observation, dict)
-            else in_rows(observation),
+            else in_rows(observation)
+        )
+        out = self.net(
+            rows_of_steps,
             {
                 name: torch.as_tensor(x, device=one.device).to(self._empty[name].dtype)
                 for name, x in zip(self._names, state, strict=True)
             },
         )
-        self._value = out.value.flatten()
-        self._losses = out.losses
+        steps = out.value.shape[1]
+        lengths = seq_lens if seq_lens is not None else torch.full((rows,), steps)
+        beyond = torch.arange(steps)[None] >= lengths.cpu()[:, None]
+        self._pass = (rows_of_steps, out, beyond.to(one.device))
         return out.policy.flatten(0, 1), [out.state[name].float() for name in self._names]
 
     def value_function(self) -> Tensor:
-        assert self._value is not None, "forward() comes first"
-        return self._value
+        assert self._pass is not None, "forward() comes first"
+        return self._pass[1].value.flatten()
 
     def custom_loss(self, policy_loss: Any, loss_inputs: dict[str, Any]) -> Any:
-        """Adds the compression loss of the last pass, which trains nothing but the compression."""
-        if "compression" not in self._losses:
-            return policy_loss
-        own = self.compression_loss_coeff * self._losses["compression"]
+        """Adds the memory's and the auxiliary losses of the last pass, each times its coefficient."""
+        losses = self._own_losses(loss_inputs)
+        self._logged = {f"{name}_loss": float(loss.detach()) for name, loss in losses.items()}
+        own = sum(self.loss_coeffs.get(name, 1.0) * loss for name, loss in losses.items())
         if isinstance(policy_loss, list):
             return [loss + own for loss in policy_loss]
         return policy_loss + own
+
+    def _own_losses(self, loss_inputs: dict[str, Any]) -> dict[str, Tensor]:
+        assert self._pass is not None, "forward() comes first"
+        observation, out, beyond = self._pass
+        losses = dict(out.losses)
+        rows, steps = beyond.shape
+        if self.net.auxiliary:
+            experience = Experience(
+                observation=observation,
+                features=out.features,
+                outputs=out.outputs,
+                actions=loss_inputs["actions"].unflatten(0, (rows, steps)),
+                rewards=loss_inputs["rewards"].view(rows, steps),
+                resets=torch.zeros_like(beyond),  # a row holds no more than one episode
+                ignored=beyond,
+            )
+            wanted = [name for name in self.net.auxiliary if self.loss_coeffs.get(name, 1.0)]
+            losses |= {name: self.net.auxiliary[name](experience) for name in wanted}
+        return losses
+
+    def metrics(self) -> dict[str, float]:
+        """The losses of the last update, as NAME_loss."""
+        return dict(self._logged)
 
 
 def _seen(space: gym.Space) -> gym.Space:

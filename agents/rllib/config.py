@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.learner import LearnerConnectorPipeline
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from agents.fragment import FragmentsToBatch
-from agents.module import MemoryRLModule
-from agents.registration import register_environment
-from agents.runner import MemoryEnvRunner, look_at_resets
+from agents.rllib.connector import FragmentsToBatch
+from agents.rllib.module import MemoryRLModule
+from agents.rllib.registration import (
+    environment_settings,
+    look_at_resets,
+    register_environment,
+)
+from agents.rllib.runner import MemoryEnvRunner
 
 
-class MemoryConfig(AlgorithmConfig):
+class MemoryAlgorithmConfig(AlgorithmConfig):
     """Mixin before one of RLlib's configs: `.memory(name, ...)` and `.network(...)` beside RLlib's own.
 
     A fragment of exactly T steps of N environments travels with ONE memory snapshot; rows run on across
@@ -24,7 +29,8 @@ class MemoryConfig(AlgorithmConfig):
     def memory_defaults(self) -> None:
         """Settings that every algorithm of the fast path starts from; called by each config's constructor."""
         self.network_settings: dict[str, Any] = {"memory": "compressive", "memory_options": {}}
-        self.compression_loss_coeff = 1.0
+        self.loss_coeffs: dict[str, float] = {}
+        self.imported_modules: tuple[str, ...] = ()
         self.adam_epsilon = 1e-5
         self.mixed_precision = False
         self.opt_type = "adam"
@@ -44,9 +50,20 @@ class MemoryConfig(AlgorithmConfig):
 
     def environment(self, env: Any = NotProvided, **kwargs: Any) -> Any:
         """RLlib's `environment`; a name that Tune does not know yet is looked up in `envs`."""
-        if isinstance(env, str) and register_environment(env):
+        if isinstance(env, str) and register_environment(env, self.imported_modules):
             self.gym_env_vectorize_mode = "vector_entry_point"
+            if "env_config" in kwargs:
+                kwargs["env_config"] = environment_settings(kwargs["env_config"])
         return super().environment(env, **kwargs)
+
+    def imports(self, *modules: str) -> Any:
+        """Modules that every process imports first: those that register environments, memories, losses of one's own."""
+        self.imported_modules = (*self.imported_modules, *modules)
+        for module in modules:
+            import_module(module)
+        if isinstance(self.env, str):
+            register_environment(self.env, self.imported_modules)
+        return self
 
     def memory(self, name: str, **options: Any) -> Any:
         """Chooses the memory core and its settings, as `ct_rl.memory.build_memory` takes them."""
@@ -80,10 +97,19 @@ class MemoryConfig(AlgorithmConfig):
         }
         return self
 
+    def auxiliary(self, name: str, **options: Any) -> Any:
+        """Adds an auxiliary loss and its settings; `training(loss_coeffs={name: ...})` weighs it."""
+        before = self.network_settings.get("auxiliary", {})
+        self.network_settings = {
+            **self.network_settings,
+            "auxiliary": {**before, name: options},
+        }
+        return self
+
     def training(
         self,
         *,
-        compression_loss_coeff: float | None = None,
+        loss_coeffs: dict[str, float] | None = None,
         adam_epsilon: float | None = None,
         mixed_precision: bool | None = None,
         opt_type: str | None = None,
@@ -95,14 +121,15 @@ class MemoryConfig(AlgorithmConfig):
         """RLlib's `training`, and what it lacks for some algorithms.
 
         Args:
-            compression_loss_coeff: weight of the compression loss.
+            loss_coeffs: weights of the memory's and the auxiliary losses by name, such as "compression" or
+                "contrast"; 1 for those that are not named.
             adam_epsilon: the epsilon of Adam.
             mixed_precision: bfloat16 autocast in the learner.
             opt_type, decay, momentum, epsilon: "adam", or "rmsprop" with these settings.
         """
         super().training(**kwargs)
         given = {
-            "compression_loss_coeff": compression_loss_coeff,
+            "loss_coeffs": loss_coeffs,
             "adam_epsilon": adam_epsilon,
             "mixed_precision": mixed_precision,
             "opt_type": opt_type,
@@ -117,10 +144,15 @@ class MemoryConfig(AlgorithmConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        return super()._model_config_auto_includes | self.network_settings
+        return super()._model_config_auto_includes | self._module_settings
+
+    @property
+    def _module_settings(self) -> dict[str, Any]:
+        settings = {**self.network_settings, "loss_coeffs": self.loss_coeffs}
+        return settings | ({"imports": self.imported_modules} if self.imported_modules else {})
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=MemoryRLModule, model_config=self.network_settings)
+        return RLModuleSpec(module_class=MemoryRLModule, model_config=self._module_settings)
 
     def build_learner_connector(
         self, input_observation_space: Any, input_action_space: Any, device: Any = None
@@ -153,7 +185,7 @@ class MemoryConfig(AlgorithmConfig):
         if not issubclass(self.env_runner_cls, MemoryEnvRunner):
             raise ValueError(
                 f"{name} samples fragments, which {self.env_runner_cls.__name__} does not: "
-                "leave env_runner_cls as it is, or subclass agents.runner.MemoryEnvRunner"
+                "leave env_runner_cls as it is, or subclass agents.rllib.runner.MemoryEnvRunner"
             )
         if self.batch_mode != "truncate_episodes" and not self.in_evaluation:
             raise ValueError(

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from agents.learner import MemoryLearner
+from agents.rllib.learner import MemoryLearner
+from agents.rllib.learner_thread import GuardedLearner
 
 WEIGHTS, TARGET, OPTIMIZER = "weights/", "target/", "optimizer/"
 
@@ -19,6 +20,8 @@ def learner_state(learner: MemoryLearner) -> tuple[dict[str, torch.Tensor], dict
         Tensors on the CPU, named "weights/PARAMETER", "target/PARAMETER" (APPO's target policy) and
         "optimizer/NAME/PARAMETER/FIELD", and a JSON-able dict.
     """
+    if isinstance(learner, GuardedLearner):
+        learner.settle()  # its thread must not move what is being read
     module = learner.module[DEFAULT_MODULE_ID].unwrapped()
     tensors = {WEIGHTS + key: value for key, value in module.net.state_dict().items()}
     if module.target_net is not None:
@@ -30,7 +33,15 @@ def learner_state(learner: MemoryLearner) -> tuple[dict[str, torch.Tensor], dict
                 tensors[key] = torch.as_tensor(value)
     # Clones: safetensors refuses shared memory, and training goes on while a file is written.
     plain = {key: value.detach().cpu().clone() for key, value in tensors.items()}
-    meta: dict[str, Any] = {"updates": int(learner._weights_seq_no)}
+    meta: dict[str, Any] = {
+        "updates": int(learner._weights_seq_no),
+        "learning_rates": {
+            name: float(optimizer.param_groups[0]["lr"])
+            for name, optimizer, _ in _optimizers(learner)
+        },
+    }
+    if module.target_net is not None:
+        meta["target_updated_at"] = int(learner._last_update_ts_by_mid[DEFAULT_MODULE_ID])
     if getattr(learner.config, "use_kl_loss", False):
         meta["kl_coeff"] = float(learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
     return plain, meta
@@ -81,6 +92,13 @@ def load_learner_state(
                     field: value if field == "step" else value.to(parameter.device)
                     for field, value in fields.items()
                 }
+        # RLlib sets the schedule's value after an update, for the next.
+        rate = meta.get("learning_rates", {}).get(name)
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+    if "target_updated_at" in meta and module.target_net is not None:
+        learner._last_update_ts_by_mid[DEFAULT_MODULE_ID] = meta["target_updated_at"]
     learner._weights_seq_no = int(meta["updates"])
 
 

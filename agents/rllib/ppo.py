@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -18,20 +16,20 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_MODULE_STEPS_TRAINED_LIFETIME,
 )
+from torch import Tensor
 
-from agents.algorithm import MemoryAlgorithm
-from agents.appo import clipped_surrogate
-from agents.config import MemoryConfig
-from agents.fragment import IGNORED, rows_of
+from agents.fragment import Fragment
 from agents.gae import gae
-from agents.learner import Losses, MemoryLearner, Seen
-from agents.module import MemoryRLModule
 from agents.rewards import clip_reward
+from agents.rllib.algorithm import MemoryAlgorithm
+from agents.rllib.appo import clipped_surrogate
+from agents.rllib.config import MemoryAlgorithmConfig
+from agents.rllib.learner import Losses, LossInput, MemoryLearner
 
-ADVANTAGES, TARGETS = "advantages", "value_targets"
+ADVANTAGES, TARGETS, POLICY = "advantages", "value_targets", "policy_before"
 
 
-class MemoryPPOConfig(MemoryConfig, PPOConfig):
+class MemoryPPOConfig(MemoryAlgorithmConfig, PPOConfig):
     """A `PPOConfig` whose policy has a memory; a minibatch is `minibatch_size // T` whole rows.
 
     Advantages are centred and divided by their standard deviation, but never by less than
@@ -64,56 +62,66 @@ class MemoryPPOConfig(MemoryConfig, PPOConfig):
 class MemoryPPOLearner(MemoryLearner, PPOTorchLearner):
     """PPO's loss (arXiv 1707.06347) plus the memory's own."""
 
-    def update(self, training_data: Any, **kwargs: Any) -> Any:
-        training_data.solve_refs()
-        if training_data.episodes is not None and not training_data.episodes:
-            return {}  # the fragments died with their runner
-        return super().update(training_data=training_data, **kwargs)
+    def update(self, training_data: Any, *, timesteps: dict[str, Any], **kwargs: Any) -> Any:
+        """Learns from a batch of fragments; nothing from one whose fragments died with their runner."""
+        fragment = self.gather(training_data)
+        if fragment is None:
+            return {}
+        self.learn(fragment, timesteps, **kwargs)
+        return self.metrics.reduce()
 
-    def prepare(self, module: MemoryRLModule, columns: dict[str, Any]) -> dict[str, Any]:
+    def prepare(self, fragment: Fragment) -> Fragment:
         """Advantages, targets and the old policy, under the weights before the batch's first update."""
-        net, config = module.net.eval(), self.config
-        rows, steps = columns[Columns.REWARDS].shape[:2]
+        net, config = self.net, self.config
+        rows, steps = fragment.shape
         size = max(1, (config.minibatch_size or rows * steps) // steps)
-        advantages, targets, policies = [], [], []
+        found: list[tuple[torch.Tensor, ...]] = []
+        net.eval()
         for start in range(0, rows, size):
-            part = rows_of(columns, np.arange(start, min(start + size, rows)), self._device)
+            part = fragment.rows(slice(start, start + size)).to_device(self._device)
             with torch.no_grad():
-                out = module._run(part)
-            found = gae(
-                rewards=clip_reward(part[Columns.REWARDS], net.reward_clip),
+                out = net(part.obs, part.state, part.resets)
+            advantages, targets = gae(
+                rewards=clip_reward(part.rewards, net.reward_clip),
                 values=out.value,
-                terminateds=part[Columns.TERMINATEDS],
-                ignored=part[IGNORED],
+                terminateds=part.terminateds,
+                ignored=part.ignored,
                 gamma=config.gamma,
                 lambda_=config.lambda_,
             )
-            advantages.append(found[0].cpu().numpy())
-            targets.append(found[1].cpu().numpy())
-            policies.append(out.policy[:, :-1].cpu().numpy())
+            found.append((advantages, targets, out.policy[:, :-1], ~part.ignored))
         net.train()
-        advantage = np.concatenate(advantages)
-        taken = advantage[~columns[IGNORED]]
-        spread = max(float(taken.std()), config.least_advantage_std)
-        return {
-            **columns,
-            ADVANTAGES: (advantage - taken.mean()) / spread,
-            TARGETS: np.concatenate(targets),
-            Columns.ACTION_DIST_INPUTS: np.concatenate(policies),
-        }
-
-    def losses(self, seen: Seen) -> Losses:
-        batch, config = seen.batch, seen.config
-        ratio = (seen.log_probs - batch[Columns.ACTION_LOGP]).exp()
-        objective = clipped_surrogate(ratio, batch[ADVANTAGES], config.clip_param)
-        errors = (seen.values[:, :-1] - batch[TARGETS]).square()
-        old = seen.module.net.distribution(batch[Columns.ACTION_DIST_INPUTS])
-        return Losses(
-            policy=-seen.mean(objective),
-            value=seen.mean(errors.clamp(max=config.vf_clip_param)),
-            target_mean=seen.mean(batch[TARGETS]),
-            kl=seen.mean(old.kl(seen.policy)) if config.use_kl_loss else None,
+        advantages, targets, policy, taken = (
+            torch.cat(parts) for parts in zip(*found, strict=True)
         )
+        fragment.extra = {
+            ADVANTAGES: normalised(advantages, taken, config.least_advantage_std),
+            TARGETS: targets,
+            POLICY: policy,
+        }
+        return fragment
+
+    def losses(self, given: LossInput) -> Losses:
+        fragment, config = given.fragment, given.config
+        ratio = (given.log_probs - fragment.log_probs).exp()
+        objective = clipped_surrogate(ratio, fragment.extra[ADVANTAGES], config.clip_param)
+        errors = (given.values[:, :-1] - fragment.extra[TARGETS]).square()
+        old = given.module.net.distribution(fragment.extra[POLICY])
+        return Losses(
+            policy=-given.mean(objective),
+            value=given.mean(errors.clamp(max=config.vf_clip_param)),
+            target_mean=given.mean(fragment.extra[TARGETS]),
+            kl=given.mean(old.kl(given.policy)) if config.use_kl_loss else None,
+        )
+
+
+def normalised(advantages: Tensor, taken: Tensor, least_std: float) -> Tensor:
+    """Advantages [N, T] centred over the steps `taken` [N, T], divided by max(their deviation, `least_std`)."""
+    weight = taken.to(advantages.dtype)
+    count = weight.sum().clamp(min=1.0)
+    mean = (advantages * weight).sum() / count
+    spread = (((advantages - mean).square() * weight).sum() / count).sqrt()
+    return (advantages - mean) / spread.clamp(min=least_std)
 
 
 class MemoryPPO(MemoryAlgorithm, PPO):
@@ -167,7 +175,7 @@ class MemoryPPO(MemoryAlgorithm, PPO):
         """One (fragments, notes, metrics) from every healthy runner."""
         if not self.config.num_env_runners:
             fragments = ray.put(self.env_runner.sample())
-            notes = self.env_runner.take_finished_episodes()
+            notes = self.env_runner.take_notes()
             return [(fragments, notes, self.env_runner.get_metrics())]
         return self.env_runner_group.foreach_env_runner(
             "sample_get_state_and_metrics",

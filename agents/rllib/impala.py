@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ray.rllib.algorithms.impala.impala import IMPALA, IMPALAConfig
-from ray.rllib.core.columns import Columns
 
-from agents.algorithm import MemoryAlgorithm
-from agents.config import MemoryConfig
-from agents.fragment import IGNORED
-from agents.learner import Losses, MemoryLearner, Seen
-from agents.learner_thread import GuardedLearner
+from agents.rllib.algorithm import MemoryAlgorithm
+from agents.rllib.config import MemoryAlgorithmConfig
+from agents.rllib.learner import Losses, LossInput, MemoryLearner
+from agents.rllib.learner_thread import GuardedLearner
 from agents.vtrace import vtrace
 
 
-class MemoryIMPALAConfig(MemoryConfig, IMPALAConfig):
+class MemoryIMPALAConfig(MemoryAlgorithmConfig, IMPALAConfig):
     """An `IMPALAConfig` whose policy has a memory.
 
     Example:
@@ -40,22 +38,22 @@ class MemoryIMPALAConfig(MemoryConfig, IMPALAConfig):
 class MemoryIMPALALearner(MemoryLearner, GuardedLearner):
     """IMPALA's loss (arXiv 1802.01561, section 4) plus the memory's own."""
 
-    def losses(self, seen: Seen) -> Losses:
-        batch, config = seen.batch, seen.config
+    def losses(self, given: LossInput) -> Losses:
+        fragment, config = given.fragment, given.config
         targets, advantages = vtrace(
-            log_rho=(seen.log_probs - batch[Columns.ACTION_LOGP]).detach(),
-            rewards=seen.rewards,
-            values=seen.values.detach(),
-            terminateds=batch[Columns.TERMINATEDS],
-            ignored=batch[IGNORED],
+            log_rho=(given.log_probs - fragment.log_probs).detach(),
+            rewards=given.rewards,
+            values=given.values.detach(),
+            terminateds=fragment.terminateds,
+            ignored=fragment.ignored,
             gamma=config.gamma,
             clip_rho=config.vtrace_clip_rho_threshold,
             clip_pg_rho=config.vtrace_clip_pg_rho_threshold,
         )
         return Losses(
-            policy=-seen.mean(seen.log_probs * advantages),
-            value=0.5 * seen.mean((seen.values[:, :-1] - targets).square()),
-            target_mean=seen.mean(targets),
+            policy=-given.mean(given.log_probs * advantages),
+            value=0.5 * given.mean((given.values[:, :-1] - targets).square()),
+            target_mean=given.mean(targets),
         )
 
 
@@ -67,7 +65,7 @@ class AsynchronousAlgorithm(MemoryAlgorithm, IMPALA):
             return [], [], [], set()
         refs, states, metrics, indices = super()._sample_and_get_connector_states()
         if not self.config.num_env_runners:
-            states = [{**states[0], **self.env_runner.take_finished_episodes()}]
+            states = [{**states[0], **self.env_runner.take_notes()}]
         self._note(states)
         return self._owned(refs), states, metrics, indices
 

@@ -1,0 +1,149 @@
+"""Acting: a network plays the worlds of a vector environment, one step at a time. Runners and evaluation share it.
+
+Shapes: N worlds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from agents.actor_critic import ActorCritic, State, as_tensors
+from agents.distributions import for_env
+
+
+def check_autoreset(env: VectorEnv) -> None:
+    """Refuses a vector environment that does not begin its next episode in the step after an end.
+
+    Raises:
+        ValueError: one line that says what its mode is, and what is needed.
+    """
+    mode = env.metadata.get("autoreset_mode")
+    if mode != AutoresetMode.NEXT_STEP:
+        raise ValueError(
+            f"the environment resets itself in mode {mode}: give one whose "
+            "metadata['autoreset_mode'] is AutoresetMode.NEXT_STEP"
+        )
+
+
+@dataclass
+class Step:
+    """One step of all worlds.
+
+    Attributes:
+        obs: [N, ...], what was acted on; resets: bool [N], it is an episode's first.
+        actions: [N, ...], the policy's own; log_probs: float32 [N].
+        rewards: [N], raw; terminateds, truncateds: bool [N].
+        ignored: bool [N], the world was only being reset.
+        infos: the environment's, of the observation that came of it.
+    """
+
+    obs: Any
+    resets: np.ndarray
+    actions: np.ndarray
+    log_probs: np.ndarray
+    rewards: np.ndarray
+    terminateds: np.ndarray
+    truncateds: np.ndarray
+    ignored: np.ndarray
+    infos: Mapping[str, Any]
+
+
+class Actor:
+    """N worlds and where they stand, and the network's memory of each.
+
+    Attributes:
+        obs: [N, ...], what will be acted on next; resets: bool [N], it is an episode's first.
+        state: the memory before it. `step` moves it on in place.
+        finished: return, length and counts of each episode that ended, with its world; whoever reads takes them away.
+
+    Args:
+        metrics: the names of an episode's counts in the environment's infos.
+    """
+
+    def __init__(
+        self,
+        net: ActorCritic,
+        env: VectorEnv,
+        *,
+        seeds: list[int] | None,
+        noise: torch.Generator | None = None,
+        metrics: tuple[str, ...] = (),
+    ):
+        self.net, self.env, self.noise, self.metrics = net, env, noise, metrics
+        self.device = net.inlet.weight.device
+        n = env.num_envs
+        self.obs, _ = env.reset(seed=seeds)
+        self.state: State = net.initial_state(n)
+        self.resets, self.ended = np.ones(n, bool), np.zeros(n, bool)
+        self.returns, self.lengths = np.zeros(n), np.zeros(n, np.int64)
+        self.finished: list[tuple[int, dict[str, float]]] = []
+
+    @torch.no_grad()
+    def step(self, explore: bool) -> Step:
+        """Acts once in every world: by a sample of the policy, or by its likeliest action."""
+        obs, resets, ignored = self.obs, self.resets, self.ended
+        policy, _ = self.net.step(
+            as_tensors(obs, self.device), self.state, torch.as_tensor(resets, device=self.device)
+        )
+        policy = policy.cpu()
+        if not bool(policy.sum().isfinite()):
+            raise ValueError(self._not_finite())
+        chosen = self.net.distribution(policy)
+        action = chosen.sample(self.noise) if explore else chosen.mode()
+        log_probs, actions = chosen.log_prob(action).numpy(), action.numpy()
+        self.obs, rewards, terminateds, truncateds, infos = self.env.step(
+            for_env(self.net.action_space, actions)
+        )
+        terminateds, truncateds = terminateds & ~ignored, truncateds & ~ignored
+        self.returns += np.where(ignored, 0.0, rewards)
+        self.lengths += ~ignored
+        self.resets, self.ended = ignored, terminateds | truncateds
+        for i in map(int, np.flatnonzero(self.ended)):
+            self._finish(i, infos)
+        return Step(
+            obs, resets, actions, log_probs, rewards, terminateds, truncateds, ignored, infos
+        )
+
+    def _not_finite(self) -> str:
+        """One line that says where what is not finite came from: an observation, or the network itself."""
+        for name, part in _parts(self.obs):
+            worlds = np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(1))
+            if len(worlds):
+                i = int(worlds[0])
+                return (
+                    f"the observation{name} of world {i} holds NaN or infinity in step "
+                    f"{self.lengths[i]} of its episode: mend the environment"
+                )
+        return (
+            "the policy became NaN or infinite though every observation is finite: the weights are "
+            "broken; go on from an earlier checkpoint with a smaller learning rate"
+        )
+
+    def _finish(self, i: int, infos: Mapping[str, Any]) -> None:
+        """Notes the episode that has just ended in world i, and starts counting anew."""
+        episode = {"return": float(self.returns[i]), "length": int(self.lengths[i])}
+        for key in self.metrics:
+            # gymnasium says beside each info in which worlds it was given.
+            if key in infos and np.all(infos.get(f"_{key}", np.ones(self.env.num_envs, bool))[i]):
+                episode[key] = float(infos[key][i])
+        self.finished.append((i, episode))
+        self.returns[i], self.lengths[i] = 0.0, 0
+
+    def take_finished(self) -> list[tuple[int, dict[str, float]]]:
+        """The episodes that ended since the last call, each with its world."""
+        finished, self.finished = self.finished, []
+        return finished
+
+
+def _parts(obs: Any, name: str = "") -> list[tuple[str, np.ndarray]]:
+    """The arrays of numbers in an observation, each with its name for a person."""
+    if isinstance(obs, dict):
+        return [part for key, x in obs.items() for part in _parts(x, f"'s part {key!r}")]
+    array = np.asarray(obs)
+    return [(name, array)] if array.dtype.kind == "f" else []

@@ -1,0 +1,242 @@
+"""The actor-critic as an RLModule of RLlib's new API stack.
+
+Works in a plain `RLModuleSpec(module_class=MemoryRLModule, model_config={...})` with stock configs,
+whose connectors carry STATE_IN and STATE_OUT, and is what the fast path of `agents.rllib` trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import warnings
+from importlib import import_module
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import (
+    TorchCategorical,
+    TorchDiagGaussian,
+    TorchMultiCategorical,
+)
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis import (
+    TARGET_NETWORK_ACTION_DIST_INPUTS,
+    InferenceOnlyAPI,
+    TargetNetworkAPI,
+    ValueFunctionAPI,
+)
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor
+
+from agents.actor_critic import ActorCritic, ActorCriticOutput
+from agents.auxiliary import Experience
+from agents.errors import unknown
+from agents.fragment import IGNORED, RESETS
+
+LOSSES = "losses"  # where `forward_train` puts every loss beside the task's, by name
+
+SETTINGS = tuple(
+    name
+    for name, parameter in inspect.signature(ActorCritic.__init__).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
+_OWN = (*SETTINGS, "loss_coeffs", "imports")
+# RLlib adds its own model settings to every module's config; they mean nothing here.
+_RLLIB_KEYS = {field.name for field in dataclasses.fields(DefaultModelConfig)} | {
+    "max_seq_len",
+    "vf_share_layers",
+}
+
+
+def network_arguments(model_config: dict[str, Any]) -> dict[str, Any]:
+    """The `ActorCritic` settings among a module's `model_config`.
+
+    Raises:
+        ValueError: for a key that neither this module nor RLlib knows.
+    """
+    for key in model_config:
+        if key not in _OWN and key not in _RLLIB_KEYS:
+            raise ValueError(unknown("model_config key of MemoryRLModule", key, _OWN))
+    return {key: value for key, value in model_config.items() if key in SETTINGS}
+
+
+def rllib_distribution(space: gym.Space) -> type:
+    """RLlib's distribution class for an action space, over the same parameters as `agents.distributions`."""
+    if isinstance(space, spaces.Discrete):
+        return TorchCategorical
+    if isinstance(space, spaces.MultiDiscrete):
+        return TorchMultiCategorical.get_partial_dist_cls(
+            space=space, input_lens=[int(n) for n in space.nvec]
+        )
+    return TorchDiagGaussian
+
+
+class _WithGradientOf(torch.autograd.Function):
+    """x itself, whose backward pass also starts that of a scalar `loss`, with weight 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, loss: Tensor) -> Tensor:
+        ctx.like = loss.detach()
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, torch.ones_like(ctx.like)
+
+
+class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
+    """An `ActorCritic` behind RLlib's module interface; `model_config` holds its settings.
+
+    `model_config["loss_coeffs"]` holds the weights of the memory's and the auxiliary losses by name, 1 where none is
+    given; `model_config["imports"]` the modules that register what the settings name. The configs of the fast path fill
+    both, from `training(loss_coeffs=...)` and `imports(...)`.
+
+    Attributes:
+        target_net: APPO's slowly moving copy, None elsewhere.
+        carries_losses: whether those losses train by riding on the policy's gradient. Stock learners do not know
+            them; those of the fast path add them themselves.
+        last_losses: what the last training pass gave, by name.
+
+    Raises:
+        ValueError: on setup, for spaces or settings that `ActorCritic` refuses.
+    """
+
+    def setup(self) -> None:
+        settings = dict(self.model_config or {})
+        for module in settings.get("imports", ()):
+            import_module(module)
+        arguments = network_arguments(settings)
+        if self.inference_only:
+            arguments.pop("auxiliary", None)  # what acts has no need of it
+        try:
+            self.net = ActorCritic(self.observation_space, self.action_space, **arguments)
+        except AttributeError as error:
+            # RLModuleSpec.build takes an AttributeError for a legacy module and hides it.
+            raise RuntimeError(f"MemoryRLModule could not be built: {error}") from error
+        self.loss_coeffs: dict[str, float] = dict(settings.get("loss_coeffs") or {})
+        self.target_net: ActorCritic | None = None
+        self.carries_losses = True
+        self.last_losses: dict[str, Tensor] = {}
+        self.action_dist_cls = rllib_distribution(self.action_space)
+
+    def get_initial_state(self) -> dict[str, Any]:
+        return {key: x[0].cpu().numpy() for key, x in self.net.initial_state(1).items()}
+
+    def run(self, batch: dict[str, Any], net: ActorCritic | None = None) -> ActorCriticOutput:
+        """One pass of `net` (the module's own) over a batch with RLlib's columns.
+
+        Raises:
+            ValueError: where the batch carries no memory.
+        """
+        if Columns.STATE_IN not in batch:
+            raise ValueError(
+                f"the batch has no {Columns.STATE_IN!r} (it has {', '.join(batch)}): keep RLlib's "
+                "default connectors, which carry the memory"
+            )
+        dtype = self.net.inlet.weight.dtype
+        state = {
+            # RLlib's connectors turn int64 counters into int32.
+            key: x.to(dtype if x.is_floating_point() else torch.int64)
+            for key, x in batch[Columns.STATE_IN].items()
+        }
+        return (net or self.net)(batch[Columns.OBS], state, batch.get(RESETS))
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        out = self.run(batch)
+        return {
+            Columns.ACTION_DIST_INPUTS: out.policy,
+            Columns.VF_PREDS: out.value,
+            Columns.STATE_OUT: out.state,
+        }
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        out = self.run(batch)
+        losses = self._losses(out, batch)
+        self.last_losses = {name: loss.detach() for name, loss in losses.items()}
+        result = {
+            Columns.ACTION_DIST_INPUTS: out.policy,
+            Columns.VF_PREDS: out.value,
+            LOSSES: losses,
+            # Stock algorithms ask for the values again, through compute_values(embeddings=...).
+            Columns.EMBEDDINGS: out.value,
+        }
+        if self.carries_losses:
+            self._note_cut_rows(batch)
+            riding = [self.weight(name) * loss for name, loss in losses.items()]
+            if riding and torch.is_grad_enabled():
+                total = torch.stack(riding).sum()
+                result[Columns.ACTION_DIST_INPUTS] = _WithGradientOf.apply(out.policy, total)
+        return result
+
+    def weight(self, name: str) -> float:
+        """The coefficient of the loss `name`."""
+        return self.loss_coeffs.get(name, 1.0)
+
+    def _losses(self, out: ActorCriticOutput, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Every loss beside the task's: the memory's own, and the auxiliary ones of weight above 0."""
+        losses = dict(out.losses)
+        wanted = [name for name in self.net.auxiliary if self.weight(name) != 0.0]
+        if not wanted or Columns.ACTIONS not in batch:  # APPO's target, RLlib's dummy passes
+            return losses
+        steps = batch[Columns.REWARDS].shape[1]
+        resets = batch.get(RESETS)
+        if resets is None:  # a stock row holds no more than one episode
+            resets = torch.zeros_like(batch[Columns.LOSS_MASK], dtype=torch.bool)
+        ignored = batch[IGNORED] if IGNORED in batch else ~batch[Columns.LOSS_MASK].bool()
+        experience = Experience(
+            observation=_first(batch[Columns.OBS], steps),
+            features=out.features[:, :steps],
+            outputs=out.outputs[:, :steps],
+            actions=batch[Columns.ACTIONS],
+            rewards=batch[Columns.REWARDS],
+            resets=resets[:, :steps],
+            ignored=ignored,
+        )
+        for name in wanted:
+            if name in losses:
+                raise ValueError(f"the memory has a loss named {name!r}, too: rename the auxiliary")
+            losses[name] = self.net.auxiliary[name](experience)
+        return losses
+
+    def _note_cut_rows(self, batch: dict[str, Any]) -> None:
+        """Says once that RLlib cuts what it learns from: every row ends with a step without loss otherwise."""
+        mask = batch.get(Columns.LOSS_MASK)
+        if mask is None or mask.dim() < 2 or mask.shape[1] < 2 or mask.device.type == "meta":
+            return
+        if bool(mask[:, -1].any()):
+            warnings.warn(
+                f"rows are cut after {mask.shape[1]} steps, and what happened in a row before is not "
+                "learned from: set model_config['max_seq_len'] to rollout_fragment_length + 1 or more",
+                stacklevel=2,
+            )
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any | None = None) -> Tensor:
+        """V(x) [B, T]; `embeddings`, when given, are the values that `forward_train` already made."""
+        return self.run(batch).value if embeddings is None else embeddings
+
+    def make_target_networks(self) -> None:
+        self.target_net = make_target_network(self.net).eval()
+
+    def get_target_network_pairs(self) -> list[tuple[Any, Any]]:
+        return [(self.net, self.target_net)]
+
+    @torch.no_grad()
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The target policy's parameters over the same steps, from the same state."""
+        assert self.target_net is not None, "make_target_networks() comes first"
+        out = self.run(batch, self.target_net.eval())
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: out.policy}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        # RLlib cannot remove a nested attribute; where there is none to remove, it must not try.
+        return ["target_net"] if self.inference_only else ["target_net", "net.auxiliary"]
+
+
+def _first(observation: Any, steps: int) -> Any:
+    if isinstance(observation, dict):
+        return {key: _first(x, steps) for key, x in observation.items()}
+    return observation[:, :steps]

@@ -1,0 +1,97 @@
+"""Names: environments in Tune's registry, the model in the old stack's catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.env.env_context import EnvContext
+from ray.tune.registry import register_env
+
+from agents.acting import check_autoreset
+from agents.rllib.internals import environment_creator
+
+_SETTINGS = "env_settings"  # where a setting that RLlib has the name of is kept
+
+
+def register_environment(name: str, imports: Sequence[str] = ()) -> bool:
+    """Makes `name` of `envs` known to RLlib as a natively batched environment.
+
+    Args:
+        imports: modules that a runner's process imports before it makes one.
+
+    Returns:
+        False where Tune knows the name already from someone else, who then decides how it is built.
+    """
+    known = environment_creator(name)
+    if known is not None and not isinstance(known, _Creator):
+        return False
+    register_env(name, _Creator(name, tuple(imports)))
+    return True
+
+
+def environment_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an environment as an `env_config` in which none meets a name of RLlib's own."""
+    return {_SETTINGS: dict(settings)} if "num_envs" in settings else dict(settings)
+
+
+def look_at_resets(config: AlgorithmConfig) -> None:
+    """`check_autoreset` in the driver, of environments that make a vector of themselves: one is made and closed.
+
+    A remote runner's refusal would be lost: RLlib only logs what its constructor raises.
+    """
+    mode = gym.VectorizeMode(config.gym_env_vectorize_mode)
+    if mode != gym.VectorizeMode.VECTOR_ENTRY_POINT or not isinstance(config.env, str):
+        return
+    creator = environment_creator(config.env)
+    if creator is None:
+        return
+    if isinstance(creator, _Creator) and "autoreset_mode" not in config.env_config:
+        return  # right by default, and some are slow to make
+    made = creator(EnvContext({**config.env_config, "num_envs": 1}, worker_index=0))
+    try:
+        check_autoreset(made)
+    finally:
+        made.close()
+
+
+class _Creator:
+    """Builds one environment, or N at once where RLlib asks for a vector; importable, hence picklable.
+
+    An id that a script registered with gymnasium travels along, so that a runner's process knows it, too.
+    """
+
+    def __init__(self, name: str, imports: tuple[str, ...]):
+        self.name, self.imports = name, imports
+        self.spec = gym.registry.get(name)
+
+    def __call__(self, context: dict[str, Any]) -> Any:
+        import envs
+
+        for module in self.imports:
+            import_module(module)
+        if self.spec is not None and self.name not in gym.registry:
+            gym.registry[self.name] = self.spec
+        settings = dict(context)
+        num_envs = settings.pop("num_envs", None)
+        settings |= settings.pop(_SETTINGS, {})
+        if num_envs is None:
+            return envs.make(self.name, **settings)
+        return envs.make_vec(self.name, num_envs, **settings)
+
+
+def register() -> None:
+    """Enters every environment of `envs` in Tune's registry, under its own name.
+
+    Also enters the model "compressive_transformer" in the catalog of RLlib's old API stack, for those
+    who train there with `custom_model`; the new stack is the way (see docs/rllib.md).
+    """
+    import envs
+    from agents.rllib.old_stack import register_model
+
+    for name in envs.names():
+        register_environment(name)
+    register_model()

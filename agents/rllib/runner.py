@@ -1,0 +1,191 @@
+"""The environment runner of the fast path: exact fragments in array buffers, memory kept in the runner.
+
+Shapes: N environments of this runner, T steps a fragment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+from agents.acting import Actor, check_autoreset
+from agents.actor_critic import ActorCritic
+from agents.fragment import Fragment
+from agents.rllib.module import MemoryRLModule
+from ct_rl.memory import state_bytes
+from envs.seeding import world_seeds
+
+FINISHED_EPISODES = "finished_episodes"
+MEMORY_BYTES = "memory_bytes"
+FAILURE = "failure"
+_RESTARTS = 10  # of environments that fail before they have given a fragment
+
+
+class MemoryEnvRunner(SingleAgentEnvRunner):
+    """Samples `Fragment`s of exactly T vector steps; everything else is RLlib's runner.
+
+    Calls that ask for whole episodes (RLlib's own evaluation) take RLlib's path. Every world's seed comes from
+    `envs.seeding.world_seeds(seed, N, runner=..., incarnation=...)`: no life of a runner plays what another did.
+
+    Raises:
+        ValueError: for an environment whose autoreset mode is not gymnasium's NEXT_STEP.
+    """
+
+    def __init__(self, **kwargs: Any):
+        self._actor: Actor | None = None
+        self._finished: list[dict[str, float]] = []
+        self._incarnation = self._restarts = 0
+        super().__init__(**kwargs)
+
+    def make_env(self) -> None:
+        super().make_env()
+        assert self.env is not None
+        # RLlib turns dict infos into N dicts a step for its own path; fragments read the arrays.
+        self._vector_env: VectorEnv = self.env.env
+        check_autoreset(self._vector_env)
+        self._episode_metrics = tuple(self._vector_env.metadata.get("episode_metrics", ()))
+
+    @property
+    def _net(self) -> ActorCritic:
+        module = self.module
+        assert isinstance(module, MemoryRLModule)
+        return module.net
+
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[Any]:
+        if num_episodes is not None or random_actions:
+            self._actor = None
+            return super()._sample(
+                num_timesteps=num_timesteps,
+                num_episodes=num_episodes,
+                explore=explore,
+                random_actions=random_actions,
+                force_reset=force_reset,
+            )
+        assert num_timesteps is not None
+        if force_reset or self._needs_initial_reset:
+            self._actor = None
+        steps = -(-num_timesteps // self.num_envs)
+        for _ in range(_RESTARTS):
+            try:
+                fragment = self._roll(steps, explore)
+                break
+            except Exception as error:
+                if not self.config.restart_failed_sub_environments:
+                    raise
+                # Begin anew and lose this fragment, as RLlib's own runner does.
+                failure = error
+                self._actor, self._restarts = None, self._restarts + 1
+                self.make_env()
+        else:
+            raise RuntimeError(
+                f"the environment failed {_RESTARTS} times before it gave {steps} steps; the last "
+                f"time with {type(failure).__name__}: {failure}"
+            ) from failure
+        self._increase_sampled_metrics(len(fragment), int(fragment.ends.sum()))
+        return [fragment]
+
+    def _begin(self) -> Actor:
+        """An actor at the start of episodes that no life of a runner has played before."""
+        seed, life = self.config.seed, (self._restarts << 32) | self._incarnation
+        place = {"runner": self.worker_index or 0, "incarnation": life}
+        seeds = None if seed is None else world_seeds(seed, self.num_envs, **place)
+        noise = torch.Generator()
+        if seed is not None:  # a world more than there are
+            noise.manual_seed(world_seeds(seed, self.num_envs + 1, **place)[-1])
+        else:
+            noise.seed()
+        self._needs_initial_reset = False
+        return Actor(
+            self._net, self._vector_env, seeds=seeds, noise=noise, metrics=self._episode_metrics
+        )
+
+    def _roll(self, steps: int, explore: bool) -> Fragment:
+        """One fragment of `steps` vector steps from where the environments stand."""
+        self._net.eval()
+        if self._actor is None:
+            self._actor = self._begin()
+        actor, n = self._actor, self.num_envs
+        start = {key: x.cpu().numpy().copy() for key, x in actor.state.items()}
+        obs = _buffer(actor.obs, n, steps + 1)
+        columns: dict[str, np.ndarray] = {}
+        for t in range(steps):
+            step = actor.step(explore)
+            if not columns:
+                columns = {key: _buffer(getattr(step, key), n, steps) for key in _COLUMNS}
+            _write(obs, t, step.obs)
+            for key, column in columns.items():
+                column[:, t] = getattr(step, key)
+        _write(obs, steps, actor.obs)
+        for _, episode in actor.take_finished():
+            self._finished.append(episode)
+            self._log_episode_metrics(int(episode["length"]), episode["return"], 0.0)
+        resets = np.concatenate([columns.pop("resets"), actor.resets[:, None]], 1)
+        rewards = columns.pop("rewards").astype(np.float32)
+        return Fragment(
+            obs=obs,
+            rewards=rewards,
+            resets=resets,
+            state=start,
+            weights_seq_no=np.full(n, self._weights_seq_no, np.float32),
+            **columns,
+        )
+
+    def begin_life(self, incarnation: int) -> None:
+        """Begins anew under seeds of its own: what was started again does not replay its first episodes."""
+        self._incarnation, self._restarts = incarnation, 0
+        self._actor = None
+
+    def take_notes(self) -> dict[str, Any]:
+        """What the driver is told: the episodes that ended since the last call, the bytes of memory carried."""
+        finished, self._finished = self._finished, []
+        carried = 0 if self._actor is None else state_bytes(self._actor.state)
+        return {FINISHED_EPISODES: finished, MEMORY_BYTES: carried}
+
+    def sample_get_state_and_metrics(self) -> Any:
+        """RLlib's call, with notes for the driver beside the connector states.
+
+        An error of the environment travels as a note: RLlib would try again in silence, for ever.
+        """
+        try:
+            fragments, states, metrics = super().sample_get_state_and_metrics()
+        except Exception as error:
+            self._actor = None
+            return [], {FAILURE: f"{type(error).__name__}: {error}"}, self.get_metrics()
+        return fragments, {**states, **self.take_notes()}, metrics
+
+
+_COLUMNS = (
+    "actions",
+    "rewards",
+    "log_probs",
+    "terminateds",
+    "truncateds",
+    "ignored",
+    "resets",
+)
+
+
+def _buffer(x: Any, rows: int, steps: int) -> Any:
+    if isinstance(x, dict):
+        return {key: _buffer(value, rows, steps) for key, value in x.items()}
+    return np.empty((rows, steps, *np.shape(x)[1:]), np.asarray(x).dtype)
+
+
+def _write(buffer: Any, t: int, x: Any) -> None:
+    if isinstance(buffer, dict):
+        for key, part in buffer.items():
+            _write(part, t, x[key])
+    else:
+        buffer[:, t] = x

@@ -1,0 +1,227 @@
+"""Every auxiliary loss, by being registered: no pair across a reset, gradients where they belong, nothing at weight 0."""
+
+import dataclasses
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents import ActorCritic
+from agents.auxiliary import (
+    AuxiliaryLoss,
+    Experience,
+    Sizes,
+    auxiliary_names,
+    auxiliary_options,
+    build_auxiliary,
+    register_auxiliary,
+)
+from agents.auxiliary.contrast import draw_pairs, info_nce
+from agents.auxiliary.registry import _LOSSES
+from agents.fragment import Fragment
+from agents.rllib.learner import _columns
+from tests.agents.odd import ACTIONS, OBSERVATIONS
+from tests.agents.test_fragments import SMALL, make_runner
+
+
+def sizes(observation="vector", action="discrete"):
+    return Sizes(6, 5, OBSERVATIONS[observation], ACTIONS[action])
+
+
+def built(name, of=None):
+    torch.manual_seed(0)
+    return build_auxiliary(name, of or sizes(), _LOSSES[name].small)
+
+
+def experience(of=None, rows=4, steps=12, seed=0):
+    of = of or sizes()
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    of.observation_space.seed(seed)
+    of.action_space.seed(seed)
+    draws = [[of.observation_space.sample() for _ in range(steps)] for _ in range(rows)]
+    actions = [[of.action_space.sample() for _ in range(steps)] for _ in range(rows)]
+    resets = torch.from_numpy(rng.random((rows, steps)) < 0.15)
+    ignored = torch.zeros_like(resets)
+    ignored[:, :-1] = resets[:, 1:]  # the step before a reset shows the end of an episode
+    return Experience(
+        observation=_stacked(draws),
+        features=torch.randn(rows, steps, of.features, requires_grad=True),
+        outputs=torch.randn(rows, steps, of.outputs, requires_grad=True),
+        actions=torch.as_tensor(np.array(actions)),
+        rewards=torch.randn(rows, steps),
+        resets=resets,
+        ignored=ignored,
+    )
+
+
+def _stacked(draws):
+    if isinstance(draws[0][0], dict):
+        return {k: _stacked([[x[k] for x in row] for row in draws]) for k in draws[0][0]}
+    return torch.as_tensor(np.array(draws))
+
+
+@pytest.mark.parametrize("name", auxiliary_names())
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_any_observation_and_action_gives_one_finite_scalar(name, observation, action):
+    of = sizes(observation, action)
+    loss = built(name, of)(experience(of))
+    assert loss.shape == () and loss.isfinite() and loss.requires_grad
+    loss.backward()
+
+
+@pytest.mark.parametrize("name", auxiliary_names())
+def test_what_is_ignored_and_other_episodes_change_nothing(name):
+    """Features of ignored steps, and a whole row that is ignored, have no part in the loss and get no gradient."""
+    seen = experience()
+    seen.ignored[-1] = True
+    torch.manual_seed(1)
+    loss = built(name)(seen)
+    loss.backward()
+    for part in (seen.features, seen.outputs):
+        if part.grad is not None:
+            assert not part.grad[seen.ignored].any()
+    if seen.features.grad is None and seen.outputs.grad is None:
+        pytest.fail(f"{name} trains neither encoder nor memory")
+
+
+@pytest.mark.parametrize("name", auxiliary_names())
+def test_nothing_to_learn_from_is_zero(name):
+    seen = experience()
+    seen.ignored[:] = True
+    loss = built(name)(seen)
+    assert loss == 0 and loss.isfinite()
+    loss.backward()
+    for part in (seen.features, seen.outputs):
+        assert part.grad is None or not part.grad.any()
+
+
+@pytest.mark.parametrize("name", auxiliary_names())
+def test_every_option_has_a_default_and_a_help_text(name):
+    options = auxiliary_options(name)
+    assert dataclasses.is_dataclass(options)
+    options()
+    known = {field.name for field in dataclasses.fields(options)}
+    assert set(_LOSSES[name].small) <= known
+    with pytest.raises(ValueError, match="unknown option of auxiliary loss"):
+        build_auxiliary(name, sizes(), {"no_such_option": 1})
+
+
+def trained_module(weight, **more):
+    """The gradients of a module that learns from one fragment, with the contrast loss at a weight."""
+    runner = make_runner("compressive")
+    fragment = Fragment.join(runner.sample()).to_device("cpu")
+    module_config = {
+        "memory": "compressive",
+        "memory_options": {"d_model": 16, **SMALL["compressive"]},
+        "width": 16,
+        "around": False,
+        "loss_coeffs": {"contrast": weight},
+        **more,
+    }
+    spec = type(runner.module)
+    torch.manual_seed(2)
+    module = spec(
+        observation_space=runner.module.observation_space,
+        action_space=runner.module.action_space,
+        inference_only=False,
+        model_config=module_config,
+    ).double()
+    out = module.forward_train(_columns(fragment))
+    out["action_dist_inputs"].square().sum().add(out["vf_preds"].sum()).backward()
+    grads = {k: p.grad for k, p in module.net.named_parameters() if "auxiliary" not in k}
+    return module, out, grads
+
+
+def test_nothing_else_changes_when_the_weight_is_0():
+    _, plain, without = trained_module(1.0)
+    module, out, with_none = trained_module(0.0, auxiliary={"contrast": {"pairs": 16}})
+    assert "contrast" in module.net.auxiliary and "contrast" not in out["losses"]
+    torch.testing.assert_close(out["action_dist_inputs"], plain["action_dist_inputs"])
+    for key, grad in without.items():
+        torch.testing.assert_close(with_none[key], grad, msg=key)
+
+
+def test_the_gradient_of_contrast_reaches_the_encoder_and_not_the_memory():
+    seen = experience()
+    built("contrast")(seen).backward()
+    assert seen.features.grad.any() and seen.outputs.grad is None
+
+
+@given(
+    resets=st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=1, max_size=4),
+    horizon=st.integers(1, 12),
+    count=st.integers(2, 50),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_pairs_are_of_one_row_and_episode_and_no_step_comes_first_twice(
+    resets, horizon, count, seed
+):
+    torch.manual_seed(seed)
+    resets = torch.tensor(resets)
+    ignored = torch.rand(resets.shape) < 0.2
+    episode = resets.long().cumsum(1)
+    row, step, later, there = draw_pairs(episode, ignored, horizon, count)
+    assert len(row) == min(count, resets.numel())
+    for r, a, b in zip(
+        row[there].tolist(), step[there].tolist(), later[there].tolist(), strict=True
+    ):
+        assert 1 <= b - a <= horizon
+        assert not resets[r, a + 1 : b + 1].any()
+        assert not ignored[r, a] and not ignored[r, b]
+    firsts = list(zip(row[there].tolist(), step[there].tolist(), strict=True))
+    assert len(set(firsts)) == len(firsts)
+
+
+def test_contrast_is_the_cross_entropy_of_its_definition():
+    logits = torch.tensor([[2.0, 1.0, 9.0], [0.0, 3.0, 1.0], [9.0, 1.0, 0.5]])
+    row = torch.tensor(
+        [0, 1, 0]
+    )  # the first and the third are of one row: neither is the other's negative
+    there = torch.tensor([True, True, True])
+    log = torch.log
+    one = [
+        -log(torch.softmax(logits[0, :2], 0)[0]),
+        -log(torch.softmax(logits[1], 0)[1]),
+        -log(torch.softmax(logits[2, 1:], 0)[1]),
+    ]
+    other = [
+        -log(torch.softmax(logits[:2, 0], 0)[0]),
+        -log(torch.softmax(logits[:, 1], 0)[1]),
+        -log(torch.softmax(logits[1:, 2], 0)[1]),
+    ]
+    torch.testing.assert_close(info_nce(logits, row, there), sum(one + other) / 6)
+
+
+class Mean(AuxiliaryLoss):
+    """The mean square of what the memory gives: for tests."""
+
+    def forward(self, experience):
+        taken = (~experience.ignored).to(experience.outputs.dtype)[..., None]
+        return (experience.outputs.square() * taken).sum() / taken.sum().clamp(min=1)
+
+
+def test_one_class_and_one_line_add_a_loss(monkeypatch):
+    monkeypatch.setattr(sys.modules["agents.auxiliary.registry"], "_LOSSES", dict(_LOSSES))
+    register_auxiliary("mean_square", Mean)
+    assert "mean_square" in auxiliary_names()
+    net = ActorCritic(
+        OBSERVATIONS["vector"],
+        gym.spaces.Discrete(2),
+        memory="gru",
+        auxiliary={"mean_square": {}},
+    )
+    assert isinstance(net.auxiliary["mean_square"], Mean)
+
+
+def test_what_is_no_loss_is_refused():
+    with pytest.raises(ValueError, match="give a subclass of AuxiliaryLoss"):
+        register_auxiliary("wrong", dict)
+    with pytest.raises(ValueError, match="unknown auxiliary loss 'contrats': did you mean"):
+        auxiliary_options("contrats")
