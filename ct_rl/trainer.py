@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-from ct_rl import checkpoint, curves
+from ct_rl import checkpoint
 from ct_rl.algorithm import network_settings
 from ct_rl.checkpoint import Checkpoint
 from ct_rl.config import TrainConfig
+from ct_rl.curves import draw_curves
 from ct_rl.display import LiveDisplay, PlainDisplay
-from ct_rl.errors import RunFailed, UserError, disk_message, is_disk_error, one_line
+from ct_rl.errors import RunFailed, UserError, is_disk_error, one_line, os_message
 from ct_rl.events import EventFile
 from ct_rl.interrupts import Interrupts
 from ct_rl.progress import Progress
@@ -64,7 +66,9 @@ class Trainer:
         Raises RunFailed when the learner or an environment fails, UserError when the disk is full.
         """
         try:
-            self._events = EventFile(self.run.events, self.progress.steps)
+            self._events = EventFile(
+                self.run.events, self.progress.steps, self.progress.facts.episode_metrics
+            )
             try:
                 return self._loop()
             finally:
@@ -72,7 +76,7 @@ class Trainer:
         except OSError as error:
             if not is_disk_error(error):
                 raise
-            raise UserError(disk_message(error, f"writing the run; {self._way_back()}")) from None
+            raise UserError(os_message(error, f"writing the run; {self._way_back()}")) from None
 
     def _loop(self) -> bool:
         from agents import LearnerFailed, RunnerFailed
@@ -85,6 +89,7 @@ class Trainer:
                 result = self.algorithm.train()
             except (LearnerFailed, RunnerFailed) as error:
                 raise self._failure(error) from error
+            self.run.require_there()
             self.progress.add(result["ct_rl"])
             now = time.monotonic()
             met = self.progress.steps >= self.config.run.steps or self._time_is_up(now)
@@ -134,7 +139,8 @@ class Trainer:
         """Refresh curves.png, spending at most a twentieth of the time on it; returns when it was done."""
         begun = time.monotonic()
         repeat = self.progress.facts.action_repeat
-        curves.draw(self.run.curves, self.rows, self._title, repeat)
+        counts = self.progress.facts.episode_metrics
+        draw_curves(self.run.curves, self.rows, self._title, repeat, counts)
         done = time.monotonic()
         self._curves_seconds = max(self.config.run.curves_seconds, 20 * (done - begun))
         return done
@@ -145,7 +151,7 @@ class Trainer:
     def _way_back(self) -> str:
         if self.saved is None:
             return "there is no checkpoint yet"
-        return f"last good checkpoint: {self.saved}, go on with --resume {self.run.path}"
+        return f"last good checkpoint: {self.saved}, go on with --resume {shlex.quote(str(self.run.path))}"
 
     def _failure(self, error: Exception) -> RunFailed:
         log = self.run.path / "error.log"
