@@ -46,7 +46,8 @@ def read_bytes(path: Path, most: int = MIB, *, links: bool = False) -> bytes:
         if path.is_symlink():
             raise Unreadable(f"'{path}' is a symbolic link: put the file itself there") from None
         raise Unreadable(os_message(error, f"reading '{path}'")) from None
-    kind = os.fstat(descriptor).st_mode
+    found = os.fstat(descriptor)
+    kind = found.st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
         raise Unreadable(
@@ -54,7 +55,7 @@ def read_bytes(path: Path, most: int = MIB, *, links: bool = False) -> bytes:
         )
     with os.fdopen(descriptor, "rb") as file:
         try:
-            content = file.read(most + 1)
+            content = file.read(min(found.st_size, most) + 1)  # `read` sets that much memory aside
         except OSError as error:
             raise Unreadable(os_message(error, f"reading '{path}'")) from None
     if len(content) > most:

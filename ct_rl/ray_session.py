@@ -108,6 +108,24 @@ def quiet_ray() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def unanswered() -> str:
+    """The run's acting and learning processes, those that were stopped alone where there are such; for a person."""
+    folder = os.environ.get(reaper.MARK)
+    if folder is None:
+        return ""
+    found: list[tuple[bool, str]] = []
+    for process in reaper.processes_of(folder, os.getpid()):
+        with contextlib.suppress(OSError, IndexError):
+            title = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0].decode()
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+            if title.startswith("ray::") and "IDLE" not in title:
+                stopped = state in "Tt"
+                name = title.removeprefix("ray::").partition(".")[0]
+                found.append((stopped, f"{name} (process {process}{', stopped' * stopped})"))
+    some = [text for stopped, text in found if stopped] or [text for _, text in found]
+    return ", ".join(some[:5])
+
+
 def check_cluster(address: str) -> None:
     """Raises UserError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
     if address == "auto":

@@ -183,7 +183,7 @@ def _resume(path: Path, argv: list[str], imports: list[str]) -> int:
 
 
 def _train(config: TrainConfig, *, recipe: str | None = None, resume: Path | None = None) -> int:
-    with Interrupts() as interrupts:
+    with Interrupts(_unanswered) as interrupts:
         # Heavy imports come after everything that can be wrong with the flags alone.
         from ct_rl import algorithm
 
@@ -201,6 +201,12 @@ def _train(config: TrainConfig, *, recipe: str | None = None, resume: Path | Non
             return _in_folder(config, run, recipe, probe, parameters, gpu, interrupts)
         finally:
             run.close()
+
+
+def _unanswered() -> str:
+    from ct_rl.ray_session import unanswered
+
+    return unanswered()
 
 
 def _create(config: TrainConfig) -> RunFolder:
@@ -247,6 +253,12 @@ def _in_folder(
                 display.note(f"going on from {saved.path}")
             interrupts.arm()
             met = trainer.train()
+            if not met:  # said before the way out, which somebody may cut short
+                display.note(
+                    f"interrupted at step {trainer.progress.steps:,}, saved; go on with:\n"
+                    f"  {_command(config, run)}"
+                )
+                return INTERRUPTED
         except KeyboardInterrupt:
             display.note(
                 f"stopped without saving; go on from the last checkpoint with:\n"
@@ -255,7 +267,7 @@ def _in_folder(
             return INTERRUPTED
         finally:
             algo.stop()
-    return _farewell(config, trainer, met)
+    return _farewell(config, trainer)
 
 
 def _saved(run: RunFolder) -> tuple[Any, list[dict[str, Any]]]:
@@ -309,11 +321,8 @@ def _describe(
     print(f"run folder   {run.path}", flush=True)
 
 
-def _farewell(config: TrainConfig, trainer: Any, met: bool) -> int:
+def _farewell(config: TrainConfig, trainer: Any) -> int:
     run, steps = trainer.run, trainer.progress.steps
-    if not met:
-        print(f"interrupted at step {steps:,}, saved; go on with:\n  {_command(config, run)}")
-        return INTERRUPTED
     repeat = trainer.progress.facts.action_repeat
     print(f"done         {steps:,} agent steps = {steps * repeat:,} frames")
     print(f"curves       {run.curves}")

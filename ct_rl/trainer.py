@@ -17,6 +17,7 @@ from ct_rl.display import LiveDisplay, PlainDisplay
 from ct_rl.errors import RunFailed, UserError, is_disk_error, one_line, os_message
 from ct_rl.events import EventFile
 from ct_rl.interrupts import Interrupts
+from ct_rl.plain_files import write_atomically
 from ct_rl.progress import Progress
 from ct_rl.run_folder import RunFolder
 
@@ -120,8 +121,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint that no signal can break off."""
+        # Asking the learner may wait for ever, and a signal may end that; writing does not.
+        tensors, meta = self.algorithm.training_state()
         with self.interrupts.protected():
-            tensors, meta = self.algorithm.training_state()
+            self.run.require_there()
             self.saved = checkpoint.save(
                 self.run.checkpoints,
                 self.progress.steps,
@@ -155,8 +158,12 @@ class Trainer:
 
     def _failure(self, error: Exception) -> RunFailed:
         log = self.run.path / "error.log"
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        details = f"; details in {log}"
+        try:
+            self.run.require_there()
+            write_atomically(log, "".join(traceback.format_exception(error)).encode())
+        except (OSError, UserError):
+            details = ""
         return RunFailed(
-            f"{one_line(error)[:400]} at step {self.progress.steps:,}; {self._way_back()}; "
-            f"details in {log}"
+            f"{one_line(error)[:400]} at step {self.progress.steps:,}; {self._way_back()}{details}"
         )

@@ -93,7 +93,10 @@ def as_rgb(picture: object) -> np.ndarray:
     Raises:
         ValueError: for what is no picture.
     """
-    array = np.asarray(picture) if isinstance(picture, np.ndarray | list | tuple) else None
+    array = None
+    if isinstance(picture, np.ndarray | list | tuple):
+        with contextlib.suppress(ValueError):  # lists of different lengths
+            array = np.asarray(picture)
     if (
         array is None
         or array.dtype.kind not in "uifb"

@@ -80,7 +80,7 @@ EVALUATE = {
     "linked": "'linked/.lock' is a symbolic link",
     "stranger": "would import antigravity: add --import antigravity if you trust it",
     f"{'x' * 5000}": "RUN xxx",
-    f"{'x' * 500}": "not found",
+    f"{'x' * 500}": "file name too long",
 }
 
 

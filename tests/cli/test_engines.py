@@ -61,7 +61,7 @@ def test_a_checkpoint_of_one_engine_is_evaluated_on_both(trained_on_lab, capsys)
     for (status, out, err), engine in ((real, "deepmind_lab"), (embedded, "embedded")):
         assert status == 0, out + err
         assert f"({engine} engine)" in out and "human-normalised" in out
-    for path in (run / "evaluations").glob("*.json"):
+    for path in sorted((run / "evaluations").glob("*.json")):
         report = json.loads(path.read_text())
         reports[report["engine"]] = report
         assert report["env_options"] == {"seconds": 2}
