@@ -1,4 +1,4 @@
-"""Every auxiliary loss, by being registered: no pair across a reset, gradients where they belong, nothing at weight 0."""
+"""Every auxiliary loss, by being registered: no pair across a reset, gradients where they belong, none at weight 0."""
 
 import dataclasses
 import sys
