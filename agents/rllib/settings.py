@@ -234,7 +234,9 @@ def check_settings(config: AlgorithmConfig) -> None:
     for name, value in vars(config).items():
         if name in _HONOURED or name not in usual or _same(value, usual[name]):
             continue
-        what = REFUSED.get(name, "it is of RLlib's old stack, of offline data or of another framework")
+        what = REFUSED.get(
+            name, "it is of RLlib's old stack, of offline data or of another framework"
+        )
         raise ValueError(
             f"{type(config).__name__}: {name.lstrip('_')}={value!r} would be ignored on the fast "
             f"path: {what}"

@@ -117,7 +117,7 @@ class Holes(CountingEnv):
 def test_nan_in_an_observation_is_named(build):
     register_env("holes", lambda context: Holes(context["num_envs"]))
     algo = build(env="holes", algorithm="ppo")
-    with pytest.raises(RunnerFailed, match="part 'step' of world 1 holds NaN .* in step 5"):
+    with pytest.raises(RunnerFailed, match=r"part 'step' of world 1 holds NaN .* in step 5"):
         train_until(algo, lambda r: False)
 
 
