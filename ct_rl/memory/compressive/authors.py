@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ct_rl.memory.compressive import CompressiveTransformer, TransformerXL
+from ct_rl.memory.compressive.core import CompressiveTransformer, TransformerXL
+from ct_rl.memory.compressive.layer import Layer
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
-from ct_rl.memory.layer import Layer
 
 
 class AuthorsCore(MemoryCore):
@@ -43,18 +43,6 @@ class AuthorsCore(MemoryCore):
     def compressor_parameters(self) -> list[nn.Parameter]:
         return self.core.compressor_parameters()
 
-    def cached(self, state: State) -> State:
-        return self.core.cached(state)
-
-    def is_cached(self, state: State) -> bool:
-        return self.core.is_cached(state)
-
-    def form(self, state: State) -> State:
-        return self.core.form(state)
-
-    def compact(self, state: State) -> State:
-        return self.core.compact(state)
-
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         out = self.core.run(self.project(x).relu(), state, resets, attention)
         out.y = self.readout(out.y)
@@ -62,23 +50,27 @@ class AuthorsCore(MemoryCore):
             out.losses.setdefault("compression", out.y.new_zeros(()))
         return out
 
+    def run_step(self, x: Tensor, state: State, resets: Tensor) -> Tensor:
+        return self.readout(self.core.run_step(self.project(x).relu(), state, resets))
+
     def authors_state(self, state: State) -> list[dict[str, Tensor]]:
         """A state in their layout, oldest first: per layer "episodic_memory" [B, M, E] and "compressed_memory"
         [B, C, E], or "memory" of a TransformerXL.
         """
-        state, sizes = self.compact(state), self.core.sizes
+        sizes = self.core.sizes
+        slots, kept = state["past"].split([sizes.compressed, sizes.kept], 2)
         layers: list[dict[str, Tensor]] = []
         steps = state["steps"][:, None]
         rows = torch.arange(len(steps), device=steps.device)[:, None]
         for i in range(len(self.core.layers)):
             at = (steps - torch.arange(sizes.memory, 0, -1, device=steps.device)) % sizes.kept
-            memory = state["memory"][rows, i, at]
+            memory = kept[rows, i, at]
             if not sizes.compressed:
                 layers.append({"memory": memory})
                 continue
             newest = sizes.made(steps)
             slot = newest - torch.arange(sizes.compressed, 0, -1, device=steps.device)
-            compressed = state["compressed"][rows, i, slot % sizes.compressed]
+            compressed = slots[rows, i, slot % sizes.compressed]
             layers.append({"episodic_memory": memory, "compressed_memory": compressed})
         return layers
 
@@ -90,16 +82,15 @@ class AuthorsCore(MemoryCore):
         state = self.initial_state(len(first))
         steps = calls * sizes.window
         state["steps"].fill_(steps)
-        memory, compressed = state["memory"].clone(), state.get("compressed")
+        slots, kept = state["past"].split([sizes.compressed, sizes.kept], 2)
         at = (steps - torch.arange(sizes.memory, 0, -1)) % sizes.kept
         for i, layer in enumerate(layers):
             name = "episodic_memory" if sizes.compressed else "memory"
-            memory[:, i, at] = torch.as_tensor(layer[name]).to(like)
-            if compressed is not None:
+            kept[:, i, at] = torch.as_tensor(layer[name]).to(like)
+            if sizes.compressed:
                 slot = int(sizes.made(torch.tensor(steps))) - torch.arange(sizes.compressed, 0, -1)
                 held = torch.as_tensor(layer["compressed_memory"]).to(like)
-                compressed[:, i, slot % sizes.compressed] = held
-        state["memory"] = memory
+                slots[:, i, slot % sizes.compressed] = held
         return state
 
 
