@@ -4,6 +4,7 @@ from ct_rl.memory.compressive.authors import AuthorsCore, from_authors
 from ct_rl.memory.compressive.core import CompressiveTransformer, GTrXL, TransformerXL
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State, state_bytes
 from ct_rl.memory.identity import Identity
+from ct_rl.memory.linear import LinearRecurrence
 from ct_rl.memory.options import option_help
 from ct_rl.memory.recurrent import GRUMemory, LSTMMemory
 from ct_rl.memory.registry import (
@@ -23,6 +24,7 @@ __all__ = [
     "GTrXL",
     "Identity",
     "LSTMMemory",
+    "LinearRecurrence",
     "MemoryCore",
     "MemoryOutput",
     "State",

@@ -13,6 +13,7 @@ from ct_rl.memory.compressive.options import (
 )
 from ct_rl.memory.contract import MemoryCore
 from ct_rl.memory.identity import Identity, IdentityOptions
+from ct_rl.memory.linear import LinearOptions, LinearRecurrence
 from ct_rl.memory.options import check_options
 from ct_rl.memory.recurrent import GRUMemory, LSTMMemory, RecurrentOptions
 
@@ -79,5 +80,6 @@ register_memory("compressive", CompressiveTransformer, CompressiveOptions)
 register_memory("gru", GRUMemory, RecurrentOptions)
 register_memory("gtrxl", GTrXL, GTrXLOptions)
 register_memory("identity", Identity, IdentityOptions)
+register_memory("linear", LinearRecurrence, LinearOptions)
 register_memory("lstm", LSTMMemory, RecurrentOptions)
 register_memory("transformer_xl", TransformerXL, TransformerXLOptions)
