@@ -68,10 +68,10 @@ def _unfit(hint: Any, value: Any) -> str | None:
         hint, *extras = get_args(hint)
         bounds = tuple(extra for extra in extras if isinstance(extra, Ge | Gt | Le | Lt))
     if get_origin(hint) in (Union, types.UnionType):
-        choices = [choice for choice in get_args(hint) if choice is not type(None)]
-        if value is None and len(choices) < len(get_args(hint)):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        if value is None and len(kinds) < len(get_args(hint)):
             return None
-        answers = [_unfit(choice, value) for choice in choices]
+        answers = [_unfit(kind, value) for kind in kinds]
         return None if None in answers else " or ".join(answer for answer in answers if answer)
     if get_origin(hint) is Literal:
         choices = get_args(hint)

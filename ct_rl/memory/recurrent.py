@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -30,7 +31,7 @@ class _Recurrent(MemoryCore):
     small: ClassVar[dict[str, Any]] = {"hidden": 6}
     names: tuple[str, ...]
 
-    def __init__(self, d_model: int, hidden: int, cell: type[nn.RNNBase]):
+    def __init__(self, d_model: int, hidden: int, cell: Callable[..., nn.RNNBase]):
         super().__init__()
         self.d_model, self.d_out = d_model, hidden
         self.cell = cell(d_model, hidden, batch_first=True)

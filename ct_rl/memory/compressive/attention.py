@@ -220,8 +220,9 @@ class RelativeAttention(nn.Module):
         self, queries: Tensor, keys_values: Tensor, hidden: Tensor, slots: Tensor | None
     ) -> Tensor:
         """`read` with the relative logits of `Layer`, on a CPU; see `blocked_attention`."""
-        biases, far = (self.content_bias, self.position_bias, None), (self.distance_keys(), None)
+        slot_bias = slot_keys = None
         if slots is not None:
-            biases = (self.content_bias, self.position_bias, self.slot_position_bias)
-            far = (self.distance_keys(), self.slot_distance_keys())
+            slot_bias, slot_keys = self.slot_position_bias, self.slot_distance_keys()
+        biases = (self.content_bias, self.position_bias, slot_bias)
+        far = (self.distance_keys(), slot_keys)
         return self.out(blocked_attention(queries, biases, keys_values, far, hidden, slots))

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ct_rl.memory.compressive.compression import Convolution
 from ct_rl.memory.compressive.core import CompressiveTransformer, TransformerXL
-from ct_rl.memory.compressive.layer import Layer
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
 
 
@@ -197,7 +197,7 @@ def _core(config: Mapping[str, Any]) -> CompressiveTransformer:
             slot_positions="authors",
             **common,
         )
-    for layer in core.layers:
+    for layer in core.stack:
         layer.attention.clamp_distances(int(tower.get("clamp_time_range") or 0))
     return core
 
@@ -216,8 +216,7 @@ def _targets(
     """Their names below the module's own, with the tensor to fill and the conversion."""
     yield "mlp/linear_0/w", (module.project.weight, _transposed)
     yield "mlp/linear_0/b", (module.project.bias, _same)
-    for i, layer in enumerate(module.core.layers):
-        assert isinstance(layer, Layer)
+    for i, layer in enumerate(module.core.stack):
         scope = f"transformer_tower/layer_{i}"
         width = layer.attention.kv.weight.shape[1]
         attention = layer.attention
@@ -234,15 +233,15 @@ def _targets(
         yield f"{where}/r_r_bias", (attention.position_bias, _first)
         yield f"{where}/linear/w", (attention.out.weight, _transposed)
         yield f"{where}/linear/b", (attention.out.bias, _same)
-        for j, k in ((0, 0), (1, 3)):
-            yield f"{scope}/mlp/linear_{j}/w", (layer.ff[k].weight, _transposed)
-            yield f"{scope}/mlp/linear_{j}/b", (layer.ff[k].bias, _same)
+        for j, linear in enumerate(part for part in layer.ff if isinstance(part, nn.Linear)):
+            yield f"{scope}/mlp/linear_{j}/w", (linear.weight, _transposed)
+            yield f"{scope}/mlp/linear_{j}/b", (linear.bias, _same)
         if not layer.sizes.compressed:
             continue
         yield f"{where}/relative_keys_0/linear/w", (attention.slot_position.weight, _transposed)
         yield f"{where}/r_r_bias_0", (attention.slot_position_bias, _first)
         where = "conv_compressor" + (f"_{i}" if i else "")
-        if config["compressor"] == "conv":
+        if isinstance(layer.compress, Convolution):
             yield f"{where}/conv_1d/w", (layer.compress.linear.weight, _kernel)
         if hasattr(layer, "decode"):
             yield f"{where}/conv_1d_transpose/w", (layer.decode.weight, _transposed_kernel)

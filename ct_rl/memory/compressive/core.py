@@ -17,7 +17,12 @@ from ct_rl.memory.compressive.compression import COMPRESSIONS
 from ct_rl.memory.compressive.layer import Layer, LayerOptions, LayerOutput, Past
 from ct_rl.memory.compressive.plan import Plan, Sizes, ends, plan_pass
 from ct_rl.memory.compressive.report import place_weights
-from ct_rl.memory.compressive.visible import visible, visible_in_blocks
+from ct_rl.memory.compressive.visible import (
+    Visible,
+    VisibleInBlocks,
+    visible,
+    visible_in_blocks,
+)
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
 from ct_rl.memory.report import AttentionReport
 
@@ -164,13 +169,7 @@ class CompressiveTransformer(MemoryCore):
                 self.sizes, steps, resets[:, start:end], min(start, self.sizes.window - 1)
             )
             y, steps = x[:, start:end], plan.steps
-            if not attention and self._in_blocks(plan, y):
-                seen = visible_in_blocks(self.sizes, plan, y)
-            else:
-                gradient = self.options.window_gradient
-                seen = visible(
-                    self.sizes, plan, y, by_usage=self.by_usage, window_gradient=gradient
-                )
+            seen = self._visible(plan, y, blocked=not attention and self._in_blocks(plan, y))
             weights = []
             for i, layer in enumerate(self.layers):
                 out: LayerOutput = layer(y, pasts[i], plan, seen, attention)
@@ -209,6 +208,13 @@ class CompressiveTransformer(MemoryCore):
             usage = [past.usage for past in pasts if past.usage is not None]
             state["usage"] = torch.stack(usage, 1).detach()
         return state
+
+    def _visible(self, plan: Plan, x: Tensor, blocked: bool) -> Visible | VisibleInBlocks:
+        """What a pass over x [B, T, D] may see, for one of the two ways."""
+        if blocked:
+            return visible_in_blocks(self.sizes, plan, x)
+        gradient = self.options.window_gradient
+        return visible(self.sizes, plan, x, by_usage=self.by_usage, window_gradient=gradient)
 
     def _in_blocks(self, plan: Plan, x: Tensor) -> bool:
         """Whether the way that a CPU's cache likes computes all that a pass needs."""

@@ -87,11 +87,12 @@ class Layer(nn.Module):
         self.attention = RelativeAttention(
             width, options.n_heads, sizes.reach, sizes.slot_distances, options.dropout
         )
+        last_ff = nn.Linear(options.d_ff, width)
         self.ff = nn.Sequential(
             nn.Linear(width, options.d_ff),
             options.activation(),
             nn.Dropout(options.dropout),
-            nn.Linear(options.d_ff, width),
+            last_ff,
         )
         self.drop = nn.Dropout(options.dropout)
         self.gate, self.gate_ff = build_gate(options.gate, width), build_gate(options.gate, width)
@@ -103,7 +104,7 @@ class Layer(nn.Module):
                 self.decode = nn.Linear(width, sizes.rate * width, bias=False)
         # Blocks start as the identity, so that an agent can act before its memory has learned. GRU gates are near
         # it by themselves, and would pass no gradient through the ReLU of a zero.
-        for last in (self.attention.out, self.ff[-1]) if options.gate == "residual" else ():
+        for last in (self.attention.out, last_ff) if options.gate == "residual" else ():
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -143,9 +144,11 @@ class Layer(nn.Module):
         else:
             keys_values = self._keys_values(kept, u, past.slots, made, seen)
             asking = attention.heads(queries)
+            keys, values = keys_values
             read, weights = attention.read(
                 asking,
-                *keys_values,
+                keys,
+                values,
                 self._bias(asking, plan, seen),
                 seen.hidden,
                 report or self.by_usage,
