@@ -20,11 +20,12 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 from envs.actions import action_names, action_vectors
-from envs.dmlab import make, process
-from envs.dmlab.levels import DMLAB30, LEVEL_NAMES
+from envs.dmlab import make, pool, process
+from envs.dmlab.levels import DMLAB30, FIXED_LENGTH, LEVEL_NAMES, TEST_ONLY, TRAINING_VARIANTS
 from envs.dmlab.settings import LabSettings
 from envs.dmlab.vector import LabVectorEnv
 from envs.dmlab.world import LabWorld
+from envs.seeding import world_seeds
 from tests.envs.conftest import DOUBLE
 
 ROOMS = "rooms_select_nonmatching_object"
@@ -147,6 +148,58 @@ def test_the_double_ends_its_process_where_the_module_does(calls, status, tmp_pa
     assert done.returncode == status
 
 
+def test_the_doubles_levels_for_tests_open_as_hold_outs_only(lab):
+    for level in TEST_ONLY:
+        with pytest.raises(RuntimeError, match=r"used during evaluation.*allowHoldOut"):
+            lab_of(lab, level)
+        lab_of(lab, level, allowHoldOutLevels="true").close()
+
+
+@pytest.mark.parametrize(
+    ("level", "seconds"), [(ROOMS, 1), ("rooms_keys_doors_puzzle", 60), (TRAINING_VARIANTS[0], 60)]
+)
+def test_the_double_ignores_a_length_where_the_level_does(lab, level, seconds):
+    engine = lab_of(lab, level, episodeLengthSeconds="1")
+    engine.reset(seed=1)
+    frames = 0
+    while engine.is_running():
+        engine.step(STILL)
+        frames += 1
+    assert frames == 60 * seconds
+    engine.close()
+
+
+def test_the_doubles_language_levels_compile_some_maps_once_in_an_instance(lab):
+    fetched = []
+
+    class Cache:
+        def fetch(self, key, path):
+            fetched.append(key)
+            return False
+
+        def write(self, key, path):
+            pass
+
+    engine = lab.Lab(
+        "contributed/dmlab30/language_execute_random_task", [], {}, level_cache=Cache()
+    )
+    for seed in range(20):
+        engine.reset(seed=seed)
+    assert 1 < len(fetched) == len(set(fetched)) <= 4
+    engine.close()
+
+
+def test_the_doubles_yaw_is_between_minus_180_and_180(lab):
+    engine = lab_of(lab, observations=["DEBUG.POS.ROT"])
+    engine.reset(seed=1)
+    yaws = []
+    for _ in range(300):
+        engine.step(np.array([-20, 0, 0, 0, 0, 0, 0], np.intc))
+        yaws.append(engine.observations()["DEBUG.POS.ROT"][1])
+    assert -180 <= min(yaws) < -170 and 170 < max(yaws) <= 180
+    engine.close()
+
+
 # One world.
 
 
@@ -255,6 +308,7 @@ BAD = {
     "renderer": ("fast", "unknown renderer 'fast'"),
     "dataset_path": ("/nowhere", "dataset_path='/nowhere' is no folder"),
     "stagger": (None, "stagger=None: expected true or false"),
+    "restarts": (-1, "restarts=-1: expected 0 or more"),
     "config": ({"width": 96}, "config has 'width'"),
     "render_mode": ("human", "unknown render_mode 'human'"),
     "heigth": (72, "unknown setting 'heigth' of the deepmind_lab engine: did you mean 'height'?"),
@@ -281,6 +335,43 @@ def test_seconds_are_a_number(value):
 def test_a_strangers_config_cannot_choose_other_code(key):
     with pytest.raises(ValueError, match="would run other code"):
         LabSettings(ROOMS, config={key: "x"})
+
+
+@pytest.mark.parametrize("level", FIXED_LENGTH)
+def test_a_length_is_refused_where_the_engine_would_ignore_it(level):
+    with pytest.raises(ValueError) as caught:
+        LabSettings(level, seconds=9)
+    assert (
+        str(caught.value)
+        == f"seconds=9 does nothing in {level}, which always lasts 60 s: leave it out"
+    )
+    assert LabSettings(level).frames == 3600
+
+
+@pytest.mark.parametrize("level", TEST_ONLY)
+def test_a_level_for_tests_is_played_as_a_hold_out_and_says_so(lab, capsys, level):
+    make.say.cache_clear()
+    env = envs.make_vec(f"dmlab_{level}", 1)
+    assert env.reset(seed=1)[0]["frame"].any() and env.metadata["settings"]["holdout"] is True
+    (note,) = env.metadata["notes"]
+    assert note.startswith(
+        f"{level} is for tests only: it is played with holdout=True, mixer seed 0x600d5eed"
+    )
+    env.close()
+    envs.make_vec(f"dmlab_{level}", 1).close()
+    assert capsys.readouterr().err == f"note: {note}\n"  # once
+    asked = envs.make_vec(f"dmlab_{level}", 1, holdout=True)
+    assert asked.metadata["notes"] == ()
+    asked.close()
+    with pytest.raises(ValueError, match=f"tests only: .*{level.removesuffix('_test')}_train"):
+        envs.make_vec(f"dmlab_{level}", 1, holdout=False)
+
+
+def test_other_levels_are_hold_outs_where_asked_only():
+    assert (
+        LabSettings(ROOMS).holdout is False and LabSettings(TRAINING_VARIANTS[0]).holdout is False
+    )
+    assert "allowHoldOutLevels" not in LabSettings(ROOMS).engine_config()
 
 
 # Names and engines.
@@ -340,6 +431,86 @@ def test_the_module_may_live_in_another_python(tmp_path, monkeypatch, folders):
         envs.make("dmlab_rooms_watermaze")
 
 
+def test_the_other_python_needs_numpy_and_the_module_and_nothing_else(
+    tmp_path, monkeypatch, folders
+):
+    for name in ("cv2", "gymnasium", "yaml", "torch", "ray", "panda3d", "scipy"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')")
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH:{DOUBLE}" exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setenv("DEEPMIND_LAB_PYTHON", str(python))
+    assert make.why_missing() is None
+    env = envs.make("dmlab_language_select_described_object", seconds=1)
+    assert env.reset(seed=1)[0]["instruction"].any()
+    env.close()
+
+
+def test_the_other_python_gets_none_of_this_ones_packages(monkeypatch):
+    assert process.interpreter() == (
+        sys.executable,
+        os.pathsep.join(p or os.getcwd() for p in sys.path),
+    )
+    monkeypatch.setenv("DEEPMIND_LAB_PYTHON", "/elsewhere/python")
+    assert process.interpreter() == ("/elsewhere/python", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (None, "cannot be run: No such file or directory"),
+        ("exit 1", "its import ends with status 1"),
+        (
+            "echo \"ModuleNotFoundError: No module named 'deepmind_lab'\" >&2; exit 1",
+            "has no deepmind_lab",
+        ),
+        (
+            "echo \"ModuleNotFoundError: No module named 'pkg_resources'\" >&2; exit 1",
+            "its wheel needs dm-env, six, setuptools<80 and Python 3.11 or older",
+        ),
+    ],
+)
+def test_auto_says_once_why_it_passes_over_the_python_that_was_named(
+    tmp_path, monkeypatch, capsys, source, says
+):
+    python = tmp_path / "python"
+    if source is not None:
+        python.write_text(f"#!/bin/sh\n{source}\n")
+        python.chmod(0o755)
+    monkeypatch.setenv("DEEPMIND_LAB_PYTHON", str(python))
+    for _ in range(2):
+        env = envs.make("dmlab_rooms_select", seconds=1)
+        (note,) = env.metadata["notes"]
+        assert env.metadata["engine"] == "embedded"
+        env.close()
+    assert note.startswith("engine=auto takes the embedded engine: ")
+    assert str(python) in note and says in note
+    assert capsys.readouterr().err == f"note: {note}\n"
+
+
+def test_where_no_module_was_asked_for_there_is_nothing_to_say(capsys):
+    for engine in ("auto", "embedded"):
+        env = envs.make("dmlab_rooms_select", engine=engine)
+        assert env.metadata["notes"] == ()
+        env.close()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("module", ["dm_env", "six", "pkg_resources", "imp"])
+def test_what_the_real_wheel_imports_and_does_not_ask_for_is_named(tmp_path, monkeypatch, module):
+    package = tmp_path / "deepmind_lab"
+    package.mkdir()
+    error = f"No module named {module!r}"  # this Python may have it
+    (package / "__init__.py").write_text(f"raise ModuleNotFoundError({error!r})")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(envs.MissingDependencyError) as caught:
+        make.choose_engine("deepmind_lab")
+    assert "dm-env, six, setuptools<80 and Python 3.11 or older" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_with_the_module_auto_takes_it_and_the_same_name_gives_the_same_spaces(lab):
     real = envs.make_vec("dmlab_rooms_select", 2, seconds=2)
     embedded = envs.make_vec("dmlab_rooms_select", 2, engine="embedded", seconds=2)
@@ -383,8 +554,10 @@ def test_the_same_seed_is_the_same_episode_in_any_batch_and_at_any_time(open_env
     actions = rng.integers(9, size=(70, 3))  # beyond the end of an episode of 30 steps
     three, alone = open_env(num_envs=3, seconds=2), open_env(num_envs=1, seconds=2)
     together = play(three, actions, seed=40)
+    seeds = world_seeds(40, 3)
     for i in range(3):
-        assert one(play(alone, actions[:, i : i + 1], seed=40 + i), 0) == one(together, i)
+        assert one(play(alone, actions[:, i : i + 1], seed=[seeds[i]]), 0) == one(together, i)
+    assert one(play(alone, actions[:, :1], seed=40), 0) == one(together, 0)
     assert [one(play(three, actions, seed=[41, 40, 40]), i) for i in range(2)] == [
         one(play(three, actions[:, [0, 1, 0]], seed=[41, 40, 40]), i) for i in range(2)
     ]
@@ -440,7 +613,7 @@ def test_stagger_truncates_first_episodes_at_different_times(open_env):
 
 
 def test_stagger_cuts_no_episode_but_the_first(open_env):
-    env = open_env("rooms_keys_doors_puzzle", 2, seconds=2, stagger=True)
+    env = open_env("explore_object_rewards_few", 2, seconds=2, stagger=True)
     env.reset(seed=1)
     env._left[:] = 100  # as where a level ends its first episode before the cut
     cut = [env.step(np.full(2, FIRE))[3].any() for _ in range(120)]
@@ -517,8 +690,15 @@ def test_actions_of_wrong_shape_type_or_range_are_refused(open_env, actions):
 def test_seeds_must_be_one_or_as_many_as_worlds(open_env):
     with pytest.raises(ValueError, match="3 seeds for 2 worlds"):
         open_env(num_envs=2).reset(seed=[1, 2, 3])
-    with pytest.raises(ValueError, match="seed -1: expected 0 or more"):
-        open_env(num_envs=2).reset(seed=-1)
+    for seed in (-1, [3, -1]):
+        with pytest.raises(ValueError, match="seed=-1: expected 0 or more"):
+            open_env(num_envs=2).reset(seed=seed)
+
+
+def test_neighbouring_seeds_share_no_world(open_env):
+    env = open_env(num_envs=3, seconds=1)
+    frames = [frame.tobytes() for seed in (1, 2, 3) for frame in env.reset(seed=seed)[0]["frame"]]
+    assert len(set(frames)) == 9
 
 
 def test_a_world_without_a_seed_of_its_own_goes_on(open_env):
@@ -555,8 +735,16 @@ def test_maps_are_compiled_once_for_all_processes(open_env, tmp_path):
     assert {path.name for path in cache.iterdir()} == set(maps)
 
 
+def test_language_levels_keep_their_maps_too(open_env, tmp_path):
+    env = open_env("language_execute_random_task", seconds=1)
+    for seed in range(12):
+        env.reset(seed=seed)
+    maps = list((tmp_path / "cache" / "ct_rl" / "dmlab").iterdir())
+    assert 1 < len(maps) <= 4 and DMLAB30["language_execute_random_task"].compiles_maps
+
+
 def test_few_episode_seeds_bring_maps_back(open_env, tmp_path):
-    env = open_env("rooms_keys_doors_puzzle", seconds=1, episode_seeds=2)
+    env = open_env("explore_object_rewards_few", seconds=1, episode_seeds=2)
     env.reset(seed=1)
     for _ in range(12):
         env.reset()
@@ -567,7 +755,7 @@ def test_few_episode_seeds_bring_maps_back(open_env, tmp_path):
 
 
 def pids(env):
-    return [world._process.pid for world in env._worlds]
+    return [world._process.pid for world in env._pool.processes]
 
 
 def test_worlds_live_in_processes_of_their_own_that_end_with_the_environment(open_env, folders):
@@ -616,8 +804,20 @@ def test_a_level_that_cannot_run_is_an_error_here_not_the_end(lab, folders, leve
     assert not list(folders.iterdir())
 
 
-def test_a_killed_process_is_an_error_and_a_reset_mends_it(open_env, folders):
-    env = open_env(num_envs=2, seconds=1)
+def test_a_machine_without_the_hardware_renderers_library_is_told_so(lab, folders, monkeypatch):
+    monkeypatch.setenv("DEEPMIND_LAB_DOUBLE", "no_hardware")
+    with pytest.raises(envs.MissingDependencyError) as caught:
+        LabVectorEnv(ROOMS, 1, renderer="hardware")
+    text = str(caught.value)
+    assert text.startswith(f"{ROOMS}: the engine cannot load its library for renderer='hardware'")
+    assert "libEGL.so.1: cannot open shared object file" in text and "\n" not in text
+    assert "renderer='software' needs none of it" in text
+    gc.collect()
+    LabVectorEnv(ROOMS, 1).close()
+
+
+def test_where_no_death_is_allowed_one_is_an_error_and_a_reset_mends_it(open_env, folders):
+    env = open_env(num_envs=2, seconds=1, restarts=0)
     before = play(env, np.zeros((3, 2), int), seed=4)
     os.kill(pids(env)[1], signal.SIGKILL)
     with pytest.raises(RuntimeError, match=f"{ROOMS}: the engine's process was ended by signal 9"):
@@ -631,13 +831,144 @@ def test_a_killed_process_is_an_error_and_a_reset_mends_it(open_env, folders):
 
 
 def test_an_engine_that_hangs_is_an_error(open_env, monkeypatch):
-    env = open_env(seconds=1)
+    env = open_env(seconds=1, restarts=0)
     env.reset(seed=1)
     monkeypatch.setattr(process, "_PATIENCE", 0.2)
     os.kill(pids(env)[0], signal.SIGSTOP)
     monkeypatch.setattr(process, "_FAREWELL", 0.2)
     with pytest.raises(RuntimeError, match="no answer within"):
         env.step(np.zeros(1, int))
+
+
+# Worlds that die in training.
+
+
+def kill(env, i):
+    os.kill(pids(env)[i], signal.SIGKILL)
+
+
+def test_a_world_that_dies_loses_its_episode_and_no_other(open_env, folders, capsys):
+    actions = np.random.default_rng(3).integers(9, size=(12, 2))
+    undisturbed = play(open_env(num_envs=2, seconds=1), actions, seed=4)
+    env = open_env(num_envs=2, seconds=1)
+    trace = play(env, actions[:5], seed=4)
+    kill(env, 1)
+    obs, rewards, terminated, truncated, info = env.step(actions[5])
+    assert truncated.tolist() == [False, True] and not terminated.any()
+    assert info["lost"].tolist() == [0, 1] and env.lost_worlds == 1 and rewards[1] == 0
+    assert (obs["frame"][1] == trace[-1]["frame"][1]).all()  # the last that was seen
+    assert obs["last_action"][1] == actions[5, 1] and obs in env.observation_space
+    assert len(set(pids(env))) == 2 and len(list(folders.glob("*/dmlab_temp_folder_*"))) == 4
+    for t in range(6, 12):
+        obs, rewards, terminated, truncated, info = env.step(actions[t])
+        assert not (terminated | truncated).any() and info["lost"].tolist() == [0, 0]
+        assert (obs["frame"][0] == undisturbed[t + 1]["frame"][0]).all()
+        assert rewards[0] == undisturbed[t + 1]["reward"][0]
+        if t == 6:  # the next episode begins in the step after, as after any end
+            assert not obs["last_reward"][1] and not obs["last_action"][1]
+            assert (info["position"][1] == [-232, -64]).all() and info["room"][1] == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {ROOMS}: the engine's process was ended by signal 9")
+    assert said.endswith("; world 1 is started anew\n") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("seed", [6, [11, 5]])
+def test_a_new_life_plays_what_its_seed_says_and_nothing_of_the_life_before(open_env, seed):
+    env, twin = open_env(num_envs=2, seconds=1), open_env(seconds=1)
+    first = env.reset(seed=seed)[0]["frame"][1]
+    of_life = [first.tobytes()]
+    for life in (1, 2):
+        kill(env, 1)
+        env.step(np.full(2, FIRE))
+        frame = env.step(np.full(2, FIRE))[0]["frame"][1]
+        drawn = (
+            world_seeds(6, 2, incarnation=life)[1]
+            if seed == 6
+            else world_seeds(5, 1, incarnation=life)[0]
+        )
+        assert (frame == twin.reset(seed=[drawn])[0]["frame"][0]).all()
+        of_life.append(frame.tobytes())
+    assert len(set(of_life)) == 3
+    assert (env.reset(seed=seed)[0]["frame"][1] == first).all()  # a seed begins everything again
+
+
+def test_a_world_that_dies_between_two_episodes_begins_another_in_the_same_step(open_env):
+    env = open_env(num_envs=2, seconds=1)
+    env.reset(seed=1)
+    for _ in range(15):
+        *_, terminated, _, _ = env.step(np.full(2, FIRE))
+    assert terminated.all()
+    kill(env, 0)
+    _, rewards, terminated, truncated, info = env.step(np.full(2, FORWARD))
+    assert not (terminated | truncated).any() and not rewards.any()
+    assert info["lost"].tolist() == [1, 0] and (info["position"] == [-232, -64]).all()
+    *_, info = env.step(np.full(2, FORWARD))
+    assert info["lost"].tolist() == [0, 0] and (info["position"][:, 0] > -232).all()
+
+
+def test_a_world_that_died_before_a_reset_is_counted_by_it(open_env):
+    env = open_env(num_envs=2, seconds=1)
+    frame = env.reset(seed=1)[0]["frame"]
+    kill(env, 1)
+    obs, info = env.reset(seed=1)
+    assert info["lost"].tolist() == [0, 1] and info["_lost"].all()
+    assert (obs["frame"][0] == frame[0]).all() and (obs["frame"][1] != frame[1]).any()
+
+
+@pytest.mark.parametrize("fault", ["mortal", "stumbles"])
+def test_a_world_that_dies_again_and_again_is_an_error_in_the_end(
+    open_env, monkeypatch, capsys, fault
+):
+    monkeypatch.setenv("DEEPMIND_LAB_DOUBLE", fault)
+    env = open_env(num_envs=2, restarts=2)
+    _, info = env.reset(seed=1)
+    assert not info["lost"].any()
+    lost = np.zeros(2, int)
+    with pytest.raises(RuntimeError) as caught:
+        for _ in range(100):
+            *_, truncated, info = env.step(np.full(2, FIRE))
+            lost += info["lost"]
+            assert (truncated == (info["lost"] > 0)).all()
+    assert lost.tolist() == [2, 2]
+    assert "(world 0 died 3 times without 100 steps between)" in str(caught.value)
+    assert {"mortal": "ended with status 3", "stumbles": "a nil value"}[fault] in str(caught.value)
+    assert capsys.readouterr().err.count("is started anew") == 4
+    with pytest.raises(ValueError, match=r"call reset\(\) first"):
+        env.step(np.full(2, FIRE))
+    assert env.reset(seed=1)[0]["frame"].any()
+
+
+def test_a_world_that_dies_at_every_start_is_an_error(open_env, monkeypatch):
+    monkeypatch.setenv("DEEPMIND_LAB_DOUBLE", "stillborn")
+    env = open_env(restarts=1)
+    with pytest.raises(RuntimeError, match=r"status 3.*\(world 0 died 2 times"):
+        env.reset(seed=1)
+
+
+def test_deaths_that_lie_apart_do_not_add_up(open_env, monkeypatch):
+    monkeypatch.setattr(pool, "PROGRESS", 4)
+    monkeypatch.setenv("DEEPMIND_LAB_DOUBLE", "mortal")
+    env = open_env(restarts=1)
+    env.reset(seed=1)
+    lost = sum(int(env.step(np.array([FIRE]))[-1]["lost"][0]) for _ in range(40))
+    assert lost == env.lost_worlds == 6  # every sixth step is lost, four are played before
+
+
+def test_an_engine_that_hangs_is_lost_too(open_env, monkeypatch):
+    env = open_env(seconds=1)
+    env.reset(seed=1)
+    os.kill(pids(env)[0], signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        answer, waits = process.LabProcess.answer, iter((0.2, 60))
+        patch.setattr(
+            process.LabProcess,
+            "answer",
+            lambda self: patch.setattr(process, "_PATIENCE", next(waits)) or answer(self),
+        )
+        patch.setattr(process, "_FAREWELL", 0.2)
+        *_, truncated, info = env.step(np.array([FIRE]))
+    assert truncated[0] and info["lost"][0] == 1
+    env.step(np.array([FIRE]))
 
 
 @pytest.mark.parametrize("method", ["ask", "answer"])
@@ -675,7 +1006,7 @@ import os, signal, sys
 from envs.dmlab.vector import LabVectorEnv
 env = LabVectorEnv("rooms_watermaze", 2)
 env.reset(seed=1)
-print(*[world._process.pid for world in env._worlds], flush=True)
+print(*[world._process.pid for world in env._pool.processes], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -705,7 +1036,7 @@ def wait_until(holds, seconds=10):
 
 def test_folders_of_the_killed_go_at_the_next_start_and_those_in_use_stay(open_env, folders):
     old = time.time() - 3600
-    abandoned, used = folders / "ct_rl-dmlab-abandoned", open_env()._worlds[0]._folder
+    abandoned, used = folders / "ct_rl-dmlab-abandoned", open_env()._pool.processes[0]._folder
     abandoned.mkdir()
     (abandoned / "lock").touch()
     for folder in (abandoned, used):
@@ -715,7 +1046,7 @@ def test_folders_of_the_killed_go_at_the_next_start_and_those_in_use_stay(open_e
 
 
 def test_a_folder_is_in_use_as_long_as_its_process_lives(open_env):
-    world = open_env()._worlds[0]
+    world = open_env()._pool.processes[0]
     os.close(world._lock)  # as where the process that started it was killed
     world._lock = -1
     with open(world._folder / "lock") as lock, pytest.raises(BlockingIOError):

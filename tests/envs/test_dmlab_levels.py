@@ -7,8 +7,11 @@ import pytest
 
 from envs.dmlab.levels import (
     DMLAB30,
+    FIXED_LENGTH,
     LEVEL_NAMES,
+    NEEDS_IMAGES,
     ROOMS_SELECT,
+    TEST_ONLY,
     TRAINING_VARIANTS,
     Level,
     find_level,
@@ -46,6 +49,18 @@ def test_training_variants_have_their_test_levels_scores():
         assert find_level(name) is DMLAB30[name.removesuffix("_train") + "_test"]
     with pytest.raises(KeyError):
         find_level("rooms_watermaze_train")
+
+
+def test_levels_that_need_something_of_their_own_are_named():
+    assert set(TEST_ONLY) == {
+        "rooms_collect_good_objects_test",
+        "rooms_exploit_deferred_effects_test",
+    }
+    assert set(FIXED_LENGTH) == {*TEST_ONLY, *TRAINING_VARIANTS, "rooms_keys_doors_puzzle"}
+    assert len(LEVEL_NAMES) == 32 and {*FIXED_LENGTH, *NEEDS_IMAGES} <= set(LEVEL_NAMES)
+    compiling = {name.split("_")[0] for name, level in DMLAB30.items() if level.compiles_maps}
+    assert compiling == {"rooms", "language", "lasertag", "skymaze", "explore"}
+    assert sum(level.compiles_maps for level in DMLAB30.values()) == 19
 
 
 def test_environments_names_stand_for_levels():
