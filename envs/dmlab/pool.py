@@ -32,7 +32,8 @@ class WorldPool:
         self.settings = settings
         self.processes: list[LabProcess | None] = [None] * num_worlds
         self.deaths = np.zeros(num_worlds, np.int64)
-        self._in_a_row, self._steps = np.zeros((2, num_worlds), np.int64)
+        # Worlds that died and have not played PROGRESS steps since: how often in a row, and steps since the last.
+        self._mortal: dict[int, tuple[int, int]] = {}
 
     def open(self, which: Iterable[int] | None = None) -> None:
         """Starts the processes of those worlds, or of all, where none runs or one stands in the middle of a call.
@@ -44,7 +45,7 @@ class WorldPool:
         self.drop(i for i in which if (world := self.processes[i]) and world.pending)
         for error in self._start([i for i in which if self.processes[i] is None]).values():
             raise error
-        self._in_a_row[:] = 0  # whoever opens begins anew
+        self._mortal.clear()  # whoever opens begins anew
 
     def ask(self, calls: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Each world's answer to its call, all asked at once; `LOST` for one that died, which is fresh again.
@@ -56,8 +57,7 @@ class WorldPool:
         for i, call in calls.items():
             self._of(i).ask(*call)
         answers, dead = self._collect(calls)
-        self._steps[[i for i in answers if calls[i][0] == "step"]] += 1
-        self._in_a_row[self._steps >= PROGRESS] = 0
+        self._forgive(i for i in answers if calls[i][0] == "step")
         lost = dict.fromkeys(dead, LOST)
         while dead:
             for i, error in dead.items():
@@ -102,12 +102,19 @@ class WorldPool:
             raise refusal
         return answers, dead
 
+    def _forgive(self, played: Iterable[int]) -> None:
+        """Counts a step of those worlds; after `PROGRESS` steps a world's deaths are forgotten."""
+        for i in played if self._mortal else ():
+            if i in self._mortal:
+                deaths, steps = self._mortal.pop(i)
+                if steps + 1 < PROGRESS:
+                    self._mortal[i] = deaths, steps + 1
+
     def _bury(self, i: int, error: RuntimeError) -> None:
         """Counts a death, and says or raises it."""
+        allowed, deaths = self.settings.restarts, self._mortal.get(i, (0, 0))[0] + 1
         self.deaths[i] += 1
-        self._in_a_row[i] += 1
-        self._steps[i] = 0
-        allowed, deaths = self.settings.restarts, self._in_a_row[i]
+        self._mortal[i] = deaths, 0
         if deaths > allowed:
             often = f" (world {i} died {deaths} times without {PROGRESS} steps between)"
             raise RuntimeError(f"{error}{often if allowed else ''}") from error

@@ -121,7 +121,7 @@ class LabSettings:
             raise ValueError("frame_only=True: expected neither depth nor instruction beside it")
         if self.seconds is not None and self.level in FIXED_LENGTH:
             raise ValueError(
-                f"seconds={self.seconds!r} does nothing in {self.level}, which always lasts "
+                f"seconds={self.seconds!r} does nothing in {self.level}, whose clock is always "
                 f"{find_level(self.level).seconds} s: leave it out"
             )
         if self.seconds is not None and not self.frames >= self.action_repeat:

@@ -141,17 +141,17 @@ class LabVectorEnv(VectorEnv):
         calls = {i: self._begin(i) if fresh[i] else ("step", int(actions[i])) for i in range(n)}
         self._ready = False  # until all is well again
         replies = self._pool.ask(calls)
-        lost = np.array([replies[i] is LOST for i in range(n)])
-        rewards, terminated = np.zeros(n), np.zeros(n, bool)
-        for i in np.flatnonzero(~lost):
-            if fresh[i]:
-                self._seen[i] = replies[i]
-                continue
-            self._seen[i], rewards[i], terminated[i] = replies[i]
-            if self._counts:
-                self._counts.add(i, rewards[i])
-        for i in np.flatnonzero(lost):
-            self._seed_anew(int(i))
+        rewards, terminated, lost = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool)
+        for i, reply in replies.items():
+            if reply is LOST:
+                lost[i] = True
+                self._seed_anew(i)
+            elif fresh[i]:
+                self._seen[i] = reply
+            else:
+                self._seen[i], rewards[i], terminated[i] = reply
+                if self._counts:
+                    self._counts.add(i, rewards[i])
         for i, seen in self._begin_episodes(np.flatnonzero(lost & fresh)).items():
             self._seen[i] = seen
         self._left -= self._left > 0

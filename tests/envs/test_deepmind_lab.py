@@ -343,7 +343,7 @@ def test_a_length_is_refused_where_the_engine_would_ignore_it(level):
         LabSettings(level, seconds=9)
     assert (
         str(caught.value)
-        == f"seconds=9 does nothing in {level}, which always lasts 60 s: leave it out"
+        == f"seconds=9 does nothing in {level}, whose clock is always 60 s: leave it out"
     )
     assert LabSettings(level).frames == 3600
 
