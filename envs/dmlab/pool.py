@@ -45,7 +45,6 @@ class WorldPool:
         self.drop(i for i in which if (world := self.processes[i]) and world.pending)
         for error in self._start([i for i in which if self.processes[i] is None]).values():
             raise error
-        self._mortal.clear()  # whoever opens begins anew
 
     def ask(self, calls: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Each world's answer to its call, all asked at once; `LOST` for one that died, which is fresh again.
@@ -116,6 +115,7 @@ class WorldPool:
         self.deaths[i] += 1
         self._mortal[i] = deaths, 0
         if deaths > allowed:
+            del self._mortal[i]  # whoever goes on after the error begins anew
             often = f" (world {i} died {deaths} times without {PROGRESS} steps between)"
             raise RuntimeError(f"{error}{often if allowed else ''}") from error
         print(f"warning: {error}; world {i} is started anew", file=sys.stderr, flush=True)

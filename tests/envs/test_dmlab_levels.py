@@ -19,6 +19,7 @@ from envs.dmlab.levels import (
     normalised_score,
     suite_score,
 )
+from envs.dmlab.process import NEEDS
 from envs.dmlab.settings import setting_names
 
 
@@ -84,3 +85,10 @@ def test_the_documented_settings_are_those_there_are():
         name for row in re.findall(r"^\| ([\w, ]+) \|", table, re.M) for name in row.split(", ")
     ]
     assert sorted(named) == sorted(setting_names())
+
+
+def test_the_install_page_names_all_that_the_wheel_needs():
+    text = (Path(__file__).parents[2] / "docs" / "deepmind_lab.md").read_text()
+    install = text.split("## Install")[1].split("\n## ")[0]
+    for need in re.split(", | and ", NEEDS):
+        assert need in install, need
