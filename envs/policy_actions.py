@@ -9,11 +9,13 @@ from gymnasium import Space, spaces
 
 from envs.observations import Part
 
+_FLOAT32 = float(np.finfo(np.float32).max)
+
 
 def action_part(space: Space) -> Part:
     """The action space that a policy has, and the function from its actions to those of `space`.
 
-    A Box whose bounds are all finite stays in its own units (a policy's [-1, 1] is stretched to them by
+    A Box whose bounds are all finite (in float32) stays in its own units (a policy's [-1, 1] is stretched to them by
     `agents.distributions.for_env`, or by RLlib). In any other Box, elements with two bounds are [-1, 1], stretched
     here; those with one bound are unbounded and softly kept within it (softplus); those without stay as they are.
 
@@ -70,7 +72,7 @@ def seen_action(space: Space) -> Part:
 def _box(space: spaces.Box) -> Part:
     low, high, bounded = (x.reshape(-1) for x in _bounds(space))
     above, below = np.isfinite(space.low).reshape(-1), np.isfinite(space.high).reshape(-1)
-    if bounded.all():
+    if bounded.all() and max(abs(low).max(initial=0), abs(high).max(initial=0)) < _FLOAT32:
         flat = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
         # A Gaussian's actions have no bounds; the environment's have.
         return flat, lambda a: within(a, space)
