@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
-from envs.observations import Part, is_text, note, observation_part, picture_axes
+from envs.observations import Part, is_text, note, note_large, observation_part, picture_axes
 from envs.policy_actions import action_part, choices
 from envs.wrappers import ACTION, REWARD, LastStep, LastStepVector, Single
 
@@ -61,6 +61,7 @@ def is_adapted(env: gym.Env | VectorEnv) -> bool:
     space = getattr(env, "single_observation_space", env.observation_space)
     found = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
     reward, action = found.pop(REWARD, None), found.pop(ACTION, None)
+    found.pop(INSTRUCTION, None)
     if not isinstance(reward, spaces.Box) or reward.shape != (1,) or action is None:
         return False
     flat = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -102,9 +103,7 @@ class Adapted(gym.Wrapper):
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
         self.action_space, self._action = action_part(env.action_space)
-        self._read = _reader(
-            env.observation_space, self.action_space, lambda path: _is_grid(env, path)
-        )
+        self._read = _reader(env.observation_space, self.action_space, _paints(env))
         count = choices(self.action_space)
         self._asks = self._told = False
         if count is not None and self._read.mask is None:
@@ -146,9 +145,7 @@ class AdaptedVector(VectorWrapper):
         super().__init__(env)
         self.single_action_space, self._action = action_part(env.single_action_space)
         self.action_space = batch_space(self.single_action_space, env.num_envs)
-        self._read = _reader(
-            env.single_observation_space, self.single_action_space, lambda _: False
-        )
+        self._read = _reader(env.single_observation_space, self.single_action_space)
         self.single_observation_space = self._read.space
         self.observation_space = batch_space(self._read.space, env.num_envs)
 
@@ -172,7 +169,7 @@ class AdaptedVector(VectorWrapper):
         return concatenate(self.single_observation_space, flat, empty)
 
 
-def _reader(space: gym.Space, action: gym.Space, is_grid: Callable[[Path], bool]) -> _Reader:
+def _reader(space: gym.Space, action: gym.Space, painted: bool = False) -> _Reader:
     leaves = _leaves(space)
     mask, masked = _mask(leaves, action)
     leaves = [leaf for leaf in leaves if leaf[0] not in masked]
@@ -180,7 +177,8 @@ def _reader(space: gym.Space, action: gym.Space, is_grid: Callable[[Path], bool]
     found: dict[str, gym.Space] = {}
     parts: dict[str, tuple[Path, Callable[[Any], Any]]] = {}
     for (path, leaf), name in zip(leaves, names, strict=True):
-        found[name], read = observation_part(leaf, is_grid(path))
+        found[name], read = observation_part(leaf, not painted and _is_grid(space, path))
+        note_large(name, leaf, found[name])
         parts[name] = path, read
     if mask is not None:
         found[MASK] = mask[0]
@@ -271,9 +269,19 @@ def _at(observation: Any, path: Path) -> Any:
     return observation
 
 
-def _is_grid(env: gym.Env, path: Path) -> bool:
-    """Whether a part is MiniGrid's image, which holds codes, not colours."""
-    space = env.observation_space
-    if path != ("image",) or not isinstance(space, spaces.Dict) or "mission" not in space.spaces:
+def _is_grid(space: gym.Space, path: Path) -> bool:
+    """Whether a part is MiniGrid's image, which holds codes, not colours: it comes with a mission of MiniGrid's own."""
+    if path != ("image",) or not isinstance(space, spaces.Dict):
         return False
-    return env.spec is not None and env.spec.id.startswith(("MiniGrid-", "BabyAI-"))
+    kinds = {kind.__name__ for kind in type(space.spaces.get("mission")).__mro__}
+    image = space["image"]
+    return "MissionSpace" in kinds and len(image.shape or ()) == 3 and image.shape[-1] == 3
+
+
+def _paints(env: Any) -> bool:
+    """Whether one of MiniGrid's wrappers around an environment turns its codes into colours."""
+    while env is not None:
+        if type(env).__name__.startswith("RGB"):
+            return True
+        env = getattr(env, "env", None)
+    return False

@@ -21,7 +21,7 @@ CHANNELS = 16  # of a picture without bounds or of a small one, at most: more is
 LARGE = 100.0  # numbers that can be larger are put on a logarithmic scale
 BYTE = 255.0  # whole numbers up to it are divided by their own bounds
 LINEAR = 65_535.0  # pictures with values beyond it are put on a logarithmic scale
-MANY = 1024  # numbers or categories that an MLP reads without a word, at most
+MANY = 1024  # numbers or categories of a part that nothing is said about, at most
 MOST_WORDS = 64
 _GRID = (11, 6, 3)  # MiniGrid's codes of objects, colours and states
 # A part's space as the network sees it, and how a value gets there.
@@ -44,13 +44,11 @@ def observation_part(space: Space, grid: bool = False) -> Part:
         sizes = np.broadcast_to(np.array(_GRID), space.shape).flatten()
         return spaces.MultiDiscrete(sizes), lambda image: np.minimum(image.flatten(), sizes - 1)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        _note_many(space)
         return space, _same
     if isinstance(space, spaces.Box):
         axes = picture_axes(space)
         if axes is not None:
             return _picture(space, axes)
-        _note_many(space)
         return _numbers(space)
     raise ValueError(
         f"no network here reads observations of {space}: give Box, Discrete, MultiDiscrete, "
@@ -181,20 +179,23 @@ def _spelled(text: str) -> str:
     )
 
 
-def _note_many(space: Space) -> None:
-    """Says once that a part is large and no picture."""
-    if isinstance(space, spaces.Discrete):
-        count = int(space.n)
-    elif isinstance(space, spaces.MultiDiscrete):
-        count = int(space.nvec.sum())
+def note_large(name: str, space: Space, seen: Space) -> None:
+    """Says once that the part `name` is read as many numbers and not as a picture."""
+    if isinstance(seen, spaces.Discrete):
+        count = int(seen.n)
+    elif isinstance(seen, spaces.MultiDiscrete):
+        count = int(seen.nvec.sum())
     else:
-        count = int(np.prod(space.shape or (1,)))
-    if count > MANY:
-        shape = "" if isinstance(space, spaces.Discrete) else f" of shape {list(space.shape or ())}"
-        note(
-            f"an observation's {type(space).__name__}{shape} is no picture: a perceptron reads its {count:,} "
-            f"numbers; as a picture it needs two neighbouring sides of {SMALLEST} or more, and bounds"
-        )
+        count = int(np.prod(seen.shape or (1,)))
+    if count <= MANY or picture_axes(seen) is not None or is_text(space):
+        return
+    what = f"the observation's part {name!r} ({type(space).__name__} of shape {list(space.shape or ())})"
+    hint = (
+        f"to be a picture it needs bounds and two neighbouring sides of {SMALLEST} or more"
+        if isinstance(space, spaces.Box)
+        else "if it need not be so many, make it fewer"
+    )
+    note(f"{what} is read as {count:,} numbers, not as a picture: {hint}")
 
 
 @functools.cache

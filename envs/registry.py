@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
@@ -110,7 +111,7 @@ def make_vec(name: str, num_envs: int | None = None, /, **settings: Any) -> Vect
         if "num_envs" not in settings:
             raise TypeError("make_vec needs num_envs: how many worlds")
         num_envs = settings.pop("num_envs")
-    if isinstance(num_envs, bool) or int(num_envs) != num_envs or num_envs < 1:
+    if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
         raise ValueError(f"num_envs={num_envs!r}: expected a whole number from 1")
     name, benchmark = _look_up(name)
     factory = _ENVIRONMENTS.get(name)

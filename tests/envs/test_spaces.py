@@ -218,8 +218,13 @@ def test_pictures_of_two_values_keep_shades_when_they_are_shrunk():
 
 
 def test_many_numbers_that_are_no_picture_are_said():
-    with pytest.warns(UserWarning, match=r"of shape \[61, 7, 41\] is no picture.*17,507 numbers"):
-        observation_part(spaces.Box(0, 1, (61, 7, 41)))
+    space = spaces.Dict(voxels=spaces.Box(0, 1, (61, 7, 41)))
+    with pytest.warns(UserWarning, match=r"'voxels' .*\[61, 7, 41\]\) is read as 17,507 numbers"):
+        adapt(Echo(space))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapt(Echo(space))  # once
+        adapt(Echo(spaces.Dict(say=spaces.Text(99), view=spaces.Box(0, 255, (90, 90), U8))))
 
 
 class Told(Echo):
