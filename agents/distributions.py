@@ -111,6 +111,14 @@ def parameter_count(space: gym.Space) -> int:
     )
 
 
+def has_mask(observation: gym.Space, action: gym.Space) -> bool:
+    """Whether an observation's part "action_mask" has one number for each choice of `action`."""
+    if not isinstance(observation, spaces.Dict) or isinstance(action, spaces.Box):
+        return False
+    part = observation.spaces.get("action_mask")
+    return part is not None and part.shape == (parameter_count(action),)
+
+
 def masked(space: gym.Space, parameters: Tensor, mask: Tensor) -> Tensor:
     """`parameters` [..., P] where forbidden actions have no probability, and no gradient.
 

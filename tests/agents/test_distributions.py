@@ -9,7 +9,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.distributions import distribution, for_env, masked, parameter_count
+from agents.distributions import distribution, for_env, has_mask, masked, parameter_count
 
 SPACES = {
     "discrete": (spaces.Discrete(5, start=2), [5]),
@@ -153,3 +153,17 @@ def test_a_policys_action_reaches_the_environment_in_its_units(space, action, ex
 def test_a_space_that_no_policy_has_is_refused():
     with pytest.raises(ValueError, match="no policy for actions of"):
         parameter_count(spaces.MultiBinary(3))
+
+
+@pytest.mark.parametrize(
+    ("mask", "action", "expected"),
+    [
+        (spaces.MultiBinary(3), spaces.Discrete(3), True),
+        (spaces.Box(0, 1, (5,), np.int8), spaces.MultiDiscrete([2, 3]), True),
+        (spaces.MultiBinary(4), spaces.Discrete(3), False),
+        (spaces.MultiBinary(2), spaces.Box(-1, 1, (1,)), False),
+    ],
+)
+def test_a_mask_is_known_by_its_name_and_size(mask, action, expected):
+    assert has_mask(spaces.Dict(action_mask=mask), action) is expected
+    assert not has_mask(mask, action) and not has_mask(spaces.Dict(mask=mask), action)
