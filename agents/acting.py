@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -29,6 +30,19 @@ def check_autoreset(env: VectorEnv) -> None:
             f"the environment resets itself in mode {mode}: give one whose "
             "metadata['autoreset_mode'] is AutoresetMode.NEXT_STEP"
         )
+
+
+def reset(env: VectorEnv, seeds: list[int] | None) -> tuple[Any, dict[str, Any]]:
+    """Begins an episode in every world, each under its own seed.
+
+    gymnasium's own vectors, and ours, take a list; one that takes a single number gets the first.
+    """
+    try:
+        return env.reset(seed=seeds)
+    except (TypeError, ValueError, gym.error.Error):
+        if seeds is None:
+            raise
+        return env.reset(seed=seeds[0])
 
 
 @dataclass
@@ -78,7 +92,7 @@ class Actor:
         self.net, self.env, self.noise, self.metrics = net, env, noise, metrics
         self.device = net.inlet.weight.device
         n = env.num_envs
-        self.obs, _ = env.reset(seed=seeds)
+        self.obs, _ = reset(env, seeds)
         self.state: State = net.initial_state(n)
         self.resets, self.ended = np.ones(n, bool), np.zeros(n, bool)
         self.returns, self.lengths = np.zeros(n), np.zeros(n, np.int64)

@@ -1,4 +1,4 @@
-"""Action distributions in plain torch: Discrete, MultiDiscrete and Box actions.
+"""Action distributions in plain torch: Discrete, MultiDiscrete and Box actions, and masks of the discrete ones.
 
 Shapes: [..., P] parameters, where P is `parameter_count(space)`; actions [...] (Discrete) or [..., A].
 """
@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
+
+# A forbidden action's logit: far below any network's, its probability is exactly 0, and sums of several stay finite.
+FORBIDDEN = -1e9
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -108,8 +111,49 @@ def parameter_count(space: gym.Space) -> int:
     )
 
 
-def distribution(space: gym.Space, parameters: Tensor) -> Distribution:
-    """The distribution of actions in `space` that `parameters` [..., P] describe."""
+def has_mask(observation: gym.Space, action: gym.Space) -> bool:
+    """Whether an observation's part "action_mask" has one number for each choice of `action`."""
+    if not isinstance(observation, spaces.Dict) or isinstance(action, spaces.Box):
+        return False
+    part = observation.spaces.get("action_mask")
+    return part is not None and part.shape == (parameter_count(action),)
+
+
+def masked(space: gym.Space, parameters: Tensor, mask: Tensor) -> Tensor:
+    """`parameters` [..., P] where forbidden actions have no probability, and no gradient.
+
+    A distribution of these numbers (ours, or RLlib's from the same logits) never draws a forbidden action; its entropy
+    and divergence are those over the allowed ones. Where nothing is allowed (as in the last observation of many
+    games, when no action counts any more) everything is: each choice of a MultiDiscrete by itself.
+
+    Args:
+        space: of the policy's actions.
+        mask: [..., P], not 0 where an action is allowed; for MultiDiscrete the choices' masks one after the other.
+
+    Raises:
+        ValueError: for a mask of another size, or of continuous actions.
+    """
+    if isinstance(space, spaces.Discrete):
+        sizes = [int(space.n)]
+    elif isinstance(space, spaces.MultiDiscrete):
+        sizes = [int(n) for n in space.nvec]
+    else:
+        raise ValueError(f"a mask for actions of {space}: only Discrete and MultiDiscrete have one")
+    if mask.shape != parameters.shape:
+        raise ValueError(
+            f"a mask of shape {list(mask.shape)} for parameters {list(parameters.shape)}: give one "
+            f"number for each of the {sum(sizes)} choices, not 0 where it is allowed"
+        )
+    allowed = torch.cat(
+        [part | ~part.any(-1, keepdim=True) for part in (mask != 0).split(sizes, -1)], -1
+    )
+    return at_least_float32(parameters).masked_fill(~allowed, FORBIDDEN)
+
+
+def distribution(space: gym.Space, parameters: Tensor, mask: Tensor | None = None) -> Distribution:
+    """The distribution of actions in `space` that `parameters` [..., P] describe, under a mask (see `masked`)."""
+    if mask is not None:
+        parameters = masked(space, parameters, mask)
     if isinstance(space, spaces.Discrete):
         return Categorical(parameters)
     if isinstance(space, spaces.MultiDiscrete):
@@ -121,13 +165,17 @@ def for_env(space: gym.Space, action: np.ndarray) -> np.ndarray:
     """What an environment with action `space` takes for a policy's `action` (batched or not).
 
     A Discrete action is counted from the space's start. A bounded Box action is clipped to [-1, 1] and
-    stretched to its bounds, as RLlib's `normalize_actions` does.
+    stretched to its bounds, as RLlib's `normalize_actions` does (whole numbers are rounded); one without bounds
+    everywhere is clipped where it has some.
     """
     if isinstance(space, spaces.Discrete):
         return action + int(space.start)
     if isinstance(space, spaces.MultiDiscrete):
         return action + space.start
-    if np.isfinite(space.low).all() and np.isfinite(space.high).all():
-        inside = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
-        return (space.low + inside * (space.high - space.low)).astype(space.dtype)
-    return np.clip(action, space.low, space.high).astype(space.dtype)
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    value = np.clip(action, low, high)
+    if np.isfinite(low).all() and np.isfinite(high).all():
+        inside = (np.clip(np.asarray(action, np.float64), -1.0, 1.0) + 1.0) / 2.0
+        # The ends are met exactly, and no difference of far bounds overflows.
+        value = low * (1.0 - inside) + high * inside
+    return (value if np.dtype(space.dtype).kind == "f" else np.rint(value)).astype(space.dtype)

@@ -5,7 +5,6 @@ Shapes: B batch, T time, H height, W width, C channels. Every encoder maps [N, .
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -20,30 +19,33 @@ from agents.rewards import reward_features
 
 
 class _Image(nn.Module):
-    """What image encoders share: uint8 [N, H, W, C] frames in, features out.
+    """What image encoders share: frames [N, H, W, C] or [N, H, W] of any type in, features out.
 
-    Bytes are read as -0.5 to 0.5 and weights start orthogonal: small objects are told apart sooner than from bytes
-    as 0 to 1 and torch's own start (docs/experiments.md has figures).
+    Frames are read by their space's own bounds, as -0.5 to 0.5, and weights start orthogonal: small objects are told
+    apart sooner than from 0 to 1 and torch's own start (docs/experiments.md has figures). Frames without bounds are
+    read as they are.
     """
 
     center: Tensor
 
     def __init__(self, space: spaces.Box, width: int):
         super().__init__()
-        height, frame_width, channels = space.shape
-        self.scale = 1.0 / 255.0 if space.dtype == np.uint8 else 1.0
+        height, frame_width, channels = (*space.shape, 1)[:3]
+        low, high = float(space.low.min()), float(space.high.max())
+        bounded = bool(np.isfinite([low, high]).all()) and high > low
+        self.low, self.scale = (low, 1.0 / (high - low)) if bounded else (0.0, 1.0)
         self.trunk = self.build_trunk(channels)
         with torch.no_grad():
             try:
                 flat = self.trunk(torch.zeros(1, channels, height, frame_width)).numel()
             except RuntimeError as error:
                 raise ValueError(
-                    f"frames of {height}x{frame_width} are too small for the "
-                    f"{type(self).__name__} encoder: give at least 36x36"
+                    f"frames of {height}x{frame_width} are too small for the {type(self).__name__} "
+                    "encoder: give at least 36x36, channels last (envs.adapt brings them there)"
                 ) from error
         self.project = nn.Linear(flat, width)
         self.d_out = width
-        self.register_buffer("center", torch.tensor(0.5 if space.dtype == np.uint8 else 0.0))
+        self.register_buffer("center", torch.tensor(0.5 if bounded else 0.0))
         for layer in (*self.trunk.modules(), self.project):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.orthogonal_(layer.weight, 2**0.5)
@@ -58,18 +60,18 @@ class _Image(nn.Module):
         raise NotImplementedError
 
     def forward(self, frames: Tensor) -> Tensor:
+        if frames.dim() == 3:
+            frames = frames.unsqueeze(-1)
         # [N, H, W, C] read as a channels-last [N, C, H, W]: a view, no copy.
         x = frames.permute(0, 3, 1, 2).to(self.project.weight.dtype)
-        if self.scale != 1.0:
-            # Scaling and shifting the first layer's small weights is the same sum as doing so to every pixel,
-            # and what is padded stays black.
-            first = self.trunk[0]
-            bias = first.bias - self.center * first.weight.sum((1, 2, 3))
-            x = F.conv2d(x, first.weight * self.scale, bias, first.stride, first.padding)
-            x = self.trunk[1:](x)
-        else:
-            x = self.trunk(x)
-        return F.relu(self.project(x.flatten(1)))
+        if self.low:
+            x = x - self.low
+        # Scaling and shifting the first layer's small weights is the same sum as doing so to every pixel,
+        # and what is padded stays black.
+        first = self.trunk[0]
+        bias = first.bias - self.center * first.weight.sum((1, 2, 3))
+        x = F.conv2d(x, first.weight * self.scale, bias, first.stride, first.padding)
+        return F.relu(self.project(self.trunk[1:](x).flatten(1)))
 
 
 class SmallEncoder(_Image):
@@ -112,7 +114,14 @@ class ResidualEncoder(_Image):
 
 
 class VectorEncoder(nn.Module):
-    """A two-layer perceptron over a flattened float vector."""
+    """A two-layer perceptron over a flattened vector.
+
+    Floats are read as they are. Whole numbers within a byte's range are divided by their space's own bounds, as
+    `envs.adapt` does: 0 stays 0, or the lower bound becomes 0 where 0 is out of bounds.
+    """
+
+    shift: Tensor
+    span: Tensor
 
     def __init__(self, space: spaces.Box, width: int):
         super().__init__()
@@ -121,17 +130,50 @@ class VectorEncoder(nn.Module):
             nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
         )
         self.d_out = width
+        low, high = (x.astype(np.float64).reshape(-1) for x in (space.low, space.high))
+        scaled = np.maximum(abs(low), abs(high)) <= 255
+        self.scales = bool(scaled.any()) and np.dtype(space.dtype).kind in "iub"
+        if self.scales:
+            shift = np.where(scaled & ((low > 0) | (high < 0)), low, 0.0)
+            span = np.where(scaled, np.maximum(abs(low - shift), abs(high - shift)), 1.0)
+            span[span == 0] = 1.0
+            # Not weights: they follow from the space.
+            for name, x in (("shift", shift), ("span", span)):
+                self.register_buffer(name, torch.tensor(x, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.flatten(1).to(self.layers[0].weight.dtype))
+        x = x.flatten(1)
+        if self.scales:
+            x = (x - self.shift) / self.span
+        return self.layers(x.to(self.layers[0].weight.dtype))
+
+
+class BitsEncoder(nn.Module):
+    """A mask of actions [N, ...] as its 0s and 1s, without parameters."""
+
+    def __init__(self, space: gym.Space):
+        super().__init__()
+        self.d_out = int(np.prod(space.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) != 0).to(torch.get_default_dtype())
 
 
 class OneHotEncoder(nn.Module):
-    """One-hot of a Discrete or MultiDiscrete value, without parameters."""
+    """One-hot of a Discrete or MultiDiscrete value [N, ...], without parameters.
 
-    def __init__(self, sizes: list[int], start: int = 0):
+    Args:
+        sizes: of each value, in the order of its flattened shape.
+        start: the least of each value, or of all.
+    """
+
+    start: Tensor
+
+    def __init__(self, sizes: list[int], start: int | list[int] = 0):
         super().__init__()
-        self.sizes, self.start = sizes, start
+        self.sizes = sizes
+        least = torch.as_tensor(start, dtype=torch.int64).expand(len(sizes))
+        self.register_buffer("start", least.clone(), persistent=False)
         self.d_out = sum(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -206,38 +248,69 @@ def register_encoder(name: str, cls: type[nn.Module]) -> None:
 
 
 class DictEncoder(nn.Module):
-    """One encoder a key, their features side by side.
+    """One encoder a key, their features side by side; keys may be any words.
 
-    `last_reward` is bounded, `instruction` is read word by word, discrete keys are one-hot.
+    `last_reward` is bounded, `instruction` and `instruction:...` are read word by word, `action_mask` bit by bit, other
+    parts by what their spaces are.
     """
 
     def __init__(self, space: spaces.Dict, image: str, width: int):
         super().__init__()
         self.keys = sorted(space.spaces)
-        special: dict[str, Callable[[gym.Space], nn.Module]] = {
-            "last_reward": lambda _: RewardEncoder(),
-            "instruction": InstructionEncoder,
-        }
+        self._modules_of = _module_names(self.keys)
         self.parts = nn.ModuleDict(
             {
-                key: special[key](space[key])
-                if key in special
-                else build_encoder(space[key], image, width)
+                self._modules_of[key]: _part_encoder(key, space[key], image, width)
                 for key in self.keys
             }
         )
         self.d_out = sum(int(part.d_out) for part in self.parts.values())  # type: ignore[arg-type]
 
     def forward(self, observation: dict[str, Tensor]) -> Tensor:
-        return torch.cat([self.parts[key](observation[key]) for key in self.keys], -1)
+        features = [self.parts[self._modules_of[key]](observation[key]) for key in self.keys]
+        return torch.cat(features, -1)
+
+
+def _part_encoder(key: str, space: gym.Space, image: str, width: int) -> nn.Module:
+    if key == "last_reward" and space.shape == (1,):
+        return RewardEncoder()
+    if key == "instruction" or key.startswith("instruction:"):
+        return InstructionEncoder(space)
+    if key == "action_mask" and _is_mask(space):
+        return BitsEncoder(space)
+    return build_encoder(space, image, width)
+
+
+def _is_mask(space: gym.Space) -> bool:
+    if isinstance(space, spaces.Box):
+        return len(space.shape) == 1 and bool((space.low >= 0).all() and (space.high <= 1).all())
+    return isinstance(space, spaces.MultiBinary)
+
+
+def _module_names(keys: list[str]) -> dict[str, str]:
+    """A name for the module of each key: the key itself, where torch can have it."""
+    free = nn.ModuleDict()
+    found: dict[str, str] = {}
+    for key in keys:
+        plain = bool(key) and "." not in key and key[0] != "%" and not hasattr(free, key)
+        # No plain name begins with "%", and a code for every odd sign keeps the others apart.
+        found[key] = (
+            key
+            if plain
+            else "%"
+            + "".join(
+                sign if sign.isalnum() or sign in "_:/#- " else f"%{ord(sign):x}%" for sign in key
+            )
+        )
+    return found
 
 
 def build_encoder(space: gym.Space, image: str = "small", width: int = 256) -> nn.Module:
     """The encoder for an observation space, with `d_out` features.
 
     Args:
-        space: Box image [H, W, C], Box vector, Discrete, MultiDiscrete, MultiBinary, or a Dict of them
-            (whose keys "last_reward" and "instruction" have readers of their own).
+        space: Box image [H, W, C] (or [H, W] from 36x36 on), other Box, Discrete, MultiDiscrete, MultiBinary, or a
+            Dict of them (whose keys "last_reward", "instruction" and "action_mask" have readers of their own).
         image: a key of `IMAGE_ENCODERS`.
         width: features of an image or a vector.
 
@@ -248,7 +321,7 @@ def build_encoder(space: gym.Space, image: str = "small", width: int = 256) -> n
         raise ValueError(unknown("encoder", image, encoder_names()))
     if isinstance(space, spaces.Dict):
         return DictEncoder(space, image, width)
-    if isinstance(space, spaces.Box) and len(space.shape) == 3:
+    if isinstance(space, spaces.Box) and _is_picture(space):
         return IMAGE_ENCODERS[image](space, width)
     if isinstance(space, spaces.Box):
         return VectorEncoder(space, width)
@@ -258,8 +331,13 @@ def build_encoder(space: gym.Space, image: str = "small", width: int = 256) -> n
     if isinstance(space, spaces.Discrete):
         return OneHotEncoder([int(space.n)], int(space.start))
     if isinstance(space, spaces.MultiDiscrete):
-        return OneHotEncoder([int(n) for n in space.nvec.flatten()])
+        sizes, starts = space.nvec.flatten().tolist(), space.start.flatten().tolist()
+        return OneHotEncoder(sizes, starts)
     raise ValueError(
         f"no encoder reads observations of {space}: wrap the environment so that it gives a Box, "
         "Discrete, MultiDiscrete, MultiBinary, or a Dict of them"
     )
+
+
+def _is_picture(space: spaces.Box) -> bool:
+    return len(space.shape) == 3 or (len(space.shape) == 2 and min(space.shape) >= 36)

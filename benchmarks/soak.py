@@ -22,10 +22,10 @@ import matplotlib
 import numpy as np
 import psutil
 import torch
-from agents.runner import MemoryEnvRunner
 from provenance import commit, machine
 
 from agents import MemoryIMPALAConfig
+from agents.rllib.runner import MemoryEnvRunner
 from ct_rl.ray_session import ray_session
 
 ROWS, STEPS = 8, 20

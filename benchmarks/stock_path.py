@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import tree
-from agents.runner import MemoryEnvRunner
 from delayed_recall import create as create_recall
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.core.columns import Columns
@@ -19,6 +18,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune import register_env
 
 from agents import MemoryIMPALAConfig, MemoryRLModule, register_environment
+from agents.rllib.runner import MemoryEnvRunner
 
 ROWS, STEPS = 8, 32  # 32 rows of 60 steps hold 0.4 GB of state on the stock path
 EPISODE = 70

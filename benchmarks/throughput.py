@@ -74,14 +74,14 @@ def part_costs(memory: str, seconds: float) -> dict[str, float]:
         memory=memory,
         memory_options={"d_model": 128, **MEMORIES[memory]},
     )
-    state = net.core.cached(net.initial_state(ROWS))
+    state, generator = net.initial_state(ROWS), torch.Generator()
 
     def act() -> None:
-        nonlocal state
-        _, state = net.act(obs, state)
+        policy, _ = net.step(as_tensors(obs), state)
+        net.distribution(policy).sample(generator)
 
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
-    start = {key: x[:MINIBATCH_ROWS] for key, x in net.core.compact(state).items()}
+    start = {key: x[:MINIBATCH_ROWS] for key, x in state.items()}
     frames = rng.integers(0, 255, (MINIBATCH_ROWS, STEPS + 1, 72, 96, 3), np.uint8)
     batch = as_tensors(
         {

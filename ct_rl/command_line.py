@@ -22,6 +22,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ct_rl.errors import UserError, nearest, one_line
+from ct_rl.memory.options import option_help
 from ct_rl.plain_files import scalar
 from ct_rl.reader import Invalid, Where, plain, quoted, read
 
@@ -152,22 +153,10 @@ def program_arguments() -> list[str]:
     return sys.argv[1:]
 
 
-def field_help(cls: type) -> dict[str, str]:
-    """The docstrings that stand under a dataclass's fields, its bases' included."""
-    import docstring_parser
-
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__[:-1]):
-        with contextlib.suppress(OSError, TypeError, SyntaxError, IndentationError):
-            for item in docstring_parser.parse_from_object(base).params:
-                found[item.arg_name] = one_line(item.description or "")
-    return found
-
-
 def _twin(cls: type, default: Any, sections: Mapping[str, type]) -> Any:
     """A dataclass with the flags of `cls` and raw values: tyro names, explains and splits them, `read` reads them."""
     hints = get_type_hints(cls, include_extras=True) | dict(sections)
-    texts = field_help(cls)
+    texts = option_help(cls)
     made: list[Any] = []
     for item in fields(cls):
         hint = hints[item.name]
@@ -176,7 +165,7 @@ def _twin(cls: type, default: Any, sections: Mapping[str, type]) -> Any:
             section = _twin(hint, None if value is MISSING else value, {})  # type: ignore[arg-type]
             made.append((item.name, section, field(default_factory=section)))
             continue
-        marks = (arg(help=texts.get(item.name, "")), *_marks(hint))
+        marks = (arg(help=one_line(texts.get(item.name, ""))), *_marks(hint))
         declared: Any = Annotated[(_flag_type(hint, item.name), *marks)]  # type: ignore[valid-type]
         value = _ABSENT if value is MISSING else value
         default_factory = partial(_same, value)

@@ -10,6 +10,7 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -122,9 +123,14 @@ class RunFolder:
                 file.close()
         self._metrics = self._lock = None
 
-    def read_config(self, imports: Sequence[str] = ()) -> TrainConfig:
-        """The run's configuration; raises UserError, also where it needs a module that `imports` has not."""
-        return config_file.read_run(self.config, imports)
+    def read_config(self, imports: Sequence[str] | None = None) -> TrainConfig:
+        """The run's configuration; raises UserError.
+
+        Args:
+            imports: what `--import` named, None for all that this process has imported: a run that needs more says so.
+        """
+        given = tuple(sys.modules) if imports is None else imports
+        return config_file.read_run(self.config, given)
 
     def write_config(self, config: TrainConfig, provenance: dict[str, Any]) -> None:
         """Replace config.yaml atomically."""

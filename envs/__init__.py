@@ -1,6 +1,26 @@
-"""Environments: the embedded room task, and any gymnasium id with its last reward and action."""
+"""Environments: the embedded room task, DeepMind Lab, any gymnasium id, and a user's own, with one kind of spaces."""
 
+from envs.adapt import adapt, adapt_vec
 from envs.errors import MissingDependencyError
-from envs.registry import make, make_vec, names
+from envs.registry import (
+    import_modules,
+    make,
+    make_vec,
+    names,
+    register,
+    registration,
+    restore,
+)
 
-__all__ = ["MissingDependencyError", "make", "make_vec", "names"]
+__all__ = [
+    "MissingDependencyError",
+    "adapt",
+    "adapt_vec",
+    "import_modules",
+    "make",
+    "make_vec",
+    "names",
+    "register",
+    "registration",
+    "restore",
+]

@@ -7,131 +7,218 @@ MultiDiscrete or a flat Box. Nothing is stacked over time: remembering is the ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
-from envs.dmlab.instruction import hash_words, instruction_space
+from envs.observations import Part, is_text, note, note_large, observation_part, picture_axes
+from envs.policy_actions import action_part, choices
+from envs.wrappers import ACTION, REWARD, LastStep, LastStepVector, Single
 
-SMALLEST = 36  # frames with a shorter side are read as numbers, not by convolutions [pixels]
-LARGEST, SHRUNK = 128, 96  # frames with a longer side than the first get one of the second [pixels]
-LARGE = 100.0  # numbers that can be larger are put on a logarithmic scale
-_GRID = (11, 6, 3)  # MiniGrid's codes of objects, colours and states
-# A part's space as the network sees it, and how a value gets there.
-Part = tuple[gym.Space, Callable[[Any], Any]]
+__all__ = ["Adapted", "AdaptedVector", "action_part", "adapt", "adapt_vec", "observation_part"]
+
+MASK, INSTRUCTION = "action_mask", "instruction"
+_READY = "ct_rl_adapted"  # an attribute of what `mark` was given
+Path = tuple[Any, ...]
+
+
+def adapt(env: gym.Env) -> gym.Env:
+    """One environment with flat observations, the last reward and action beside them, and a policy's actions.
+
+    What was adapted before, or comes from `envs.make`, is given back as it is; so are environments of several agents.
+
+    Raises:
+        ValueError: for spaces that no network here reads or writes.
+    """
+    if is_adapted(env) or any(kind.__name__ == "MultiAgentEnv" for kind in type(env).__mro__):
+        return env
+    return LastStep(env if isinstance(env, Adapted) else Adapted(env))
+
+
+def adapt_vec(env: VectorEnv) -> VectorEnv:
+    """`adapt` for a vector environment, which must reset itself in the next step.
+
+    Raises:
+        ValueError: for such spaces, or another autoreset mode.
+    """
+    if is_adapted(env):
+        return env
+    return LastStepVector(env if isinstance(env, AdaptedVector) else AdaptedVector(env))
+
+
+def is_adapted(env: gym.Env | VectorEnv) -> bool:
+    """Whether an environment, or one that it wraps, was adapted or made by this package."""
+    layer: Any = env
+    while layer is not None:
+        if isinstance(layer, LastStep | LastStepVector | Single) or getattr(layer, _READY, False):
+            return True
+        layer = getattr(layer, "env", None)
+    # The worlds inside a vector environment of gymnasium's cannot be seen from here, what they show can.
+    space = getattr(env, "single_observation_space", env.observation_space)
+    found = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
+    reward, action = found.pop(REWARD, None), found.pop(ACTION, None)
+    found.pop(INSTRUCTION, None)
+    if not isinstance(reward, spaces.Box) or reward.shape != (1,) or action is None:
+        return False
+    flat = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    return all(
+        isinstance(part, flat) and observation_part(part)[0] == part for part in found.values()
+    )
+
+
+def mark(env: Any) -> Any:
+    """Notes that an environment needs no adapting; gives it back."""
+    setattr(env, _READY, True)
+    return env
+
+
+class _Reader(NamedTuple):
+    """How a nested observation becomes a flat one."""
+
+    space: spaces.Dict
+    parts: dict[str, tuple[Path, Callable[[Any], Any]]]
+    mask: Callable[[Any], np.ndarray] | None
+
+    def __call__(self, observation: Any) -> dict[str, Any]:
+        flat = {name: read(_at(observation, path)) for name, (path, read) in self.parts.items()}
+        if self.mask is not None:
+            flat[MASK] = self.mask(observation)
+        return flat
 
 
 class Adapted(gym.Wrapper):
     """Maps the spaces of `env`, as the module says; text becomes hashed words under "instruction".
 
+    A mask of actions (`action_mask` in the observation, in infos as Taxi has it, or from a method `action_masks()`)
+    becomes the part "action_mask", int8 [choices]: 1 where an action is allowed.
+
     Raises:
-        ValueError: for an action space that no policy here covers.
+        ValueError: for an action space that no policy here covers, an observation that no network reads.
     """
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
-        self._parts: dict[str, tuple[tuple[Any, ...], Callable[[Any], Any]]] = {}
-        found: dict[str, gym.Space] = {}
-        for path, space in _leaves(env.observation_space):
-            part = observation_part(space, _is_grid(env, path))
-            name = _name(path, space)
-            found[name], self._parts[name] = part[0], (path, part[1])
-        self.observation_space = spaces.Dict(found)
         self.action_space, self._action = action_part(env.action_space)
+        self._read = _reader(env.observation_space, self.action_space, _paints(env))
+        count = choices(self.action_space)
+        self._asks = self._told = False
+        if count is not None and self._read.mask is None:
+            self._asks = callable(getattr(env.unwrapped, "action_masks", None))
+            self._told = not self._asks and hasattr(env.unwrapped, MASK)
+        self.observation_space = self._read.space
+        if self._asks or self._told:
+            assert count is not None
+            self._everything = np.ones(count, np.int8)
+            self.observation_space = spaces.Dict(
+                {**self._read.space.spaces, MASK: spaces.MultiBinary(count)}
+            )
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         observation, info = self.env.reset(**kwargs)
-        return self._observe(observation), info
+        return self._observe(observation, info), info
 
     def step(self, action: Any) -> tuple[Any, ...]:
         observation, reward, terminated, truncated, info = self.env.step(self._action(action))
-        return self._observe(observation), float(reward), bool(terminated), bool(truncated), info
+        seen = self._observe(observation, info)
+        return seen, float(reward), bool(terminated), bool(truncated), info
 
-    def _observe(self, observation: Any) -> dict[str, Any]:
-        return {name: read(_at(observation, path)) for name, (path, read) in self._parts.items()}
+    def _observe(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
+        flat = self._read(observation)
+        if self._asks:
+            flat[MASK] = _bits(self.env.unwrapped.action_masks())
+        elif self._told:
+            flat[MASK] = _bits(info[MASK]) if MASK in info else self._everything
+        return flat
 
 
-def observation_part(space: gym.Space, grid: bool = False) -> Part:
-    """The space that the network sees for a part of an observation, and the function to it.
+class AdaptedVector(VectorWrapper):
+    """`Adapted` for a vector environment; masks of actions are read from its observations only.
 
-    Args:
-        grid: whether the part holds MiniGrid's codes.
-
-    Raises:
-        ValueError: for Sequence, Graph and OneOf.
+    Infos pass as they are: gymnasium's `_key` beside each key says in which worlds it was given.
     """
-    if _is_text(space):
-        return instruction_space(), hash_words
-    if grid:
-        sizes = np.broadcast_to(np.array(_GRID), space.shape).flatten()
-        return spaces.MultiDiscrete(sizes), lambda image: np.minimum(image.flatten(), sizes - 1)
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        return space, _same
+
+    def __init__(self, env: VectorEnv) -> None:
+        super().__init__(env)
+        self.single_action_space, self._action = action_part(env.single_action_space)
+        self.action_space = batch_space(self.single_action_space, env.num_envs)
+        self._read = _reader(env.single_observation_space, self.single_action_space)
+        self.single_observation_space = self._read.space
+        self.observation_space = batch_space(self._read.space, env.num_envs)
+
+    def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        observations, infos = self.env.reset(**kwargs)
+        return self._observe(observations), infos
+
+    def step(self, actions: Any) -> tuple[Any, ...]:
+        inner = self.env.single_action_space
+        taken = concatenate(
+            inner,
+            [self._action(action) for action in actions],
+            create_empty_array(inner, self.num_envs),
+        )
+        observations, *rest = self.env.step(taken)
+        return self._observe(observations), *rest
+
+    def _observe(self, observations: Any) -> dict[str, Any]:
+        flat = [self._read(one) for one in iterate(self.env.observation_space, observations)]
+        empty = create_empty_array(self.single_observation_space, self.num_envs)
+        return concatenate(self.single_observation_space, flat, empty)
+
+
+def _reader(space: gym.Space, action: gym.Space, painted: bool = False) -> _Reader:
+    leaves = _leaves(space)
+    mask, masked = _mask(leaves, action)
+    leaves = [leaf for leaf in leaves if leaf[0] not in masked]
+    names = _names(leaves, taken=[MASK] if masked else [])
+    found: dict[str, gym.Space] = {}
+    parts: dict[str, tuple[Path, Callable[[Any], Any]]] = {}
+    for (path, leaf), name in zip(leaves, names, strict=True):
+        found[name], read = observation_part(leaf, not painted and _is_grid(space, path))
+        note_large(name, leaf, found[name])
+        parts[name] = path, read
+    if mask is not None:
+        found[MASK] = mask[0]
+    return _Reader(spaces.Dict(found), parts, None if mask is None else mask[1])
+
+
+def _mask(
+    leaves: list[tuple[Path, gym.Space]], action: gym.Space
+) -> tuple[Part | None, list[Path]]:
+    """The mask at the top of an observation (in one piece or several), and the paths of its pieces."""
+    pieces = [(path, space) for path, space in leaves if path[:1] == (MASK,)]
+    if not pieces:
+        return None, []
+    sizes = [int(np.prod(space.shape)) if _is_binary(space) else 0 for _, space in pieces]
+    wanted = choices(action)
+    if not all(sizes) or wanted != sum(sizes):
+        note(
+            f"the observation's part 'action_mask' is no mask of the actions {action}: it is an ordinary "
+            f"part; give {wanted or 'no'} numbers, 1 where an action is allowed"
+        )
+        return None, []
+    paths = [path for path, _ in pieces]
+
+    def read(observation: Any) -> np.ndarray:
+        return np.concatenate([_bits(_at(observation, path)) for path in paths])
+
+    return (spaces.MultiBinary(sum(sizes)), read), paths
+
+
+def _is_binary(space: gym.Space) -> bool:
     if isinstance(space, spaces.Box):
-        return _frame(space) if _is_frame(space) else _vector(space)
-    raise ValueError(f"no network here reads observations of {space}")
+        return bool((space.low >= 0).all() and (space.high <= 1).all())
+    return isinstance(space, spaces.MultiBinary)
 
 
-def action_part(space: gym.Space) -> Part:
-    """The action space that a policy has, and the function from its actions to those of `space`.
-
-    Raises:
-        ValueError: for spaces with discrete and continuous parts, Sequence, Graph and Text.
-    """
-    if isinstance(space, spaces.Discrete):
-        if space.start == 0:
-            return space, int
-        return spaces.Discrete(space.n), lambda action: int(action) + int(space.start)
-    if isinstance(space, spaces.MultiDiscrete):
-        if len(space.shape) == 1 and not np.any(space.start):
-            return space, _same
-        shape, start = space.shape, space.start
-        flat = spaces.MultiDiscrete(space.nvec.flatten())
-        return flat, lambda action: np.asarray(action).reshape(shape) + start
-    if isinstance(space, spaces.MultiBinary):
-        shape, kind = space.shape, space.dtype
-        flat = spaces.MultiDiscrete(np.full(int(np.prod(shape)), 2))
-        return flat, lambda action: np.asarray(action, kind).reshape(shape)
-    if isinstance(space, spaces.Box):
-        low, high, kind = space.low, space.high, space.dtype
-        flat = spaces.Box(low.flatten(), high.flatten(), dtype=np.float32)
-        # A Gaussian's actions have no bounds; the environment's have.
-        return flat, lambda a: np.clip(np.reshape(a, low.shape), low, high).astype(kind)
-    if isinstance(space, spaces.Tuple | spaces.Dict):
-        return _joint(space)
-    raise ValueError(f"no policy here gives actions of {space}")
+def _bits(mask: Any) -> np.ndarray:
+    return (np.asarray(mask).reshape(-1) != 0).astype(np.int8)
 
 
-def _joint(space: spaces.Tuple | spaces.Dict) -> Part:
-    """Several discrete actions at once as one MultiDiscrete."""
-    keys = list(space.spaces) if isinstance(space, spaces.Dict) else range(len(space.spaces))
-    parts = [action_part(space[key]) for key in keys]
-    sizes: list[np.ndarray] = []
-    for part, _ in parts:
-        if not isinstance(part, spaces.Discrete | spaces.MultiDiscrete):
-            raise ValueError(
-                f"no policy here gives discrete and continuous actions at once: {space}"
-            )
-        sizes.append(np.atleast_1d(part.n if isinstance(part, spaces.Discrete) else part.nvec))
-    ends = np.cumsum([len(size) for size in sizes])
-
-    def apply(action: Any) -> Any:
-        pieces = np.split(np.asarray(action), ends[:-1])
-        values = [
-            read(piece[0] if isinstance(part, spaces.Discrete) else piece)
-            for (part, read), piece in zip(parts, pieces, strict=True)
-        ]
-        return dict(zip(keys, values, strict=True)) if isinstance(keys, list) else tuple(values)
-
-    return spaces.MultiDiscrete(np.concatenate(sizes)), apply
-
-
-def _leaves(
-    space: gym.Space, path: tuple[Any, ...] = ()
-) -> list[tuple[tuple[Any, ...], gym.Space]]:
+def _leaves(space: gym.Space, path: Path = ()) -> list[tuple[Path, gym.Space]]:
     """The spaces inside nested Dicts and Tuples, each with the keys that lead to it."""
     if isinstance(space, spaces.Dict):
         inner = list(space.spaces.items())
@@ -142,77 +229,59 @@ def _leaves(
     return [leaf for key, part in inner for leaf in _leaves(part, (*path, key))]
 
 
-def _name(path: tuple[Any, ...], space: gym.Space) -> str:
-    """A key for a part: its own path, or what it is where the observation has one part only."""
-    if _is_text(space):
-        return "instruction"
-    if not path:
-        return "frame" if _is_frame(space) else "vector"
-    names = [key if isinstance(key, str) else f"part_{key}" for key in path]
-    return "_".join(names).replace(".", "_")  # torch's ModuleDict takes no dots
+def _names(leaves: list[tuple[Path, gym.Space]], taken: list[str]) -> list[str]:
+    """A key for every part, no two alike: its path joined by "_", or more where that means something else.
+
+    What meets another name is joined by "/" (the part whose own key it is keeps it), what would be taken for the last
+    reward, the last action, a mask or an instruction begins with "own_", and texts but a lone one are
+    "instruction:PATH", which the encoders read as sentences, too.
+    """
+    texts = sum(is_text(space) for _, space in leaves)
+    used = {REWARD, ACTION, MASK, INSTRUCTION, *taken}
+    names = [""] * len(leaves)
+    # Those that are spelled as they are called choose first.
+    for i in sorted(range(len(leaves)), key=lambda i: len(leaves[i][0])):
+        path, space = leaves[i]
+        words = [key if isinstance(key, str) else f"part_{key}" for key in path]
+        if not path:
+            words = ["frame" if picture_axes(space) is not None else "vector"]
+        if is_text(space):
+            if texts == 1:
+                names[i] = INSTRUCTION
+                continue
+            options = [f"{INSTRUCTION}:{joint.join(words)}" for joint in ("_", "/")]
+        else:
+            options = [joint.join(words).replace(".", "_") for joint in ("_", "/")]
+            if options[0] in (REWARD, ACTION, MASK, INSTRUCTION) or options[0].startswith(
+                f"{INSTRUCTION}:"
+            ):
+                options = [f"own_{option}" for option in options]
+        last = options[-1]
+        options += [f"{last}#{count}" for count in range(2, len(leaves) + 6)]
+        names[i] = next(option for option in options if option not in used)
+        used.add(names[i])
+    return names
 
 
-def _at(observation: Any, path: tuple[Any, ...]) -> Any:
+def _at(observation: Any, path: Path) -> Any:
     for key in path:
         observation = observation[key]
     return observation
 
 
-def _is_grid(env: gym.Env, path: tuple[Any, ...]) -> bool:
-    """Whether a part is MiniGrid's image, which holds codes, not colours."""
-    space = env.observation_space
-    if path != ("image",) or not isinstance(space, spaces.Dict) or "mission" not in space.spaces:
+def _is_grid(space: gym.Space, path: Path) -> bool:
+    """Whether a part is MiniGrid's image, which holds codes, not colours: it comes with a mission of MiniGrid's own."""
+    if path != ("image",) or not isinstance(space, spaces.Dict):
         return False
-    return env.spec is not None and env.spec.id.startswith(("MiniGrid-", "BabyAI-"))
+    kinds = {kind.__name__ for kind in type(space.spaces.get("mission")).__mro__}
+    image = space["image"]
+    return "MissionSpace" in kinds and len(image.shape or ()) == 3 and image.shape[-1] == 3
 
 
-def _is_text(space: gym.Space) -> bool:
-    # MiniGrid's missions are a space of their own, known by name so that MiniGrid need not be installed.
-    kinds = {kind.__name__ for kind in type(space).__mro__}
-    return isinstance(space, spaces.Text) or "MissionSpace" in kinds
-
-
-def _is_frame(space: gym.Space) -> bool:
-    """Whether a space holds pictures that convolutions can read."""
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
-        return False
-    return len(space.shape) in (2, 3) and sorted(space.shape)[-2] >= SMALLEST
-
-
-def _frame(space: spaces.Box) -> Part:
-    """A picture [H, W, C], the channels last, shrunk by averaging where it is large."""
-    shape = space.shape if len(space.shape) == 3 else (*space.shape, 1)
-    channels_first = shape[0] < min(shape[1:])
-    height, width, channels = (*shape[1:], shape[0]) if channels_first else shape
-    factor = SHRUNK / max(height, width) if max(height, width) > LARGEST else 1.0
-    size = round(height * factor), round(width * factor)
-
-    def read(frame: np.ndarray) -> np.ndarray:
-        if channels_first:
-            frame = np.ascontiguousarray(np.moveaxis(frame, 0, -1))
-        if factor != 1.0:
-            frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
-        return frame.reshape(*size, channels)
-
-    return spaces.Box(0, 255, (*size, channels), np.uint8), read
-
-
-def _vector(space: spaces.Box) -> Part:
-    """Numbers as float32 [size]: bytes as 0 to 1, large numbers on a logarithmic scale."""
-    size = int(np.prod(space.shape))
-    if space.dtype == np.uint8:
-        return spaces.Box(0, 1, (size,), np.float32), lambda x: _flat(x) / np.float32(255)
-    low, high = (_flat(bound) for bound in (space.low, space.high))
-    if max(abs(low).max(), abs(high).max()) <= LARGE:
-        return spaces.Box(low, high, dtype=np.float32), _flat
-    everything = spaces.Box(-np.inf, np.inf, (size,), np.float32)
-    # Signs stay, small numbers too, and those of a game's score or ammunition become small.
-    return everything, lambda x: np.sign(_flat(x)) * np.log1p(np.abs(_flat(x)))
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _flat(value: Any) -> np.ndarray:
-    return np.asarray(value, np.float32).reshape(-1)
+def _paints(env: Any) -> bool:
+    """Whether one of MiniGrid's wrappers around an environment turns its codes into colours."""
+    while env is not None:
+        if type(env).__name__.startswith("RGB"):
+            return True
+        env = getattr(env, "env", None)
+    return False

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_TRAINING, _EVALUATION = (
-    (0, 2_000_000_000),
-    (2_000_000_000, 2**31),
-)  # environments in C take 31 bits
+# Environments in C take 31 bits; training draws from the first range, evaluation from the second.
+_TRAINING, _EVALUATION = (0, 2_000_000_000), (2_000_000_000, 2**31)
 
 
 def world_seeds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -10,22 +11,23 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from envs.policy_actions import seen_action
+from envs.seeding import world_seeds
+
 REWARD, ACTION = "last_reward", "last_action"
 
 
-def _with_last_step(observation: spaces.Dict, action: gym.Space) -> spaces.Dict:
-    """The observation space with last reward and last action added."""
-    added = {REWARD: spaces.Box(-np.inf, np.inf, (1,), np.float32), ACTION: action}
-    return spaces.Dict({**observation.spaces, **added})
-
-
 class LastStep(gym.Wrapper):
-    """Adds "last_reward" [1] and "last_action" to a Dict observation; zeros at the start."""
+    """Adds "last_reward" [1] and "last_action" to a Dict observation; zeros at the start.
+
+    The action is the policy's own (`seen_action`): [-1, 1] for a Box with bounds, whatever its units.
+    """
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
-        self.observation_space = _with_last_step(env.observation_space, env.action_space)
-        self._zero = np.zeros_like(np.asarray(env.action_space.sample()))
+        self.observation_space, self._seen, self._zero = _with_last_step(
+            env.observation_space, env.action_space
+        )
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         obs, info = self.env.reset(**kwargs)
@@ -33,37 +35,57 @@ class LastStep(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, ...]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        return self._add(obs, float(reward), action), reward, terminated, truncated, info
+        return (
+            self._add(obs, float(reward), self._seen(action)),
+            reward,
+            terminated,
+            truncated,
+            info,
+        )
 
     def _add(self, obs: dict[str, Any], reward: float, action: Any) -> dict[str, Any]:
         return {**obs, REWARD: np.array([reward], np.float32), ACTION: action}
 
 
 class LastStepVector(VectorWrapper):
-    """`LastStep` for a vector environment."""
+    """`LastStep` for a vector environment.
+
+    `reset(seed=s)` with one whole number draws every world's seed from it (`envs.seeding.world_seeds`); a list holds
+    the worlds' own. Infos pass as they are: `_key` beside each key says in which worlds it was given.
+
+    Raises:
+        ValueError: for an environment whose autoreset mode is not gymnasium's NEXT_STEP.
+    """
 
     def __init__(self, env: VectorEnv):
         super().__init__(env)
-        if env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
+        mode = env.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.NEXT_STEP:
             raise ValueError(
-                "the environment must reset itself in the next step (AutoresetMode.NEXT_STEP)"
+                f"the environment resets itself in mode {mode}: it must do so in the next step "
+                "(metadata['autoreset_mode'] = AutoresetMode.NEXT_STEP)"
             )
-        self.single_observation_space = _with_last_step(
+        self.single_observation_space, self._seen, zero = _with_last_step(
             env.single_observation_space, env.single_action_space
         )
+        self._zeros = np.stack([np.asarray(zero)] * env.num_envs)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self._fresh = np.zeros(env.num_envs, bool)
 
-    def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        obs, info = self.env.reset(**kwargs)
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        if isinstance(seed, int | np.integer):
+            seed = world_seeds(int(seed), self.num_envs)
+        obs, info = self.env.reset(seed=seed, options=options)
         self._fresh[:] = False
-        actions = np.zeros_like(np.asarray(self.action_space.sample()))
-        return self._add(obs, np.zeros(self.num_envs), actions), info
+        return self._add(obs, np.zeros(self.num_envs), self._zeros.copy()), info
 
     def step(self, actions: Any) -> tuple[Any, ...]:
         obs, rewards, terminated, truncated, info = self.env.step(actions)
-        shape = (-1,) + (1,) * (np.ndim(actions) - 1)
-        last = np.where(self._fresh.reshape(shape), 0, actions).astype(self.action_space.dtype)
+        seen = np.asarray(self._seen(actions), self._zeros.dtype)
+        fresh = self._fresh.reshape((-1,) + (1,) * (seen.ndim - 1))
+        last = np.where(fresh, self._zeros, seen)
         observation = self._add(obs, np.where(self._fresh, 0.0, rewards), last)
         self._fresh = terminated | truncated
         return observation, rewards, terminated, truncated, info
@@ -72,8 +94,17 @@ class LastStepVector(VectorWrapper):
         return {**obs, REWARD: rewards.astype(np.float32)[:, None], ACTION: actions}
 
 
+def _with_last_step(
+    observation: spaces.Dict, action: gym.Space
+) -> tuple[spaces.Dict, Callable[[Any], Any], Any]:
+    """The observation space with last reward and action, how an action is seen, and that of an episode's start."""
+    seen, read = seen_action(action)
+    added = {REWARD: spaces.Box(-np.inf, np.inf, (1,), np.float32), ACTION: seen}
+    return spaces.Dict({**observation.spaces, **added}), read, np.zeros(seen.shape, seen.dtype)
+
+
 class Single(gym.Env):
-    """A vector environment of one world as a plain gymnasium environment."""
+    """A vector environment of one world as a plain gymnasium environment; infos that were not given are not there."""
 
     def __init__(self, env: VectorEnv):
         self.env = env
@@ -89,14 +120,15 @@ class Single(gym.Env):
         super().reset(seed=seed)
         obs, info = self.env.reset(seed=seed, options=options)
         self._over = False
-        return _first(obs), _first(info)
+        return _first(obs), first_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._over:
             raise ValueError("step after the episode's end: call reset() first")
         obs, reward, terminated, truncated, info = self.env.step(np.asarray(action)[None])
         self._over = bool(terminated[0] or truncated[0])
-        return _first(obs), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
+        ended = bool(terminated[0]), bool(truncated[0])
+        return _first(obs), float(reward[0]), *ended, first_info(info)
 
     def render(self) -> Any:
         frames = self.env.render()
@@ -104,6 +136,17 @@ class Single(gym.Env):
 
     def close(self) -> None:
         self.env.close()
+
+
+def first_info(infos: dict[str, Any]) -> dict[str, Any]:
+    """The infos of the first world: a key whose mask `_key` is False there was not given, and masks are no infos."""
+    found: dict[str, Any] = {}
+    for key, value in infos.items():
+        if key.startswith("_") and key[1:] in infos:
+            continue
+        if np.all(np.asarray(infos.get(f"_{key}", True)).reshape(-1)[:1]):
+            found[key] = first_info(value) if isinstance(value, dict) else value[0]
+    return found
 
 
 def _first(batch: Any) -> Any:

@@ -8,6 +8,9 @@ from typing import Any
 
 from agents.auxiliary.contract import AuxiliaryLoss, Sizes
 from agents.auxiliary.contrast import Contrast
+from agents.auxiliary.prediction import Prediction
+from agents.auxiliary.recall import Recall
+from agents.auxiliary.reconstruction import Reconstruction
 from agents.errors import unknown
 
 _LOSSES: dict[str, type[AuxiliaryLoss]] = {}
@@ -62,3 +65,6 @@ def _class(name: str) -> type[AuxiliaryLoss]:
 
 
 register_auxiliary("contrast", Contrast)
+register_auxiliary("prediction", Prediction)
+register_auxiliary("recall", Recall)
+register_auxiliary("reconstruction", Reconstruction)

@@ -116,7 +116,11 @@ class MemoryAlgorithm(Algorithm):
     def training_step(self) -> None:
         if self.goal is not None and self.steps >= self.goal:
             time.sleep(0.02)  # RLlib asks again until its iteration's time is up
-            return
+        else:
+            self.sample_and_learn()
+
+    def sample_and_learn(self) -> None:
+        """One round of the algorithm."""
         super().training_step()
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:

@@ -17,6 +17,7 @@ from agents.rllib.registration import (
     register_environment,
 )
 from agents.rllib.runner import MemoryEnvRunner
+from agents.rllib.settings import check_settings
 
 
 class MemoryAlgorithmConfig(AlgorithmConfig):
@@ -191,6 +192,13 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             raise ValueError(
                 f"batch_mode={self.batch_mode!r} does not go with fragments of fixed length: "
                 "set env_runners(batch_mode='truncate_episodes')"
+            )
+        check_settings(self)
+        module_class = self.rl_module_spec.module_class
+        if not (isinstance(module_class, type) and issubclass(module_class, MemoryRLModule)):
+            raise ValueError(
+                f"{name} trains MemoryRLModule, not {module_class!r}: leave the module_class out of "
+                "rl_module(rl_module_spec=...), or subclass agents.MemoryRLModule"
             )
         look_at_resets(self)
         fragment = self.num_envs_per_env_runner * self.get_rollout_fragment_length()

@@ -135,7 +135,7 @@ class MemoryPPO(MemoryAlgorithm, PPO):
         self._gathered: list[ray.ObjectRef] = []
         super().setup(config)
 
-    def training_step(self) -> None:
+    def sample_and_learn(self) -> None:
         """Samples until the batch is full, learns from it, and hands out the new weights.
 
         When every runner is gone the fragments so far are kept for the next call.

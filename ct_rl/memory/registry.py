@@ -1,50 +1,83 @@
-"""Memory cores by name."""
+"""Memory cores by name, each with the dataclass of its options."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
+import dataclasses
+from importlib import import_module
 from typing import Any
 
-from ct_rl.memory.compressive import CompressiveTransformer, GTrXL, TransformerXL
-from ct_rl.memory.contract import MemoryCore
-from ct_rl.memory.recurrent import GRUMemory, LSTMMemory
+from ct_rl.memory.options import check_options
 
-_CORES: dict[str, type[MemoryCore]] = {
-    "compressive": CompressiveTransformer,
-    "gru": GRUMemory,
-    "gtrxl": GTrXL,
-    "lstm": LSTMMemory,
-    "transformer_xl": TransformerXL,
-}
+# name -> core and options as "module:class" below this package, imported when asked for: a command reads options
+# before it needs torch, which takes a second to import.
+_BUILT_IN = {
+    "compressive": ("compressive.core:CompressiveTransformer", "compressive.options:CompressiveOptions"),
+    "gru": ("recurrent:GRUMemory", "recurrent:RecurrentOptions"),
+    "gtrxl": ("compressive.core:GTrXL", "compressive.options:GTrXLOptions"),
+    "identity": ("identity:Identity", "identity:IdentityOptions"),
+    "linear": ("linear:LinearRecurrence", "linear:LinearOptions"),
+    "lstm": ("recurrent:LSTMMemory", "recurrent:RecurrentOptions"),
+    "transformer_xl": ("compressive.core:TransformerXL", "compressive.options:TransformerXLOptions"),
+}  # fmt: skip
+_CORES: dict[str, tuple[type, type]] = {}
+
+
+def register_memory(name: str, core: type, options: type) -> None:
+    """Makes a core known as `name`: `--memory NAME`, its own flags and help, and the contract tests.
+
+    Args:
+        core: built as `core(**fields)` from all fields of `options`.
+        options: a frozen dataclass, each option once: `Annotated[int, Ge(1), Le(64)] = 4` and a string of help below.
+            One of them is d_model.
+
+    Raises:
+        ValueError: for something that is no core's class, or no such dataclass.
+    """
+    contract: Any = import_module("ct_rl.memory.contract")
+    if not (isinstance(core, type) and issubclass(core, contract.MemoryCore)):
+        raise ValueError(f"memory {name!r} is {core!r}: give a subclass of MemoryCore")
+    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        raise ValueError(f"memory {name!r} has options {options!r}: give a dataclass")
+    if "d_model" not in {item.name for item in dataclasses.fields(options)}:
+        raise ValueError(f"memory {name!r} has no option d_model: every core has that width")
+    _CORES[name] = core, options
 
 
 def memory_names() -> list[str]:
     """The names that `build_memory` knows."""
-    return sorted(_CORES)
+    return sorted({*_BUILT_IN, *_CORES})
 
 
-def memory_options(name: str) -> list[str]:
-    """The settings that the core `name` takes."""
-    return list(inspect.signature(_class(name).__init__).parameters)[1:]
+def memory_options(name: str) -> type:
+    """The dataclass of the options that the core `name` takes.
+
+    Raises:
+        ValueError: for a name that does not exist, naming those that do.
+    """
+    return _find(name, 1)
 
 
-def build_memory(name: str, **options: Any) -> MemoryCore:
+def memory_class(name: str) -> Any:
+    """The class of the core `name`; raises ValueError as `memory_options` does."""
+    return _find(name, 0)
+
+
+def build_memory(name: str, **options: Any) -> Any:
     """A memory core by its name.
 
     Raises:
-        ValueError: for a name or an option that does not exist, naming those that do, or a size that does not fit.
+        ValueError: for a name or an option that does not exist, naming those that do, a value out of its bounds, or
+            sizes that do not fit together.
     """
-    known = memory_options(name)
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(known)}"
-            raise ValueError(f"unknown option {option!r} for memory {name!r}: {hint}")
-    return _class(name)(**options)
+    return memory_class(name)(**check_options(f"memory {name!r}", memory_options(name), options))
 
 
-def _class(name: str) -> type[MemoryCore]:
-    if name not in _CORES:
+def _find(name: str, part: int) -> type:
+    """The core's class (0) or its options' (1)."""
+    if name in _CORES:
+        return _CORES[name][part]
+    if name not in _BUILT_IN:
         raise ValueError(f"unknown memory {name!r}: choose one of {', '.join(memory_names())}")
-    return _CORES[name]
+    module, _, attribute = _BUILT_IN[name][part].partition(":")
+    found: type = getattr(import_module(f"ct_rl.memory.{module}"), attribute)
+    return found

@@ -1,4 +1,4 @@
-"""Every auxiliary loss, by being registered: no pair across a reset, gradients where they belong, nothing at weight 0."""
+"""Every auxiliary loss, by being registered: no pair across a reset, gradients where they belong, none at weight 0."""
 
 import dataclasses
 import sys
@@ -21,6 +21,7 @@ from agents.auxiliary import (
     register_auxiliary,
 )
 from agents.auxiliary.contrast import draw_pairs, info_nce
+from agents.auxiliary.prediction import barlow_twins
 from agents.auxiliary.registry import _LOSSES
 from agents.fragment import Fragment
 from agents.rllib.learner import _columns
@@ -147,10 +148,53 @@ def test_nothing_else_changes_when_the_weight_is_0():
         torch.testing.assert_close(with_none[key], grad, msg=key)
 
 
-def test_the_gradient_of_contrast_reaches_the_encoder_and_not_the_memory():
+@pytest.mark.parametrize(
+    "name, encoder, memory",
+    [
+        ("contrast", True, False),
+        ("prediction", True, True),
+        ("recall", True, True),
+        ("reconstruction", False, True),  # the encoder learns from it through the memory
+    ],
+)
+def test_the_gradient_reaches_what_is_meant_to_learn(name, encoder, memory):
     seen = experience()
-    built("contrast")(seen).backward()
-    assert seen.features.grad.any() and seen.outputs.grad is None
+    built(name)(seen).backward()
+    assert (seen.features.grad is not None and bool(seen.features.grad.any())) == encoder
+    assert (seen.outputs.grad is not None and bool(seen.outputs.grad.any())) == memory
+
+
+def test_barlow_twins_is_zero_for_equal_embeddings_without_redundancy():
+    torch.manual_seed(0)
+    x = torch.randn(500, 3)
+    there = torch.rand(500) < 0.7
+    x[~there] = 1e6
+    assert barlow_twins(x, x, there, 0.0) < 1e-3
+    assert barlow_twins(x, x.flip(1), there, 0.0) > 1.0
+
+
+def test_recall_tells_a_memory_that_keeps_from_one_that_does_not():
+    """Trained on outputs that are what was seen two steps ago, and on noise."""
+    found = {}
+    for keeps in (True, False):
+        of = Sizes(6, 6, OBSERVATIONS["vector"], ACTIONS["discrete"])
+        torch.manual_seed(0)
+        loss = build_auxiliary("recall", of, {"horizon": 2, "pairs": 64, "width": 32})
+        optimizer = torch.optim.Adam(loss.parameters(), 3e-3)
+        for step in range(150):
+            seen = experience(of, rows=16, steps=8, seed=step)
+            seen.resets[:] = seen.ignored[:] = False
+            features = seen.features.detach()
+            held = torch.cat([torch.zeros(16, 1, 6), features[:, :-1]], 1)
+            seen = dataclasses.replace(
+                seen, features=features, outputs=held if keeps else torch.randn(16, 8, 6)
+            )
+            optimizer.zero_grad()
+            value = loss(seen)
+            value.backward()
+            optimizer.step()
+        found[keeps] = value.item()
+    assert found[True] < 0.75 * found[False]
 
 
 @given(

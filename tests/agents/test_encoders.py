@@ -75,3 +75,120 @@ def test_bytes_are_read_about_their_middle_and_old_weights_as_they_were():
     old.load_state_dict(before)
     expected = torch.relu(encoder.project(encoder.trunk(seen + 0.5).flatten(1)))
     torch.testing.assert_close(old(frames), expected)
+
+
+U8 = np.uint8
+KIND = {"small": (40, 44), "residual": (36, 40)}
+
+
+def features(encoder, x):
+    with torch.no_grad():
+        return encoder(torch.as_tensor(x))
+
+
+def as_twins(space, twin, image="small"):
+    """Encoders of two spaces with the same weights."""
+    torch.manual_seed(0)
+    one, other = build_encoder(space, image, 8), build_encoder(twin, image, 8)
+    other.load_state_dict(one.state_dict())
+    return one, other
+
+
+@pytest.mark.parametrize("image", ["small", "residual"])
+@pytest.mark.parametrize(
+    ("low", "high", "kind"),
+    [(0, 255, U8), (0, 1, U8), (0, 7, U8), (-1, 1, np.float32), (-128, 127, np.int8),
+     (0, 65535, np.uint16), (0, 255, np.float32), (3, 4, np.float64)],
+)  # fmt: skip
+def test_frames_of_any_bounds_are_read_as_those_from_0_to_1(image, low, high, kind):
+    shape = (*KIND[image], 3)
+    space, twin = gym.spaces.Box(low, high, shape, kind), gym.spaces.Box(0, 1, shape, np.float32)
+    one, other = as_twins(space, twin, image)
+    space.seed(0)
+    frames = np.stack([space.sample(), space.low, space.high])
+    scaled = (frames.astype(np.float64) - low) / (high - low)
+    frames = frames.astype(np.int32) if kind == np.uint16 else frames
+    expected = features(other, scaled.astype(np.float32))
+    torch.testing.assert_close(features(one, frames), expected, rtol=1e-4, atol=1e-4)
+    assert (expected[1] - expected[2]).abs().max() > 1e-2
+
+
+def test_grey_frames_are_frames_and_those_without_bounds_as_they_are():
+    one, other = as_twins(
+        gym.spaces.Box(0, 255, (40, 44), U8), gym.spaces.Box(0, 255, (40, 44, 1), U8)
+    )
+    frame = np.random.default_rng(0).integers(0, 256, (2, 40, 44), U8)
+    torch.testing.assert_close(features(one, frame), features(other, frame[..., None]))
+    free = build_encoder(gym.spaces.Box(-np.inf, np.inf, (40, 44, 1)), width=8)
+    x = torch.randn(2, 40, 44, 1)
+    seen = free.trunk(x.permute(0, 3, 1, 2))
+    torch.testing.assert_close(free(x), torch.relu(free.project(seen.flatten(1))))
+
+
+@pytest.mark.parametrize(
+    ("space", "twin", "to_twin"),
+    [
+        (gym.spaces.Box(0, 1, (3,), U8), gym.spaces.Box(0, 1, (3,)), lambda x: x),
+        (gym.spaces.Box(0, 255, (2, 2), U8), gym.spaces.Box(0, 1, (2, 2)), lambda x: x / 255),
+        (gym.spaces.Box(-3, 1, (3,), np.int64), gym.spaces.Box(-1, 1, (3,)), lambda x: x / 3),
+        (gym.spaces.Box(5, 7, (3,), np.int16), gym.spaces.Box(0, 1, (3,)), lambda x: (x - 5) / 2),
+        (gym.spaces.MultiBinary([2, 3]), gym.spaces.Box(0, 1, (6,)), lambda x: x.reshape(-1)),
+        (gym.spaces.Discrete(4, start=-2), gym.spaces.Discrete(4), lambda x: x + 2),
+        (
+            gym.spaces.MultiDiscrete([2, 3], start=[5, -1]),
+            gym.spaces.MultiDiscrete([2, 3]),
+            lambda x: x - [5, -1],
+        ),
+        (
+            gym.spaces.MultiDiscrete([[2, 3], [4, 1]], start=[[1, 2], [-3, 0]]),
+            gym.spaces.MultiDiscrete([2, 3, 4, 1]),
+            lambda x: x.reshape(-1) - [1, 2, -3, 0],
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_space_is_read_as_its_twin(space, twin, to_twin):
+    one, other = as_twins(space, twin)
+    space.seed(1)
+    values = [space.sample() for _ in range(6)]
+    expected = np.stack([np.asarray(to_twin(np.asarray(x))) for x in values])
+    if isinstance(twin, gym.spaces.Box):
+        expected = expected.astype(np.float32)
+    torch.testing.assert_close(features(one, np.stack(values)), features(other, expected))
+
+
+def test_what_follows_from_a_space_is_no_weight():
+    for space in (gym.spaces.MultiDiscrete([2], start=[3]), gym.spaces.Discrete(3)):
+        assert not build_encoder(space).state_dict()
+    assert len(build_encoder(gym.spaces.Box(0, 9, (2,), U8)).state_dict()) == 4
+
+
+AWKWARD = ["items", "keys", "forward", "a.b", "a%2e%b", "", "training", "_modules", "%", "ä b", "x"]
+
+
+def test_parts_may_have_any_name():
+    parts = {key: gym.spaces.Discrete(i + 2) for i, key in enumerate(AWKWARD)}
+    encoder = build_encoder(gym.spaces.Dict(parts))
+    observation = {key: torch.tensor([1]) for key in AWKWARD}
+    expected = [
+        torch.nn.functional.one_hot(torch.tensor([1]), int(parts[key].n)) for key in sorted(AWKWARD)
+    ]
+    torch.testing.assert_close(encoder(observation), torch.cat(expected, -1).float())
+    # Names that torch takes are the weights' names, as in networks saved before.
+    saved = build_encoder(gym.spaces.Dict({"my-x": gym.spaces.Box(0, 1, (2,))})).state_dict()
+    assert all(name.startswith("parts.my-x.") for name in saved)
+
+
+def test_a_mask_is_read_bit_by_bit_and_several_sentences_as_sentences():
+    space = gym.spaces.Dict(
+        {"action_mask": gym.spaces.MultiBinary(3), "instruction:a": WORDS, "instruction:b": WORDS}
+    )
+    encoder = build_encoder(space)
+    words = torch.tensor([[3, 4, 0, 0, 0, 0]])
+    observation = {
+        "action_mask": torch.tensor([[1, 0, 1]], dtype=torch.int8),
+        "instruction:a": words,
+        "instruction:b": words,
+    }
+    y = encoder(observation)
+    assert y.shape == (1, 3 + 2 * 64) and y[0, :3].tolist() == [1, 0, 1]

@@ -32,7 +32,7 @@ def test_two_learners_stay_in_step_and_one_that_fails_is_named(build):
         torch.testing.assert_close(value, other[key], msg=key)
     algo.learner_group.foreach_learner(poison, remote_actor_ids=[0])
     with pytest.raises(NonFinite, match="NaN"):
-        train_until(algo, lambda r: False, seconds=60)
+        train_until(algo, lambda r: False)
 
 
 def test_aggregators_pass_the_memory_on(build):
@@ -46,7 +46,7 @@ def test_aggregators_pass_the_memory_on(build):
         assert report["rho_mean"] == pytest.approx(1.0, abs=1e-5)
     ray.kill(algo.learner_group._workers[0])
     with pytest.raises(LearnerDied, match="go on from the last checkpoint"):
-        train_until(algo, lambda r: False, seconds=60)
+        train_until(algo, lambda r: False)
     with pytest.raises(LearnerFailed):
         algo.training_state()
 

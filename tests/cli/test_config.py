@@ -9,7 +9,7 @@ import yaml
 from ct_rl import command_line, config_file, reader
 from ct_rl.config import RunConfig, TrainConfig, TrainingConfig, check, resolve_reward_clip
 from ct_rl.errors import UserError
-from ct_rl.memory import memory_names, memory_options
+from ct_rl.memory import memory_names, memory_options, option_help
 from ct_rl.sections import auxiliary_section, memory_section, memory_settings
 from ct_rl.train import Arguments, _new_config
 
@@ -124,9 +124,9 @@ def test_every_field_has_a_flag_with_help_and_default(kind, capsys):
     assert shown.count("(default:") >= len(wanted) - 6
     for section in ("network", "runners", "training", "run", "env"):
         cls = type(getattr(TrainConfig(), section))
-        texts = command_line.field_help(cls)
+        texts = option_help(cls)
         assert all(texts.get(item.name) for item in fields(cls)), section
-    for text in command_line.field_help(memory_options(kind)).values():
+    for text in option_help(memory_options(kind)).values():
         assert text.split()[0] in shown
 
 

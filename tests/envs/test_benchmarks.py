@@ -73,13 +73,13 @@ def test_miniworlds_do_not_draw_each_others_walls():
     installed(name)
     try:
         alone = envs.make_vec(name, 1)
-        frames = [alone.reset(seed=5)[0]["frame"][0]]
+        frames = [alone.reset(seed=[5])[0]["frame"][0]]
     except Exception as error:
         pytest.skip(f"MiniWorld cannot draw here: {error}")
     frames += [alone.step(np.array([2]))[0]["frame"][0] for _ in range(5)]
     alone.close()
     both = envs.make_vec(name, 2)
-    seen = [both.reset(seed=4)[0]["frame"][1]]
+    seen = [both.reset(seed=[9, 5])[0]["frame"][1]]
     seen += [both.step(np.array([0, 2]))[0]["frame"][1] for _ in range(5)]
     both.close()
     assert (np.stack(seen) == np.stack(frames)).all()
@@ -116,3 +116,32 @@ def test_an_environment_that_cannot_draw_says_so():
     installed("popgym-AutoencodeEasy-v0")
     with pytest.raises(ValueError, match="draws no pictures"):
         envs.make("popgym-AutoencodeEasy-v0", render_mode="rgb_array")
+
+
+def test_a_class_is_read_as_its_id_is():
+    """MiniGrid's codes are categories by id, by class and in a vector of gymnasium's; pictures of it are frames."""
+    installed("MiniGrid-MemoryS7-v0")
+    import gymnasium as gym
+    from minigrid.envs import MemoryEnv
+    from minigrid.wrappers import RGBImgPartialObsWrapper
+
+    by_id = envs.make("MiniGrid-MemoryS7-v0")
+    by_class = envs.adapt(MemoryEnv(size=7))
+    vector = envs.adapt_vec(gym.make_vec("MiniGrid-MemoryS7-v0", 2, vectorization_mode="sync"))
+    assert by_id.observation_space == by_class.observation_space == vector.single_observation_space
+    one, other = by_id.reset(seed=3)[0], by_class.reset(seed=3)[0]
+    shown, _ = vector.reset(seed=[3, 4])
+    for key in one:
+        assert np.array_equal(one[key], other[key]) and np.array_equal(one[key], shown[key][0])
+    painted = envs.adapt(RGBImgPartialObsWrapper(MemoryEnv(size=7)))
+    assert painted.observation_space["image"].shape == (56, 56, 3)
+
+
+def test_taxis_mask_is_a_part_of_what_is_seen():
+    env = envs.make_vec("Taxi-v3", 2)
+    observation, infos = env.reset(seed=0)
+    for _ in range(5):
+        assert (observation["action_mask"] == infos["action_mask"]).all()
+        allowed = observation["action_mask"].argmax(1)
+        observation, _, _, _, infos = env.step(allowed)
+        assert env.observation_space.contains(observation)

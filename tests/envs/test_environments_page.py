@@ -5,7 +5,9 @@ import json
 import re
 from pathlib import Path
 
+import envs
 from envs.benchmarks import BENCHMARKS
+from envs.observations import CHANNELS, ENLARGED, LARGEST, MANY, SMALLEST
 from envs.room import RoomSettings
 
 ROOT = Path(__file__).parents[2]
@@ -32,3 +34,15 @@ def test_the_pages_numbers_are_the_measured_ones():
     for row in measured["scores"]:
         assert f"| {row['mean_return']:.2f} +- {row['standard_error']:.2f} |" in PAGE
     assert f"{measured['memory']['growth_mb']:+.2f} MB" in PAGE
+
+
+def test_the_page_tells_how_to_bring_ones_own():
+    for name in ("register", "names", "adapt", "adapt_vec", "make_vec"):
+        assert hasattr(envs, name) and f"envs.{name}(" in PAGE
+    for word in ("--import", "module", "`action_mask`", "`own_last_reward`", "`instruction:PATH`"):
+        assert word in PAGE
+    assert f"sides beyond {LARGEST}" in PAGE and f"{MANY:,} numbers" in PAGE
+    assert (
+        f"up to {CHANNELS} channels, sides from {ENLARGED}" in PAGE
+        and f"sides of {SMALLEST}" in PAGE
+    )

@@ -1,0 +1,68 @@
+"""Recall: from what the memory holds now, the embedding of the frame that was seen k steps ago. Ours.
+
+Shapes: P pairs, E width of the embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
+from torch import Tensor, nn
+
+from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
+from agents.auxiliary.contrast import draw_pairs, info_nce
+
+
+class Recall(AuxiliaryLoss):
+    """Asked with an offset k, the memory's output picks what was seen k steps before from what other rows saw.
+
+    It trains the memory to keep what it saw, whether or not reward asks for it yet, and shows how much it keeps: a
+    memory that holds nothing stays at the logarithm of the number of pairs. The gradient reaches memory and encoder.
+    """
+
+    @dataclass(frozen=True)
+    class Options:
+        """Settings of `recall`."""
+
+        horizon: Annotated[int, Ge(1), Le(10_000)] = 32
+        """Steps that are asked back, at most [steps]."""
+        pairs: Annotated[int, Ge(2), Le(65_536)] = 256
+        """Pairs drawn from a minibatch, at most [count]."""
+        temperature: Annotated[float, Gt(0), Le(100)] = 0.1
+        """What similarities are divided by."""
+        width: Annotated[int, Ge(1), Le(65_536)] = 256
+        """Width of the hidden layers [units]."""
+        embedding: Annotated[int, Ge(1), Le(65_536)] = 64
+        """Width of the embedding that is compared [units]."""
+
+    small: ClassVar[dict[str, Any]] = {"horizon": 4, "pairs": 16, "width": 8, "embedding": 4}
+
+    def __init__(
+        self, sizes: Sizes, horizon: int, pairs: int, temperature: float, width: int, embedding: int
+    ):
+        super().__init__(sizes)
+        self.horizon, self.pairs, self.temperature = horizon, pairs, temperature
+        self.offset = nn.Embedding(horizon + 1, sizes.outputs)
+        self.ask = nn.Sequential(
+            nn.Linear(2 * sizes.outputs, width), nn.ReLU(), nn.Linear(width, embedding)
+        )
+        self.embed = nn.Sequential(
+            nn.LayerNorm(sizes.features),
+            nn.Linear(sizes.features, width),
+            nn.ReLU(),
+            nn.Linear(width, embedding),
+        )
+
+    def forward(self, experience: Experience) -> Tensor:
+        row, then, now, there = draw_pairs(
+            experience.episode, experience.ignored, self.horizon, self.pairs
+        )
+        held, back = experience.outputs[row, now], self.offset((now - then).clamp(min=0))
+        asked = self.ask(torch.cat([held, back.to(held.dtype)], -1))  # (P, E)
+        seen = self.embed(experience.features[row, then])
+        similar = F.normalize(asked, dim=-1) @ F.normalize(seen, dim=-1).T
+        return info_nce(similar.float() / self.temperature, row, there)

@@ -1,0 +1,105 @@
+"""Reconstruction: the observation, drawn again from what the memory gives.
+
+Shapes: S steps, H, W, C of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Le
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
+
+
+class Reconstruction(AuxiliaryLoss):
+    """Squared error of the observation rebuilt by a perceptron from the memory's output, the mean over its numbers.
+
+    Frames are averaged down to `side` pixels, bytes as 0 to 1; discrete values are one-hot; other numbers are put on
+    a signed logarithmic scale. As in Memory Gym (Pleines et al. 2023, arXiv 2309.17207). The gradient reaches the
+    memory, and through it the encoder.
+    """
+
+    @dataclass(frozen=True)
+    class Options:
+        """Settings of `reconstruction`."""
+
+        steps: Annotated[int, Ge(1), Le(65_536)] = 256
+        """Steps drawn from a minibatch, at most [count]."""
+        side: Annotated[int, Ge(1), Le(1024)] = 24
+        """Longer side of the frame that is rebuilt [pixels]."""
+        width: Annotated[int, Ge(1), Le(65_536)] = 256
+        """Width of the hidden layer [units]."""
+
+    small: ClassVar[dict[str, Any]] = {"steps": 16, "side": 6, "width": 8}
+
+    def __init__(self, sizes: Sizes, steps: int, side: int, width: int):
+        super().__init__(sizes)
+        self.steps, self.side = steps, side
+        with torch.no_grad():
+            blank = _blank(sizes.observation_space)
+            size = targets(sizes.observation_space, blank, side).shape[1]
+        self.decode = nn.Sequential(
+            nn.Linear(sizes.outputs, width), nn.ReLU(), nn.Linear(width, size)
+        )
+
+    def forward(self, experience: Experience) -> Tensor:
+        chance = torch.rand(experience.ignored.shape, device=experience.ignored.device)
+        chance = chance.masked_fill(experience.ignored, -1.0).flatten()
+        best = chance.topk(min(self.steps, chance.numel()))
+        rebuilt = self.decode(experience.outputs.flatten(0, 1)[best.indices])
+        chosen = _map(lambda x: x.flatten(0, 1)[best.indices], experience.observation)
+        wanted = targets(self.sizes.observation_space, chosen, self.side).to(rebuilt.dtype)
+        error = (rebuilt - wanted).square().mean(1)
+        there = best.values >= 0
+        return torch.where(there, error, 0.0).sum() / there.sum().clamp(min=1)
+
+
+def targets(space: gym.Space, observation: Any, side: int) -> Tensor:
+    """What is to be rebuilt of observations [S, ...] of a space: numbers [S, size] of about unit scale."""
+    if isinstance(space, spaces.Dict):
+        parts = [targets(part, observation[key], side) for key, part in sorted(space.items())]
+        return torch.cat(parts, 1)
+    if isinstance(space, spaces.Discrete):
+        return F.one_hot((observation.long() - int(space.start)).flatten(), int(space.n)).float()
+    if isinstance(space, spaces.MultiDiscrete):
+        start = torch.as_tensor(space.start.flatten(), device=observation.device)
+        values = observation.long().flatten(1) - start
+        hot = [
+            F.one_hot(x, int(n))
+            for x, n in zip(values.unbind(1), space.nvec.flatten(), strict=True)
+        ]
+        return torch.cat(hot, 1).float()
+    values = observation.float()
+    if isinstance(space, spaces.Box) and len(space.shape) == 3:
+        if space.dtype == np.uint8:
+            values = values / 255.0
+        height, width = space.shape[:2]
+        factor = min(1.0, side / max(height, width))
+        size = max(1, round(height * factor)), max(1, round(width * factor))
+        return F.adaptive_avg_pool2d(values.permute(0, 3, 1, 2), size).flatten(1)
+    return (values.sign() * values.abs().log1p()).flatten(1)
+
+
+def _blank(space: gym.Space) -> Any:
+    """One observation of a space, as tensors."""
+    if isinstance(space, spaces.Dict):
+        return {key: _blank(part) for key, part in space.items()}
+    if isinstance(space, spaces.Discrete):
+        return torch.full((1,), int(space.start))
+    if isinstance(space, spaces.MultiDiscrete):
+        return torch.as_tensor(space.start)[None]
+    return torch.zeros(1, *(space.shape or ()))
+
+
+def _map(change: Any, observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: _map(change, x) for key, x in observation.items()}
+    return change(observation)

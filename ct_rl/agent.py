@@ -1,0 +1,199 @@
+"""A trained agent that acts without Ray: `agent = ct_rl.load_agent(folder)`.
+
+A folder is a run's, or one that `python -m ct_rl.export` wrote; `pretrained:NAME` is one that the package ships.
+Reading any of them executes nothing that they hold.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from agents.actor_critic import ActorCritic, State
+from ct_rl import checkpoint
+from ct_rl.errors import UserError, one_line
+from ct_rl.spaces import from_plain
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = 1
+_PRETRAINED = "pretrained:"
+_LARGEST = 1_000_000  # bytes of a config that is read
+
+
+class Agent:
+    """A network and the spaces it was trained on.
+
+    Attributes:
+        net: the network, in evaluation mode.
+        observation_space, action_space: of ONE environment.
+        description: what it was trained on: "env", "env_options", "steps", and whatever else was written.
+
+    Example:
+        >>> agent, env = ct_rl.load_agent("runs/NAME"), envs.make("dmlab_rooms_select")
+        >>> observation, _ = env.reset()
+        >>> action, state = agent.act(observation)
+        >>> observation, reward, *_ = env.step(action)
+        >>> action, state = agent.act(observation, state)
+    """
+
+    def __init__(
+        self,
+        net: ActorCritic,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        description: dict[str, Any] | None = None,
+    ):
+        self.net = net.eval()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.description = dict(description or {})
+
+    def initial_state(self, batch_size: int) -> State:
+        """The memory of `batch_size` worlds that have seen nothing."""
+        return self.net.initial_state(batch_size)
+
+    def act(
+        self,
+        observation: Any,
+        state: State | None = None,
+        *,
+        resets: Any = None,
+        greedy: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Any, State]:
+        """What to do now; the given state stays as it was.
+
+        Args:
+            observation: of one environment, or of B in a batch, as the environment gives them.
+            state: from the step before; None at an episode's start.
+            resets: bool, or bool [B]: True where the observation is a new episode's first.
+            greedy: the likeliest action instead of a sample.
+
+        Returns:
+            The action as the environment takes it (a batch of B where B observations were given), and the next state.
+
+        Raises:
+            ValueError: for an observation that is not of the observation space.
+        """
+        single = self._is_single(observation)
+        batch = _each(lambda x: np.asarray(x)[None], observation) if single else observation
+        rows = len(next(iter(_leaves(batch))))
+        if state is None:
+            state = self.initial_state(rows)
+        begins = None if resets is None else np.atleast_1d(np.asarray(resets, bool))
+        actions, after = self.net.act(
+            batch, state, greedy=greedy, resets=begins, generator=generator
+        )
+        return (actions[0] if single else actions), after
+
+    def _is_single(self, observation: Any) -> bool:
+        shapes = [np.shape(x) for x in _leaves(observation)]
+        wanted = [space.shape for space in _leaves(self.observation_space)]
+        if shapes == wanted:
+            return True
+        if [shape[1:] for shape in shapes] == wanted and all(shapes):
+            return False
+        raise ValueError(
+            f"the observation has parts of shapes {shapes}, expected {wanted}, or a batch of them"
+        )
+
+
+def load_agent(folder: str | Path, *, checkpoint: str = "last") -> Agent:
+    """The agent in a run's folder, an exported one, or `pretrained:NAME`.
+
+    Args:
+        checkpoint: of a run: "last", or "best" by its mean return in training.
+
+    Raises:
+        UserError: for a folder that holds no agent, or a damaged one.
+    """
+    path = _pretrained(str(folder)) if str(folder).startswith(_PRETRAINED) else Path(folder)
+    if (path / CONFIG).is_file():
+        return _exported(path)
+    return _of_run(path, checkpoint)
+
+
+def pretrained_names() -> list[str]:
+    """The agents that the package ships."""
+    root = resources.files("ct_rl") / "pretrained"
+    if not root.is_dir():
+        return []
+    return sorted(item.name for item in root.iterdir() if (item / CONFIG).is_file())
+
+
+def _pretrained(name: str) -> Path:
+    known = pretrained_names()
+    short = name.removeprefix(_PRETRAINED)
+    if short not in known:
+        raise UserError(
+            f"no pretrained agent {short!r}: the package ships {', '.join(known) or 'none'}"
+        )
+    return Path(str(resources.files("ct_rl") / "pretrained" / short))
+
+
+def _exported(path: Path) -> Agent:
+    try:
+        if (path / CONFIG).stat().st_size > _LARGEST:
+            raise ValueError(f"{CONFIG} is larger than {_LARGEST:,} bytes")
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        if config["format"] != FORMAT:
+            raise ValueError(f"format {config['format']!r} is not {FORMAT}")
+        observation, action = (
+            from_plain(config[key]) for key in ("observation_space", "action_space")
+        )
+        net = ActorCritic(observation, action, **config["network"])
+        net.load_state_dict(safetensors.torch.load_file(path / WEIGHTS))
+        return Agent(net, observation, action, config["description"])
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        raise UserError(
+            f"'{path}' holds no agent that can be read: {one_line(error)[:200]}"
+        ) from None
+
+
+def _of_run(path: Path, which: str) -> Agent:
+    from ct_rl.algorithm import probe_env
+    from ct_rl.evaluation import load_network
+    from ct_rl.run_folder import RunFolder
+
+    if which not in ("last", "best"):
+        raise UserError(f"checkpoint {which!r}: choose 'last' or 'best'")
+    run = RunFolder(path)
+    run.require()
+    config = run.read_config()
+    read = checkpoint.load_best if which == "best" else checkpoint.load_last
+    saved, damaged = read(run.checkpoints)
+    if saved is None:
+        raise UserError(
+            f"no checkpoint of '{path}' is whole" + "".join(f": {d}" for d in damaged[:1])
+        )
+    probe = probe_env(config.env)
+    net = load_network(saved, probe.observation_space, probe.action_space)
+    description = {
+        "env": config.env.name,
+        "env_options": dict(config.env.options),
+        "engine": probe.facts.engine,
+        "steps": saved.step,
+        "action_repeat": probe.facts.action_repeat,
+        "network": saved.meta["network"],
+    }
+    return Agent(net, probe.observation_space, probe.action_space, description)
+
+
+def _leaves(value: Any) -> list[Any]:
+    """The parts of a (nested) observation or Dict space, by sorted names."""
+    if isinstance(value, dict | gym.spaces.Dict):
+        return [leaf for key in sorted(value) for leaf in _leaves(value[key])]
+    return [value]
+
+
+def _each(change: Any, observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: _each(change, part) for key, part in observation.items()}
+    return change(observation)

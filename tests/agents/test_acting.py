@@ -1,0 +1,92 @@
+"""Acting in a vector environment: what is counted, what is remembered, what is said when it goes wrong."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from agents import ActorCritic
+from agents.acting import Actor, reset
+from envs.seeding import world_seeds
+from tests.agents.counting import CountingEnv
+
+
+def actor(env, **more):
+    torch.manual_seed(0)
+    net = ActorCritic(
+        env.single_observation_space,
+        env.single_action_space,
+        memory="gru",
+        memory_options={"d_model": 8, "hidden": 8},
+        width=8,
+    )
+    return Actor(net, env, seeds=world_seeds(1, env.num_envs), **more)
+
+
+def test_episodes_are_noted_with_their_world_and_counts():
+    playing = actor(CountingEnv(3), metrics=("hits",))
+    for _ in range(12):
+        playing.step(explore=True)
+    finished = playing.take_finished()
+    assert [world for world, _ in finished] == [0, 1, 2]
+    assert [episode["length"] for _, episode in finished] == [7, 8, 9]
+    assert all(episode["hits"] == episode["return"] for _, episode in finished)
+    assert playing.take_finished() == []
+
+
+class Sometimes(CountingEnv):
+    """Tells its count in world 0 alone, as gymnasium's masks say, and no other count at all."""
+
+    def step(self, actions):
+        *rest, info = super().step(actions)
+        return (*rest, {**info, "_hits": np.array([True, False, False])})
+
+
+def test_a_count_that_is_not_given_is_not_counted_as_0():
+    playing = actor(Sometimes(3), metrics=("hits", "never"))
+    for _ in range(12):
+        playing.step(explore=True)
+    counted = {world: episode for world, episode in playing.take_finished()}
+    assert "hits" in counted[0] and "hits" not in counted[1]
+    assert not any("never" in episode for episode in counted.values())
+
+
+def test_what_acts_is_what_a_pass_over_the_steps_gives():
+    playing = actor(CountingEnv(2))
+    torch.nn.init.normal_(playing.net.policy.weight)
+    start = {key: x.clone() for key, x in playing.state.items()}
+    steps = [playing.step(explore=False) for _ in range(15)]
+    obs = {
+        key: torch.from_numpy(np.stack([step.obs[key] for step in steps], 1))
+        for key in steps[0].obs
+    }
+    resets = torch.from_numpy(np.stack([step.resets for step in steps], 1))
+    with torch.no_grad():
+        out = playing.net(obs, start, resets)
+    log_probs = playing.net.distribution(out.policy).log_prob(
+        torch.from_numpy(np.stack([step.actions for step in steps], 1))
+    )
+    acted = torch.from_numpy(np.stack([step.log_probs for step in steps], 1))
+    torch.testing.assert_close(log_probs, acted)
+    torch.testing.assert_close(out.state, playing.state)
+
+
+class OneNumber(CountingEnv):
+    """Takes one number for a seed, as gymnasium's base class does."""
+
+    def reset(self, *, seed=None, options=None):
+        gym.vector.VectorEnv.reset(self, seed=seed)
+        return super().reset(seed=seed)
+
+
+def test_an_environment_that_takes_one_number_gets_one():
+    reset(OneNumber(2), world_seeds(3, 2))
+
+
+def test_an_error_of_a_reset_is_not_swallowed():
+    class Broken(CountingEnv):
+        def reset(self, *, seed=None, options=None):
+            raise ValueError("no such level")
+
+    with pytest.raises(ValueError, match="no such level"):
+        reset(Broken(2), [1, 2])

@@ -1,0 +1,129 @@
+"""A run that goes on: schedules and counters where they were, worlds that nobody has played, ends where it was told."""
+
+import numpy as np
+import pytest
+import torch
+from ray.tune import register_env
+
+from agents import RunnerFailed
+from agents.rllib.runner import _RESTARTS
+from tests.agents.counting import CountingEnv
+from tests.agents.test_fragments import make_runner
+from tests.agents.test_impala import train_until
+
+SCHEDULE = [[0, 1e-3], [2000, 0.0]]
+
+
+def due(steps):
+    return float(np.interp(steps, *zip(*SCHEDULE, strict=True)))
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "impala", "appo"])
+def test_schedules_go_on_where_they_were(build, algorithm):
+    """Learning rate and entropy bonus are those of the run's steps, before a resume and after it."""
+    settings = {"algorithm": algorithm, "runners": 0, "lr": SCHEDULE, "entropy_coeff": SCHEDULE}
+    algo = build(**settings)
+    report = train_until(algo, lambda r: r["steps"] > 800 and "learning_rate" in r)
+    update = 40 / 2000 * 1e-3  # what the rate falls by in the steps of one batch
+    assert report["learning_rate"] == pytest.approx(due(report["steps"]), abs=4 * update)
+    tensors, meta = algo.training_state()
+    assert meta["learning_rates"]["policy"] == pytest.approx(due(meta["steps"]), abs=4 * update)
+
+    other = build(**settings)
+    other.load_training_state(tensors, meta)
+    learner = other.learner_group._learner
+    for name, optimizer in learner.get_optimizers_for_module("default_policy"):
+        rate = optimizer.param_groups[0]["lr"]
+        assert rate == meta["learning_rates"][name.removeprefix("default_policy_")]
+    assert other.steps == meta["steps"]
+    report = train_until(other, lambda r: r["steps"] > meta["steps"] + 200)
+    assert report["learning_rate"] == pytest.approx(due(report["steps"]), abs=4 * update)
+    entropy = learner.entropy_coeff_schedulers_per_module["default_policy"].get_current_value()
+    assert float(entropy) == pytest.approx(due(report["steps"]), abs=8 * update)
+    assert report["updates"] > meta["updates"]
+
+
+def test_a_run_ends_within_an_update_of_its_goal(build):
+    algo = build(algorithm="ppo", runners=0)
+    algo.goal = 500
+    train_until(algo, lambda r: r["steps"] >= 500)
+    for _ in range(2):
+        algo.train()
+    assert 500 <= algo.steps <= 500 + 40
+
+
+def worlds_of(runner):
+    """The seeds that a runner gives its worlds at its next beginning."""
+    seeds = []
+    reset = runner._vector_env.reset
+    runner._vector_env.reset = lambda seed=None, **_: seeds.extend(seed) or reset(seed=seed[0])
+    runner._actor = None
+    runner.sample()
+    runner._vector_env.reset = reset
+    return seeds
+
+
+def test_no_life_of_a_runner_plays_what_another_did():
+    runner = make_runner("lstm")
+    first = worlds_of(runner)
+    runner.begin_life(1)
+    second = worlds_of(runner)
+    runner._restarts = 1
+    third = worlds_of(runner)
+    assert len({*first, *second, *third}) == 3 * runner.num_envs
+
+
+def test_a_resumed_run_and_a_replaced_runner_begin_new_lives(build):
+    algo = build(runners=0)
+    tensors, meta = algo.training_state()
+    other = build(runners=0)
+    other.load_training_state(tensors, meta)
+    assert other.env_runner._incarnation == 1
+    again = build(runners=0)
+    again.load_training_state(*other.training_state())
+    assert again.env_runner._incarnation == 2
+
+
+class Never(CountingEnv):
+    """Fails in its third step, always."""
+
+    def step(self, actions):
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls > 2:
+            raise OSError("the simulator is gone")
+        return super().step(actions)
+
+
+def test_an_environment_that_always_fails_ends_in_one_line(build):
+    register_env("never", lambda context: Never(context["num_envs"]))
+    runner = make_runner("lstm", env="never")
+    runner.config.restart_failed_sub_environments = True
+    with pytest.raises(RuntimeError) as caught:
+        runner.sample()
+    (line,) = str(caught.value).splitlines()
+    assert f"failed {_RESTARTS} times" in line and "OSError: the simulator is gone" in line
+
+
+class Holes(CountingEnv):
+    """Shows NaN in the part "step" of world 1, in the fifth step of its episode."""
+
+    def _observe(self):
+        shown = super()._observe()
+        shown["step"] = np.where((self.t == 5)[:, None] & (np.arange(self.num_envs) == 1)[:, None],
+                                 np.float32("nan"), shown["step"])  # fmt: skip
+        return shown
+
+
+def test_nan_in_an_observation_is_named(build):
+    register_env("holes", lambda context: Holes(context["num_envs"]))
+    algo = build(env="holes", algorithm="ppo")
+    with pytest.raises(RunnerFailed, match=r"part 'step' of world 1 holds NaN .* in step 5"):
+        train_until(algo, lambda r: False)
+
+
+def test_broken_weights_are_not_blamed_on_the_environment():
+    runner = make_runner("lstm")
+    with torch.no_grad():
+        runner.module.net.policy.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the weights are broken"):
+        runner.sample()

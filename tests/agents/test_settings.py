@@ -1,0 +1,204 @@
+"""Every setting of RLlib on the fast path is honoured or refused; a new one of a new Ray is found."""
+
+import pytest
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from agents.rllib.settings import HONOURED, REFUSED, check_settings
+from tests.agents.conftest import CONFIGS
+
+LISTED = {name for names in HONOURED.values() for name in names} | set(REFUSED)
+# What RLlib keeps of its old stack, of offline data and of TensorFlow: refused once it is changed.
+ELSEWHERE = [
+    "actions_in_input_normalized",
+    "always_attach_evaluation_results",
+    "auto_wrap_old_gym_envs",
+    "buffer_size",
+    "broadcast_offline_eval_runner_states",
+    "callbacks_on_evaluate_offline_end",
+    "callbacks_on_evaluate_offline_start",
+    "callbacks_on_offline_eval_runners_recreated",
+    "collect_metrics_timeout",
+    "compress_observations",
+    "custom_async_evaluation_function",
+    "custom_resources_per_offline_eval_runner",
+    "dataset_num_iters_per_eval_runner",
+    "dataset_num_iters_per_learner",
+    "eager_max_retraces",
+    "eager_tracing",
+    "enable_async_evaluation",
+    "enable_connectors",
+    "enable_tf1_exec_eagerly",
+    "entropy_coeff_schedule",
+    "env_task_fn",
+    "evaluation_num_episodes",
+    "exploration_config",
+    "fake_sampler",
+    "ignore_final_observation",
+    "ignore_offline_eval_runner_failures",
+    "input_",
+    "input_compress_columns",
+    "input_config",
+    "input_evaluation",
+    "input_filesystem",
+    "input_filesystem_kwargs",
+    "input_read_batch_size",
+    "input_read_episodes",
+    "input_read_method",
+    "input_read_method_kwargs",
+    "input_read_sample_batches",
+    "input_read_schema",
+    "input_spaces_jsonable",
+    "iter_batches_kwargs",
+    "learner_queue_timeout",
+    "learning_starts",
+    "local_tf_session_args",
+    "lr_schedule",
+    "map_batches_kwargs",
+    "materialize_data",
+    "materialize_mapped_data",
+    "max_num_offline_eval_runner_restarts",
+    "max_requests_in_flight_per_aggregator_worker",
+    "max_requests_in_flight_per_offline_eval_runner",
+    "metrics_smoothing_episodes",
+    "min_iter_time_s",
+    "min_sample_timesteps_per_reporting",
+    "min_time_s_per_reporting",
+    "min_train_timesteps_per_reporting",
+    "minibatch_buffer_size",
+    "monitor",
+    "num_aggregation_workers",
+    "num_cpus_per_offline_eval_runner",
+    "num_gpus_per_offline_eval_runner",
+    "num_multi_gpu_tower_stacks",
+    "num_offline_eval_runners",
+    "observation_filter",
+    "observation_fn",
+    "off_policy_estimation_methods",
+    "offline_data_class",
+    "offline_eval_batch_size_per_runner",
+    "offline_eval_rl_module_inference_only",
+    "offline_eval_runner_class",
+    "offline_eval_runner_health_probe_timeout_s",
+    "offline_eval_runner_restore_timeout_s",
+    "offline_evaluation_duration",
+    "offline_evaluation_interval",
+    "offline_evaluation_parallel_to_training",
+    "offline_evaluation_timeout_s",
+    "offline_evaluation_type",
+    "offline_loss_for_module_fn",
+    "offline_sampling",
+    "ope_split_batch_by_episode",
+    "optimizer",
+    "output",
+    "output_compress_columns",
+    "output_config",
+    "output_filesystem",
+    "output_filesystem_kwargs",
+    "output_max_file_size",
+    "output_max_rows_per_file",
+    "output_write_episodes",
+    "output_write_method",
+    "output_write_method_kwargs",
+    "output_write_remaining_data",
+    "policy_map_cache",
+    "policy_map_capacity",
+    "policy_states_are_swappable",
+    "postprocess_inputs",
+    "prelearner_buffer_class",
+    "prelearner_buffer_kwargs",
+    "prelearner_class",
+    "prelearner_module_synch_period",
+    "prelearner_use_recorded_module_states",
+    "preprocessor_pref",
+    "prioritized_replay",
+    "prioritized_replay_alpha",
+    "prioritized_replay_beta",
+    "prioritized_replay_eps",
+    "remote_env_batch_wait_ms",
+    "render_env",
+    "replay_batch_size",
+    "replay_buffer_num_slots",
+    "replay_mode",
+    "replay_proportion",
+    "replay_sequence_length",
+    "restart_failed_offline_eval_runners",
+    "sample_collector",
+    "sampler_perf_stats_ema_coef",
+    "sgd_minibatch_size",
+    "shuffle_buffer_size",
+    "sync_filters_on_rollout_workers_timeout_s",
+    "synchronize_filters",
+    "target_update_frequency",
+    "tf_session_args",
+    "timesteps_per_iteration",
+    "torch_compile_worker_dynamo_backend",
+    "torch_compile_worker_dynamo_mode",
+    "update_worker_filter_stats",
+    "use_worker_filter_stats",
+    "validate_offline_eval_runners_after_construction",
+    "vf_share_layers",
+    "worker_cls",
+    "_disable_action_flattening",
+    "_disable_execution_plan_api",
+    "_disable_initialize_loss_from_dummy_batch",
+    "_disable_preprocessor_api",
+    "_dont_auto_sync_env_runner_states",
+    "_enable_rl_module_api",
+    "_is_atari",
+    "_prior_exploration_config",
+    "_tf_policy_handles_more_than_one_loss",
+]
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_every_setting_of_rllib_has_been_looked_at(algorithm):
+    found = set(vars(CONFIGS[algorithm]()))
+    assert found <= LISTED | set(ELSEWHERE), found - LISTED - set(ELSEWHERE)
+    assert not LISTED & set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_a_setting_that_would_do_nothing_is_refused_in_one_line(algorithm):
+    check_settings(CONFIGS[algorithm]())
+    for name in vars(CONFIGS[algorithm]()):
+        if name in REFUSED or name in ELSEWHERE:
+            config = CONFIGS[algorithm]()
+            setattr(config, name, "something else")
+            with pytest.raises(ValueError) as caught:
+                check_settings(config)
+            (line,) = str(caught.value).splitlines()
+            assert f"{name.lstrip('_')}='something else' would be ignored" in line
+
+
+def refusal(config):
+    with pytest.raises(ValueError) as caught:
+        config.environment("CartPole-v1").validate()
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_what_people_set_is_honoured_or_refused(algorithm):
+    new = CONFIGS[algorithm]
+
+    class Mine(RLlibCallback):
+        def on_episode_end(self, **kwargs):
+            pass
+
+    assert "Mine.on_episode_end would never be called" in refusal(new().callbacks(Mine))
+    mine = lambda **kwargs: None  # noqa: E731
+    assert "callbacks_on_episode_start" in refusal(new().callbacks(on_episode_start=mine))
+    connector = lambda *args: []  # noqa: E731
+    assert "wrap the environment" in refusal(new().env_runners(env_to_module_connector=connector))
+    assert "normalize_actions=False" in refusal(new().environment(normalize_actions=False))
+    assert "use memory(...)" in refusal(new().rl_module(model_config={"fcnet_hiddens": [4]}))
+    other = RLModuleSpec(module_class=RLModuleSpec)
+    assert "trains MemoryRLModule" in refusal(new().rl_module(rl_module_spec=other))
+
+
+@pytest.mark.parametrize("hook", ["on_sample_end", "on_train_result", "on_environment_created"])
+def test_a_callback_that_is_called_passes(hook):
+    config = CONFIGS["ppo"]().environment("CartPole-v1").callbacks(**{hook: lambda **_: None})
+    config.training(train_batch_size_per_learner=1920)
+    config.validate()
