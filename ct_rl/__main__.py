@@ -1,4 +1,4 @@
-"""All commands of this package: `python -m ct_rl` lists them, `python -m ct_rl train ...` and `ct-rl train ...` run one."""
+"""All commands of this package: `python -m ct_rl` lists them, `ct-rl train ...` or `python -m ct_rl train ...` runs one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def main() -> None:
 
 def listing() -> str:
     """The commands, each with the first line that its module says of itself."""
-    lines = ["usage: ct-rl COMMAND ... (or python -m ct_rl.COMMAND ...); COMMAND --help says more", ""]
+    lines = [
+        "usage: ct-rl COMMAND ... (or python -m ct_rl.COMMAND ...); COMMAND --help says more",
+        "",
+    ]
     for name in COMMANDS:
         source = _source(name)
         if source is not None:

@@ -15,7 +15,7 @@ from ct_rl import reader
 from ct_rl.config import TrainConfig
 from ct_rl.errors import UserError, nearest, one_line
 from ct_rl.plain_files import Unreadable, dump_yaml, parse_yaml, read_text
-from ct_rl.reader import Invalid, quoted
+from ct_rl.reader import Invalid, shown
 from ct_rl.sections import DEFAULT, KIND, Auxiliary, foreign_option, memory_section, sections_for
 
 PROVENANCE = "provenance"  # what a run adds to its own config.yaml; not a setting
@@ -74,7 +74,7 @@ def _there(path: Path) -> bool:
 
 def _is_experiment(source: str) -> str:
     return (
-        f"config {quoted(source)} is an experiment of several runs: "
+        f"{label(source)} is an experiment of several runs: "
         f"python -m ct_rl.experiment {shlex.quote(source)}"
     )
 
@@ -94,7 +94,7 @@ def _text(path: Path, *, links: bool) -> str:
     except (FileNotFoundError, ValueError):
         known = recipe_names()
         raise UserError(
-            f"config {quoted(str(path))} not found{nearest(str(path), known)}; "
+            f"config {shown(str(path))} not found{nearest(str(path), known)}; "
             f"give a YAML file or one of {', '.join(known)}"
         ) from None
     except Unreadable as error:
@@ -128,7 +128,7 @@ def named(name: str) -> Iterator[None]:
 
 def label(source: str) -> str:
     """What errors call a recipe."""
-    return f"config {quoted(source)}"
+    return f"config {shown(source)}"
 
 
 def parse_data(text: str, source: str) -> dict[str, Any]:
@@ -136,11 +136,11 @@ def parse_data(text: str, source: str) -> dict[str, Any]:
     try:
         data = parse_yaml(text)
     except ValueError as error:
-        raise UserError(f"config {quoted(source)} {error}") from None
+        raise UserError(f"{label(source)} {error}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise UserError(f"config {quoted(source)}: the file must hold `name: value` lines")
+        raise UserError(f"{label(source)}: the file must hold `name: value` lines")
     if "variants" in data:
         raise UserError(_is_experiment(source))
     return {key: value for key, value in data.items() if key != PROVENANCE}

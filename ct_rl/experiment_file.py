@@ -16,7 +16,7 @@ from ct_rl import config_file
 from ct_rl.config import Text, TrainConfig, check, resolve_reward_clip
 from ct_rl.errors import UserError, nearest
 from ct_rl.plain_files import Unreadable, parse_yaml, read_text
-from ct_rl.reader import Invalid, quoted, read
+from ct_rl.reader import Invalid, quoted, read, shown
 
 Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Minutes = Annotated[float, Gt(0), Le(1e9)]
@@ -97,7 +97,7 @@ def read_experiment(name_or_path: str, imported: Sequence[str] = ()) -> Experime
             raise UserError(f"experiment: {error}") from None
         known = config_file.experiment_names()
         raise UserError(
-            f"experiment {quoted(name_or_path)} not found{nearest(name, known)}; "
+            f"experiment {shown(name_or_path)} not found{nearest(name, known)}; "
             f"give a YAML file or one of {', '.join(known)}"
         ) from None
     return parse(text, path.stem, str(path), imported)
@@ -105,14 +105,14 @@ def read_experiment(name_or_path: str, imported: Sequence[str] = ()) -> Experime
 
 def _is_recipe(source: str) -> str:
     return (
-        f"experiment {quoted(source)} is a recipe of one run: "
+        f"experiment {shown(source)} is a recipe of one run: "
         f"python -m ct_rl.train --config {shlex.quote(source)}"
     )
 
 
 def parse(text: str, name: str, source: str, imported: Sequence[str] = ()) -> Experiment:
     """The experiment in a YAML text; `source` names it in errors. Raises UserError."""
-    named = f"experiment {quoted(source)}"
+    named = f"experiment {shown(source)}"
     try:
         data = parse_yaml(text)
     except ValueError as error:

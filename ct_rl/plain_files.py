@@ -54,11 +54,13 @@ def read_bytes(path: Path, most: int = MIB, *, links: bool = False) -> bytes:
             f"'{path}' is {'a folder, not a' if stat.S_ISDIR(kind) else 'no regular'} file"
         )
     with os.fdopen(descriptor, "rb") as file:
-        try:
-            content = file.read(min(found.st_size, most) + 1)  # `read` sets that much memory aside
+        try:  # `read` sets as much memory aside as it is asked for
+            content = b"" if found.st_size > most else file.read(found.st_size + MIB)
         except OSError as error:
             raise Unreadable(os_message(error, f"reading '{path}'")) from None
-    if len(content) > most:
+        except MemoryError:
+            raise Unreadable(f"'{path}' is larger than the memory that is left") from None
+    if max(found.st_size, len(content)) > most:
         raise Unreadable(f"'{path}' has more than {most // MIB or most} "
                          f"{'MiB' if most >= MIB else 'bytes'}: it is not what belongs there")  # fmt: skip
     return content

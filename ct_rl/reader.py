@@ -90,6 +90,11 @@ def quoted(value: Any) -> str:
     return one_line(_SHORT.repr(value))
 
 
+def shown(path: str) -> str:
+    """A path for a person, in quotes, cut where it is longer than paths are."""
+    return one_line(repr(path[:300]))
+
+
 def plain_options(value: Any) -> dict[str, Any]:
     """Settings whose names and types another part knows: texts as keys, values that JSON can hold."""
     if value is None:

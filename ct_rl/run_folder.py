@@ -21,7 +21,7 @@ from ct_rl import checkpoint, config_file
 from ct_rl.config import TrainConfig
 from ct_rl.errors import UserError, is_disk_error, os_message
 from ct_rl.plain_files import Unreadable, parse_json, read_bytes, write_atomically
-from ct_rl.reader import quoted
+from ct_rl.reader import shown
 
 _METRICS_BYTES = 2**30
 _PACKAGES = ("torch", "ray", "gymnasium", "numpy", "panda3d")
@@ -85,7 +85,7 @@ class RunFolder:
 
     def require(self) -> None:
         """Raise UserError unless this is a run's folder, without symbolic links out of it."""
-        name = quoted(str(self.path))
+        name = shown(str(self.path))
         try:
             if not self.path.is_dir():
                 raise UserError(f"run folder {name} not found")

@@ -53,6 +53,8 @@ def memory_section(kind: str) -> Any:
     """The dataclass of the section `memory` for one kind of memory; raises UserError for an unknown one."""
     from ct_rl.memory import memory_options
 
+    if len(kind) > 100:
+        raise UserError(f"memory.kind: no memory has a name of {len(kind)} letters")
     try:
         options: Any = memory_options(kind)
     except ValueError as error:

@@ -21,7 +21,7 @@ from ct_rl.config import Text
 from ct_rl.errors import DONE, UserError, run_command
 from ct_rl.evaluation_file import FOLDER, read_evaluation
 from ct_rl.plain_files import require_writable, write_new
-from ct_rl.reader import quoted
+from ct_rl.reader import shown
 
 PROG = "ct_rl.suite"
 
@@ -90,7 +90,7 @@ def _newest(path: Path) -> Path:
             return path
         found = sorted(path.glob(f"{FOLDER}/*.json"), key=lambda file: file.stat().st_mtime)
     except (OSError, ValueError):
-        raise UserError(f"run {quoted(str(path))} not found") from None
+        raise UserError(f"run {shown(str(path))} not found") from None
     if not found:
         again = shlex.join(["python", "-m", "ct_rl.evaluate", str(path)])
         raise UserError(f"no evaluation in '{path}': make one with {again}")

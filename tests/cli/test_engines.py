@@ -143,9 +143,9 @@ def test_what_is_no_evaluation_of_a_level_is_named_in_one_line(tmp_path, capsys)
     (tmp_path / "broken.json").write_text("[]")
     other = evaluation(tmp_path, "CartPole-v1", 3.0)
     for words, says in (
-        ([], "no runs given"),
+        ([], "RUNS: is missing"),
         ([str(tmp_path / "empty")], "no evaluation in"),
-        ([str(tmp_path / "broken.json")], "is no evaluation of ct_rl.evaluate"),
+        ([str(tmp_path / "broken.json")], "is no evaluation of ct_rl.evaluate: "),
         ([other], "is of CartPole-v1, which is no level of DMLab-30"),
     ):
         assert run_command(lambda words=words: suite.command(words)) == 2
