@@ -1,4 +1,4 @@
-"""All commands of this package: `python -m ct_rl` lists them, `ct-rl train ...` or `python -m ct_rl train ...` runs one."""
+"""All commands of this package: `python -m ct_rl` lists them, `ct-rl train ...` (or `python -m ct_rl ...`) runs one."""
 
 from __future__ import annotations
 

@@ -73,7 +73,9 @@ def parse(
     try:
         return read(cls, given, sections)
     except Invalid as error:
-        raise UserError(describe(error, cls, sections, given)) from None
+        said = describe(error, cls, sections, given)
+        more = f"; see python -m {prog} --help" if error.problem == "is missing" else ""
+        raise UserError(said + more) from None
 
 
 def describe(error: Invalid, cls: type, sections: Mapping[str, type], given: Any) -> str:
