@@ -38,6 +38,9 @@ MEMORIES: dict[str, tuple[str, dict[str, Any]]] = {
     "transformer_xl": ("transformer_xl", SIZES),
     "lstm": ("lstm", {"hidden": 64}),
     "gru": ("gru", {"hidden": 64}),
+    "linear, min_gru": ("linear", {"n_layers": 1, "hidden": 64}),
+    "linear, lru": ("linear", {"n_layers": 1, "hidden": 32, "cell": "lru"}),
+    "identity": ("identity", {}),
 }
 
 

@@ -169,19 +169,12 @@ def frozen(steps: int = 30) -> dict[str, float]:
 def acting_step(core: MemoryCore, warm: int = 600) -> Work:
     """One step for all rows, from full memories; rows stand at different phases, as in training."""
     core.eval()
-    x = torch.randn(ROWS, 1, WIDTH)
-    resets = torch.zeros(ROWS, 1, dtype=torch.bool)
-    with torch.no_grad():
-        state = core.cached(core.initial_state(ROWS))
-        for step in range(warm):
-            state = core(x, state, torch.arange(ROWS)[:, None] == step).state
-
-    @torch.no_grad()
-    def work() -> None:
-        nonlocal state
-        state = core(x, state, resets).state
-
-    return work
+    x = torch.randn(ROWS, WIDTH)
+    resets = torch.zeros(ROWS, dtype=torch.bool)
+    state = core.initial_state(ROWS)
+    for step in range(warm):
+        core.step(x, state, torch.arange(ROWS) == step)
+    return lambda: core.step(x, state, resets)
 
 
 def acting(repeats: int) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def attention(window: int, memory: int, compressed: int) -> dict[str, tuple[str,
         "gtrxl": ("gtrxl", {**sizes, "memory": memory + compressed}),
         "lstm": ("lstm", {"hidden": 64}),
         "gru": ("gru", {"hidden": 64}),
+        "linear, min_gru": ("linear", {"hidden": 64}),
+        "linear, lru": ("linear", {"hidden": 32, "cell": "lru"}),
         "no memory": NO_MEMORY,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import gymnasium as gym
@@ -93,10 +93,10 @@ def memory_settings(memory: MemoryConfig) -> dict[str, Any]:
     Raises UserError for an unknown kind.
     """
     try:
-        taken = memory_options(memory.kind)
+        taken = fields(memory_options(memory.kind))
     except ValueError as error:
         raise UserError(f"--memory: {error}") from None
-    values = {name: getattr(memory, name) for name in taken if hasattr(memory, name)}
+    values = {item.name: getattr(memory, item.name, None) for item in taken}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -6,8 +6,8 @@ Glossary: B batch (rows), T time, L layers, D width (d_model), H heads, M rememb
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,6 @@ from torch import Tensor, nn
 from ct_rl.memory.report import AttentionReport
 
 State = dict[str, Tensor]
-
-
-def choose(name: str, given: str, known: Iterable[str]) -> None:
-    """Raises ValueError where `given` is none of the `known`, naming them."""
-    if given not in known:
-        raise ValueError(f"unknown {name} {given!r}: choose one of {', '.join(sorted(known))}")
 
 
 @dataclass
@@ -43,11 +37,22 @@ class MemoryOutput:
 class MemoryCore(nn.Module, abc.ABC):
     """A recurrent torso whose result does not depend on how a sequence is cut into calls.
 
-    Every tensor of a state has the batch as its first dimension, and an empty memory is all zeros.
+    Every tensor of a state has the batch as its first dimension, and an empty memory is all zeros. There is one layout
+    for carrying a state and for acting with it.
+
+    Attributes:
+        d_model, d_out: widths of inputs and outputs.
+        small: options with which the contract tests build the core.
     """
 
     d_model: int
     d_out: int
+    small: ClassVar[dict[str, Any]] = {}
+    like: Tensor  # empty; has the core's device and dtype, also where there is no parameter
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     @property
     @abc.abstractmethod
@@ -62,51 +67,30 @@ class MemoryCore(nn.Module, abc.ABC):
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         """`forward` on checked arguments."""
 
+    def run_step(self, x: Tensor, state: State, resets: Tensor) -> Tensor:
+        """`step` on checked arguments; a core that can do with less than a call of length one overrides it."""
+        out = self.run(x[:, None], state, resets[:, None], False)
+        state.update(out.state)
+        return out.y[:, 0]
+
     def compressor_parameters(self) -> list[nn.Parameter]:
         """The parameters that the compression loss trains, and nothing else does."""
         return []
 
-    def cached(self, state: State) -> State:
-        """A state for acting, with whatever makes one-step calls cheap; such calls update it in place."""
-        return dict(state)
-
-    def compact(self, state: State) -> State:
-        """The part of a state that must travel: `cached` rebuilds the rest from it."""
-        return dict(state)
-
-    def is_cached(self, state: State) -> bool:
-        """Whether a state is from `cached`, with more than must travel."""
-        return False
-
-    def form(self, state: State) -> State:
-        """What one row of `state` is to look like, cached or not: an empty one."""
-        return self.initial_state(1)
-
-    def refresh(self, state: State) -> State:
-        """A state for acting under new weights: what was made by the old ones is rebuilt; `state` is used up."""
-        return self.cached(self.compact(state))
-
-    @torch.no_grad()
-    def step(self, x: Tensor, state: State, resets: Tensor | None = None) -> Tensor:
-        """Reads one step x [B, d_model] and moves `state` on IN PLACE; y [B, d_out]."""
-        out = self(x[:, None], state, None if resets is None else resets[:, None])
-        state.update(out.state)
-        return out.y[:, 0]
-
     def forward(
         self, x: Tensor, state: State, resets: Tensor | None = None, attention: bool = False
     ) -> MemoryOutput:
-        """Reads T steps.
+        """Reads T steps; `state` stays as it is.
 
         Args:
             x: [B, T, d_model], floating point.
-            state: from `initial_state`, `cached` or the call before.
+            state: from `initial_state`, `step` or the call before.
             resets: bool [B, T], True where a step begins a new episode; None for none.
             attention: whether to report where the call looked, at some cost.
 
         Raises:
-            ValueError: when a shape, dtype or device does not fit, or a state that is not `cached` holds NaN or
-                infinity, saying what came and what was expected.
+            ValueError: when a shape, dtype or device does not fit, or a state holds NaN or infinity, saying what
+                came and what was expected.
         """
         if x.dim() != 3 or x.shape[-1] != self.d_model or not x.is_floating_point():
             raise ValueError(
@@ -114,23 +98,37 @@ class MemoryCore(nn.Module, abc.ABC):
             )
         if x.shape[1] < 1:
             raise ValueError(f"x is {list(x.shape)}, no step: give at least one")
-        if resets is None:
-            resets = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        elif resets.shape != x.shape[:2] or resets.dtype != torch.bool:
-            raise ValueError(
-                f"resets is {resets.dtype} {list(resets.shape)}, expected bool {list(x.shape[:2])}"
-            )
-        elif resets.device != x.device:
-            raise ValueError(
-                f"resets is on {resets.device} and x on {x.device}: move one to the other"
-            )
+        resets = _checked_resets(x, resets)
         self.check_state(state, x)
         return self.run(x, state, resets, attention)
 
+    @torch.no_grad()
+    def step(self, x: Tensor, state: State, resets: Tensor | None = None) -> Tensor:
+        """Reads one step without gradient and moves `state` on IN PLACE: the cheap way to act.
+
+        After any mix of steps and calls the state is what calls alone give. Values are not looked at: a step must not
+        read the whole memory.
+
+        Args:
+            x: [B, d_model], floating point.
+            state: from `initial_state`, `step` or a call.
+            resets: bool [B], True where the step begins a new episode; None for none.
+
+        Returns:
+            y [B, d_out].
+
+        Raises:
+            ValueError: when a shape or dtype does not fit.
+        """
+        if x.dim() != 2 or x.shape[-1] != self.d_model or not x.is_floating_point():
+            raise ValueError(
+                f"x is {x.dtype} {list(x.shape)}, expected floating point [B, {self.d_model}]"
+            )
+        return self.run_step(x, state, _checked_resets(x, resets))
+
     def check_state(self, state: State, x: Tensor) -> None:
         """Raises ValueError where `state` is another core's, batch's or device's, or is not finite."""
-        expected = self.form(state)
-        for name, empty in expected.items():
+        for name, empty in self.initial_state(1).items():
             if name not in state:
                 raise ValueError(
                     f"the state has no {name!r} (it has {', '.join(sorted(state)) or 'nothing'}): "
@@ -152,27 +150,43 @@ class MemoryCore(nn.Module, abc.ABC):
                     "move one to the other"
                 )
         self._check_input(x)
-        self._check_finite(state)
+        _check_finite(state)
 
     def _check_input(self, x: Tensor) -> None:
-        like = next(self.parameters())
-        if x.device != like.device:
+        if x.device != self.like.device:
             raise ValueError(
-                f"x is on {x.device} and the core on {like.device}: move one to the other"
+                f"x is on {x.device} and the core on {self.like.device}: move one to the other"
             )
-        if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(f"x is {x.dtype}, this core {like.dtype}: convert one to the other")
+        if x.dtype != self.like.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"x is {x.dtype}, this core {self.like.dtype}: convert one to the other"
+            )
 
-    def _check_finite(self, state: State) -> None:
-        # A compiled call must not look at values, and a step of acting must not read the whole memory.
-        if torch.compiler.is_compiling() or self.is_cached(state):
-            return
-        for name, given in state.items():
-            if given.is_floating_point() and not bool(given.sum().isfinite()):
-                raise ValueError(
-                    f"state {name!r} holds NaN or infinity: start from initial_state, "
-                    "and look for what made it"
-                )
+
+def _checked_resets(x: Tensor, resets: Tensor | None) -> Tensor:
+    shape = x.shape[:-1]
+    if resets is None:
+        return torch.zeros(shape, dtype=torch.bool, device=x.device)
+    if resets.shape != shape or resets.dtype != torch.bool:
+        raise ValueError(
+            f"resets is {resets.dtype} {list(resets.shape)}, expected bool {list(shape)}"
+        )
+    if resets.device != x.device:
+        raise ValueError(f"resets is on {resets.device} and x on {x.device}: move one to the other")
+    return resets
+
+
+def _check_finite(state: State) -> None:
+    if torch.compiler.is_compiling():
+        return  # a compiled call must not look at values
+    for name, given in state.items():
+        if given.device.type == "meta" or not given.is_floating_point():
+            continue
+        if not bool(given.sum().isfinite()):
+            raise ValueError(
+                f"state {name!r} holds NaN or infinity: start from initial_state, "
+                "and look for what made it"
+            )
 
 
 def state_bytes(state: State) -> int:

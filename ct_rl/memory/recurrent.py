@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -14,13 +17,22 @@ from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
 Carried = tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
+class RecurrentOptions:
+    """Options of `lstm` and `gru`."""
+
+    d_model: Annotated[int, Ge(1), Le(65_536)] = 128
+    """Width of the core's input [units]."""
+    hidden: Annotated[int, Ge(1), Le(65_536)] = 256
+    """State, and width of the output [units]."""
+
+
 class _Recurrent(MemoryCore):
+    small: ClassVar[dict[str, Any]] = {"hidden": 6}
     names: tuple[str, ...]
 
-    def __init__(self, d_model: int, hidden: int, cell: type[nn.RNNBase]):
+    def __init__(self, d_model: int, hidden: int, cell: Callable[..., nn.RNNBase]):
         super().__init__()
-        if d_model < 1 or hidden < 1:
-            raise ValueError(f"d_model={d_model} and hidden={hidden} must be at least 1")
         self.d_model, self.d_out = d_model, hidden
         self.cell = cell(d_model, hidden, batch_first=True)
 
@@ -29,8 +41,7 @@ class _Recurrent(MemoryCore):
         return None
 
     def initial_state(self, batch_size: int) -> State:
-        like = self.cell.weight_hh_l0
-        return {name: like.new_zeros(batch_size, self.d_out) for name in self.names}
+        return {name: self.like.new_zeros(batch_size, self.d_out) for name in self.names}
 
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         carried = tuple(state[name] for name in self.names)
@@ -48,6 +59,12 @@ class _Recurrent(MemoryCore):
             y, carried = self._call(x[:, start:end], carried, ~resets[:, start])
             pieces.append(y)
         return self._output(torch.cat(pieces, 1), carried)
+
+    def run_step(self, x: Tensor, state: State, resets: Tensor) -> Tensor:
+        carried = tuple(state[name] for name in self.names)
+        y, after = self._call(x[:, None], carried, ~resets)
+        state.update(zip(self.names, after, strict=True))
+        return y[:, 0]
 
     def _side_by_side(
         self, x: Tensor, carried: Carried, resets: Tensor, starts: Tensor, lengths: Tensor

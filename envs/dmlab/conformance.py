@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from envs.dmlab.levels import LEVEL_NAMES, ROOMS_SELECT, find_level
+from envs.dmlab.levels import FIXED_LENGTH, LEVEL_NAMES, ROOMS_SELECT, find_level
 from envs.dmlab.make import why_missing
+from envs.dmlab.settings import FRAMES_PER_SECOND
 from envs.dmlab.vector import LabVectorEnv
 
 PASSED, FAILED, BAD_INPUT = 0, 1, 2
-SECONDS = 2.0  # of the episodes that are played
+SECONDS = 2.0  # of the episodes that are played, where the level has no length of its own that cannot be set
 SEED = 7
 
 
@@ -44,7 +45,8 @@ class Trial:
 
     def open(self) -> None:
         """The level starts, resets once and ends on request."""
-        self.env = self._make(2, seconds=SECONDS, actions="extended")
+        seconds = None if self.level in FIXED_LENGTH else SECONDS
+        self.env = self._make(2, seconds=seconds, actions="extended")
 
     def frames(self) -> None:
         """Observations are what their space says, and show something."""
@@ -70,7 +72,8 @@ class Trial:
         while not over.any() and t < steps:
             obs, _, terminated, truncated, _ = env.step(np.full(2, 14))
             over, t = terminated | truncated, t + 1
-        _expect(over.any(), f"no episode of {SECONDS:g} s ended within {steps} steps")
+        seconds = env.settings.frames / FRAMES_PER_SECOND
+        _expect(over.any(), f"no episode of {seconds:g} s ended within {steps} steps")
         _expect(not truncated.any(), "an episode was truncated, not terminated")
         _expect(obs in env.observation_space, "the last observation is not in its space")
         obs, rewards, terminated, _, _ = env.step(np.full(2, 14))
@@ -106,7 +109,7 @@ class Trial:
 
     def closed(self) -> None:
         """Closing twice is harmless, ends the processes, removes their folders, and later calls say so."""
-        worlds = [world for world in self.env._worlds if world is not None]
+        worlds = [world for world in self.env._pool.processes if world is not None]
         self.env.close()
         self.env.close()
         for call in (self.env.reset, lambda: self.env.step(np.zeros(2, int))):
@@ -126,7 +129,7 @@ class Trial:
             env.close()
 
     def _make(self, num_envs: int, **settings: Any) -> LabVectorEnv:
-        settings |= {**self.settings, "level_cache": str(self.cache)}
+        settings |= {**self.settings, "level_cache": str(self.cache), "restarts": 0}
         return LabVectorEnv(self.level, num_envs, **settings)
 
     def _play(self, seed: int) -> list[dict[str, np.ndarray]]:

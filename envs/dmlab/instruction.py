@@ -8,10 +8,7 @@ import zlib
 import numpy as np
 from gymnasium import spaces
 
-WORDS, VOCABULARY = (
-    16,
-    1000,
-)  # sample-factory's length, IMPALA's buckets (arXiv 1802.01561, appendix)
+from envs.dmlab.settings import VOCABULARY, WORDS
 
 
 def instruction_space(words: int = WORDS, vocabulary: int = VOCABULARY) -> spaces.MultiDiscrete:

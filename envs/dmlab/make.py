@@ -6,12 +6,13 @@ import functools
 import importlib.util
 import os
 import subprocess
+import sys
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 
 from envs.dmlab.levels import ROOMS_SELECT
-from envs.dmlab.process import INSTALL, PYTHON, interpreter
+from envs.dmlab.process import INSTALL, PYTHON, command, explain_import, interpreter
 from envs.errors import MissingDependencyError
 
 ENGINES = ("auto", "embedded", "deepmind_lab")
@@ -24,35 +25,50 @@ def available() -> bool:
 
 def why_missing() -> str | None:
     """The one line that says why `deepmind_lab` cannot be used, or None where it can."""
-    python, path = interpreter()
     if os.environ.get(PYTHON):
-        return _import_error(python, tuple(path))
+        return _import_error(*interpreter())
     try:
         found = importlib.util.find_spec("deepmind_lab")
     except (ImportError, ValueError):
         found = None
-    return INSTALL if found is None else _import_error(python, tuple(path))
+    return INSTALL if found is None else _import_error(*interpreter())
 
 
 @functools.cache
-def _import_error(python: str, path: tuple[str, ...]) -> str | None:
-    """Why that Python, with those folders, cannot import what a world's process needs."""
-    words = [python, "-c", "import deepmind_lab, envs.dmlab.worker; deepmind_lab.Lab"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+def _import_error(python: str, path: str) -> str | None:
+    """Why that Python, with that PYTHONPATH, cannot import what a world's process needs."""
     try:
         done = subprocess.run(
-            words, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            command("import deepmind_lab, envs.dmlab.worker; deepmind_lab.Lab"),
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
     except OSError as error:
         return f"{PYTHON}={python} cannot be run: {error.strerror}"
     if done.returncode == 0:
         return None
     said = done.stderr.strip().splitlines() or [f"its import ends with status {done.returncode}"]
-    return f"deepmind_lab cannot be imported by {python}: {said[-1]}"
+    text = explain_import(said[-1])
+    if os.environ.get(PYTHON) and text == INSTALL:
+        return f"{PYTHON}={python} has no deepmind_lab: build it as docs/deepmind_lab.md says"
+    return f"deepmind_lab cannot be imported by {python}: {text}"
+
+
+def engine_notes(engine: str) -> tuple[str, ...]:
+    """What `metadata["notes"]` says of the choice: that "auto" passes over a deepmind_lab that is there but fails."""
+    reason = why_missing() if engine == "auto" else None
+    if reason in (None, INSTALL):
+        return ()
+    return (f"engine=auto takes the embedded engine: {reason}",)
 
 
 def choose_engine(engine: str) -> str:
     """The engine that `dmlab_rooms_select` runs on: "auto" is deepmind_lab where it can be imported, else embedded.
+
+    Where a deepmind_lab is there, or named by $DEEPMIND_LAB_PYTHON, and cannot be imported, "auto" says so once on
+    standard error.
 
     Raises:
         ValueError: for another name.
@@ -61,12 +77,20 @@ def choose_engine(engine: str) -> str:
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
     if engine == "auto":
+        for note in engine_notes(engine):
+            say(note)
         return "deepmind_lab" if available() else "embedded"
     if engine == "deepmind_lab":
         reason = why_missing()
         if reason is not None:
             raise MissingDependencyError(reason)
     return engine
+
+
+@functools.cache
+def say(note: str) -> None:
+    """Prints a note on standard error, each once in this process."""
+    print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def make_level(level: str, num_envs: int, *, engine: str = "auto", **settings: Any) -> VectorEnv:
@@ -88,4 +112,7 @@ def make_level(level: str, num_envs: int, *, engine: str = "auto", **settings: A
         raise MissingDependencyError(f"dmlab_{level}: {reason}{hint}")
     from envs.dmlab.vector import LabVectorEnv
 
-    return LabVectorEnv(level, num_envs, **settings)
+    env = LabVectorEnv(level, num_envs, **settings)
+    for note in env.metadata["notes"]:
+        say(note)
+    return env

@@ -25,10 +25,14 @@ from envs.dmlab.settings import LabSettings
 from envs.errors import MissingDependencyError
 
 INSTALL = "deepmind_lab is not installed: build it as docs/deepmind_lab.md says"
+NEEDS = "dm-env, six, setuptools<80 and Python 3.11 or older"  # of the wheel, which does not say so
 PYTHON = "DEEPMIND_LAB_PYTHON"
+# The package without its __init__, which imports the libraries of all environments: a world needs none of them.
+_BARE = "import sys, types; p = types.ModuleType('envs'); p.__path__ = [{folder!r}]; sys.modules['envs'] = p; "
 _PREFIX = "ct_rl-dmlab-"
 _PATIENCE = 600.0  # seconds for one answer; compiling a large map takes some
 _FAREWELL = 10.0  # seconds for a process to end by itself
+_TAIL = 4096  # bytes at the end of the engine's output that hold its last words
 _ERRORS: dict[str, type[Exception]] = {
     "ValueError": ValueError,
     "TypeError": TypeError,
@@ -43,7 +47,7 @@ class LabProcess:
     answers that have not been taken: one that is left, after an interrupt, would pass for that to a later call.
 
     Raises (from `answer`):
-        MissingDependencyError: where `deepmind_lab` cannot be imported.
+        MissingDependencyError: where `deepmind_lab` cannot be imported or finds no library of its renderer.
         ValueError, TypeError: for what engine or level refuse.
         RuntimeError: for every other error of the engine, and where its process ended or hangs.
     """
@@ -53,16 +57,15 @@ class LabProcess:
         _remove_abandoned()
         self._folder, self._lock = _new_folder()
         self._log = self._folder / "output.log"
-        python, path = interpreter()
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
         with theirs, open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [python, "-m", "envs.dmlab.worker", str(theirs.fileno())],
+                command(f"from envs.dmlab.worker import main; main({theirs.fileno()})"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(self._folder, path),
+                env=_environment(self._folder),
                 # The folder's lock is held as long as either process lives.
                 pass_fds=(theirs.fileno(), self._lock),
                 process_group=0,  # Ctrl-C is for this process, which then closes the other
@@ -91,8 +94,10 @@ class LabProcess:
             return rest[0]
         name, text = rest
         error = _ERRORS.get(name, RuntimeError)
-        if error is MissingDependencyError and "No module named 'deepmind_lab'" in text:
-            text = INSTALL
+        if error is MissingDependencyError:
+            text = explain_import(text)
+        if "Failed to connect RL API" in text:
+            raise MissingDependencyError(self._say(self._no_library()))
         raise error(self._say(text))
 
     def close(self) -> None:
@@ -122,30 +127,60 @@ class LabProcess:
         how = "still runs" if status is None else f"ended with status {status}"
         if status is not None and status < 0:
             how = f"was ended by signal {-status}"
-        lines = []
-        with contextlib.suppress(OSError):
-            lines = self._log.read_text(errors="replace").splitlines()
-        words = " | ".join(line.strip() for line in lines if line.strip())[-300:]
-        missing = re.search(r"[\w/.-]+\.bsp", words)
+        words = self._last_words()
+        missing = re.search(r"Didn't find map '([^']+)'", words)
         if missing:
-            return f"the map {missing[0]} is not part of this build of deepmind_lab (its process {how})"
-        return f"the engine's process {how}; its last words: {words or 'none'}"
+            return f"the map maps/{missing[1]}.bsp is not part of this build of deepmind_lab (its process {how})"
+        return f"the engine's process {how}; its last words: {words[-300:] or 'none'}"
+
+    def _no_library(self) -> str:
+        """What the engine's "Failed to connect RL API" stands for; its output says which library it was."""
+        renderer, words = self.settings.renderer, self._last_words()
+        other = "; renderer='software' needs none of it" if renderer == "hardware" else ""
+        return (
+            f"the engine cannot load its library for renderer={renderer!r} "
+            f"({words[-300:] or 'Failed to connect RL API'}){other}"
+        )
+
+    def _last_words(self) -> str:
+        """The end of what engine and level wrote, in one line."""
+        text = b""
+        with contextlib.suppress(OSError), open(self._log, "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+            text = log.read()
+        lines = text.decode(errors="replace").splitlines()
+        return " | ".join(line.strip() for line in lines if line.strip())
 
 
-def interpreter() -> tuple[str, list[str]]:
-    """The Python that has deepmind_lab and the folders that it imports from.
+def interpreter() -> tuple[str, str]:
+    """The Python that has deepmind_lab, and its PYTHONPATH.
 
-    It is this one, or that of $DEEPMIND_LAB_PYTHON: a module built for an older Python or NumPy needs its own.
+    It is this one, or that of $DEEPMIND_LAB_PYTHON: a module built for an older Python or NumPy needs its own, with
+    none of the packages that are installed here.
     """
     other = os.environ.get(PYTHON)
     if other:
-        return other, [str(Path(__file__).resolve().parents[2])]
-    return sys.executable, [path or os.getcwd() for path in sys.path]
+        return other, ""
+    return sys.executable, os.pathsep.join(path or os.getcwd() for path in sys.path)
 
 
-def _environment(folder: Path, path: list[str]) -> dict[str, str]:
+def command(line: str) -> list[str]:
+    """The words that start that Python on a line of code, which may import `envs.dmlab` as far as a world needs it."""
+    bare = _BARE.format(folder=str(Path(__file__).resolve().parents[1]))
+    return [interpreter()[0], "-c", bare + line]
+
+
+def explain_import(text: str) -> str:
+    """What to do where an import of `deepmind_lab` failed with that text."""
+    if "No module named 'deepmind_lab'" in text:
+        return INSTALL
+    missing = re.search(r"No module named '(dm_env|six|pkg_resources|imp)\b", text)
+    return f"{text} (its wheel needs {NEEDS}: docs/deepmind_lab.md)" if missing else text
+
+
+def _environment(folder: Path) -> dict[str, str]:
     env = {key: value for key, value in os.environ.items() if key != "TEST_TMPDIR"}
-    env["PYTHONPATH"] = os.pathsep.join(path)
+    env["PYTHONPATH"] = interpreter()[1]
     env["TMPDIR"] = str(folder)  # the engine leaves its own folder there when it is killed
     env.setdefault("LP_NUM_THREADS", "0")  # the software renderer draws in its own thread only
     env.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,4 +1,7 @@
-"""What can be set in a level of the real DeepMind Lab: plain values, checked before any engine starts."""
+"""What can be set in a level of the real DeepMind Lab: plain values, checked before any engine starts.
+
+A world's process imports this, so it imports nothing but numpy: the Python that has the engine may have no more.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from typing import Any
 
 from envs.actions import action_vectors
 from envs.dmlab.cache import default_folder
-from envs.dmlab.instruction import VOCABULARY, WORDS
-from envs.dmlab.levels import LEVEL_NAMES, find_level
+from envs.dmlab.levels import FIXED_LENGTH, LEVEL_NAMES, TEST_ONLY, find_level
 
 FRAMES_PER_SECOND = 60
+# Of an instruction: sample-factory's length, IMPALA's hash buckets (arXiv 1802.01561, appendix).
+WORDS, VOCABULARY = 16, 1000
 HOLDOUT_MIXER_SEED = 0x600D5EED  # of scalable_agent's test runs
 _OURS = {"width", "height", "fps", "levelName", "mixerSeed", "allowHoldOutLevels", "datasetPath"}
 _OURS |= {"episodeLengthSeconds"}
@@ -46,9 +50,10 @@ class LabSettings:
     height, width: frame size in pixels, multiples of 4.
     action_repeat: frames an action lasts.
     actions: "impala" (9) or "extended" (15).
-    seconds: episode length in game time; None leaves the level's own.
+    seconds: episode length in game time; None leaves the level's own, and five levels have no other.
     stagger: cut the first episodes short (truncated), each world's by another share.
-    holdout: the maps and objects that are held out from training, under the mixer seed of IMPALA's tests.
+    holdout: the maps and objects that are held out from training, under the mixer seed of IMPALA's tests; None is
+        true in the two levels that are for tests only, where the engine allows nothing else, and false elsewhere.
     mixer_seed: another mixer seed, 0 to 2**32 - 1: under another one, equal seeds give other episodes.
     episode_seeds: draw episodes from this many seeds only, so that compiled maps come back from the cache.
     depth: also observe the engine's depth, "depth" uint8 [height, width, 1].
@@ -58,6 +63,7 @@ class LabSettings:
     level_cache: folder of compiled maps; "auto" is ct_rl/dmlab in the user's cache folder, None or "none" no cache.
     dataset_path: folder of the images that two psychlab levels need (Brady et al.).
     renderer: "software" or "hardware".
+    restarts: deaths in a row, with fewer than 100 steps between them, after which a world is still started anew.
     config: further settings of engine and level, by their own names.
     """
 
@@ -68,7 +74,7 @@ class LabSettings:
     actions: str = "impala"
     seconds: float | None = None
     stagger: bool = False
-    holdout: bool = False
+    holdout: bool | None = None
     mixer_seed: int | None = None
     episode_seeds: int | None = None
     depth: bool = False
@@ -79,6 +85,7 @@ class LabSettings:
     level_cache: str | None = "auto"
     dataset_path: str | None = None
     renderer: str = "software"
+    restarts: int = 3
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,17 +106,35 @@ class LabSettings:
             size = getattr(self, name)
             if size < 4 or size % 4:
                 raise ValueError(f"{name}={size!r} is not a positive multiple of 4, as DMLab needs")
-        leasts = {"action_repeat": 1, "words": 1, "vocabulary": 2, "episode_seeds": 1}
+        leasts = {
+            "action_repeat": 1,
+            "words": 1,
+            "vocabulary": 2,
+            "episode_seeds": 1,
+            "restarts": 0,
+        }
         for name, least in leasts.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value!r}: expected {least} or more")
         if self.frame_only and (self.depth or self.instruction):
             raise ValueError("frame_only=True: expected neither depth nor instruction beside it")
+        if self.seconds is not None and self.level in FIXED_LENGTH:
+            raise ValueError(
+                f"seconds={self.seconds!r} does nothing in {self.level}, whose clock is always "
+                f"{find_level(self.level).seconds} s: leave it out"
+            )
         if self.seconds is not None and not self.frames >= self.action_repeat:
             raise ValueError(
                 f"seconds={self.seconds!r} is shorter than a step of {self.action_repeat} frames"
             )
+        for_tests = self.level in TEST_ONLY
+        if for_tests and self.holdout is False:
+            raise ValueError(
+                f"holdout=False: the engine opens {self.level} for tests only: leave it out, or "
+                f"train on {self.level.removesuffix('_test')}_train"
+            )
+        object.__setattr__(self, "holdout", for_tests if self.holdout is None else self.holdout)
         if self.mixer_seed is not None and not 0 <= self.mixer_seed < 2**32:
             raise ValueError(f"mixer_seed={self.mixer_seed!r}: expected 0 to 2**32 - 1")
         if self.renderer not in ("software", "hardware"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from gymnasium.vector.utils import batch_space
 from envs.actions import action_names
 from envs.dmlab.instruction import hash_words, instruction_space
 from envs.dmlab.levels import ROOMS_SELECT, find_level
-from envs.dmlab.process import LabProcess
+from envs.dmlab.pool import LOST, WorldPool
 from envs.dmlab.rooms_select import EPISODE_METRICS, TrialCounts
-from envs.dmlab.settings import FRAMES_PER_SECOND, LabSettings
+from envs.dmlab.settings import FRAMES_PER_SECOND, HOLDOUT_MIXER_SEED, LabSettings
 from envs.dmlab.world import Seen
+from envs.seeding import world_seeds
 
 _SEEDS = 2**31 - 1  # what scalable_agent draws episode seeds from
 
@@ -25,17 +27,24 @@ class LabVectorEnv(VectorEnv):
 
     Observation: Dict(frame uint8 [H, W, 3], last_reward float32 [1], last_action Discrete) as in the embedded room
     task, and in language levels instruction int64 [words], its words hashed to 1 ... vocabulary - 1 (0: no word);
-    depth uint8 [H, W, 1] if asked for.
+    depth uint8 [H, W, 1] if asked for: the byte of the engine's depth buffer, which is not linear in distance.
     `terminated` where the engine ends the episode, by its clock or otherwise; the observation is then the last that
-    it showed. `truncated` only where `stagger` cuts a first episode short.
+    it showed. `truncated` where `stagger` cuts a first episode short, and where a world died.
 
-    Info: position (x, y in DMLab units) and yaw (degrees), NaN where a level does not give them; instruction, the
-    text. In rooms_select_nonmatching_object also room, trial and the counts teleports, trials, correct and wrong, read
-    off the rewards. match_side, example_side and the objects are not known here: the engine does not tell them.
+    A world dies when its process ends or hangs, or when engine or level raise an error in play. It is started anew
+    with other seeds; its running episode is `truncated` in that step, whose observation is the last that was seen and
+    whose reward is 0. One that dies at the start of an episode begins another in the same step. After
+    `settings.restarts` deaths in a row, with fewer than `pool.PROGRESS` steps between, the error is raised.
 
-    World i of seed s is seeded with s + i, plays the same whatever the number of worlds, and stays exact across
-    processes. The constructor opens the first world, so that what is wrong shows at once; the others open at the first
-    reset. An error of the engine leaves the environment usable: reset it.
+    Info: position (x, y in DMLab units) and yaw (degrees, -180 to 180, counter-clockwise, 0 along +x), NaN where a
+    level does not give them; instruction, the text; lost, int64: how often that world died in this call. In
+    rooms_select_nonmatching_object also room, trial and the counts teleports, trials, correct and wrong, read off the
+    rewards. match_side, example_side and the objects are not known here: the engine does not tell them.
+
+    World i of seed s is seeded with `envs.seeding.world_seeds(s, num_envs)[i]`, in its k-th life after a death with
+    that of incarnation k; it plays the same whatever the number of worlds, and stays exact across processes. The
+    constructor opens the first world, so that what is wrong shows at once; the others open at the first reset. An error
+    of the engine leaves the environment usable: reset it.
 
     Args:
         level: one of `envs.dmlab.levels.LEVEL_NAMES`.
@@ -49,10 +58,11 @@ class LabVectorEnv(VectorEnv):
         RuntimeError: for a level that this build of deepmind_lab cannot load.
     """
 
+    _pool: WorldPool | None = None
+
     def __init__(
         self, level: str, num_envs: int = 1, *, render_mode: str | None = None, **settings: Any
     ):
-        self._worlds: list[LabProcess | None] = []
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs}: expected 1 or more")
         if render_mode not in (None, "rgb_array"):
@@ -71,6 +81,7 @@ class LabVectorEnv(VectorEnv):
             "engine": "deepmind_lab",
             "settings": given.as_dict(),
             "episode_metrics": EPISODE_METRICS if self._counts else (),
+            "notes": _notes(given, settings),
         }
         self.single_action_space = spaces.Discrete(len(self.action_names))
         parts: dict[str, Any] = {
@@ -85,62 +96,71 @@ class LabVectorEnv(VectorEnv):
         self.single_observation_space = parts["frame"] if given.frame_only else spaces.Dict(parts)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
+        # A world's seed is that of (seed, index) in its life, or drawn afresh where nobody gave one.
+        self._origin: list[tuple[int, int] | None] = [None] * num_envs
+        self._life = np.zeros(num_envs, np.int64)
         self._rng: list[np.random.Generator] = []
         self._episode = np.zeros(num_envs, np.int64)
         self._left = np.zeros(num_envs, np.int64)  # steps until `stagger` cuts; below 0 never
         self._ended = np.zeros(num_envs, bool)
         self._seen: list[Seen] = []
         self._ready = False
-        self._worlds = [None] * num_envs
-        self._open([0])
+        self._pool = WorldPool(given, num_envs)
+        self._pool.open([0])
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode in every world; with seed s, world i gets s + i."""
+        """Begins an episode in every world; with seed s, world i gets `world_seeds(s, num_envs)[i]`."""
         if self.closed:
             raise RuntimeError("this environment is closed: make a new one")
         n = self.num_envs
         self._seed(seed)
         self._ready = False
-        self._drop([i for i, world in enumerate(self._worlds) if world and world.pending])
-        self._open([i for i in range(n) if self._worlds[i] is None])
-        self._seen = self._ask([self._begin(i) for i in range(n)])
+        self._pool.open()
+        before = self._pool.deaths.copy()
+        begun = self._begin_episodes(range(n))
+        self._seen = [begun[i] for i in range(n)]
         steps = self.settings.steps
         self._left[:] = -1
         if self.settings.stagger:
             self._left[:] = steps - np.arange(n) * steps // n
         self._ended[:] = False
         self._ready = True
-        return self._observe(np.zeros(n), np.zeros(n, np.int64)), self._info()
+        return self._observe(np.zeros(n), np.zeros(n, np.int64)), self._info(before)
 
     def step(self, actions: np.ndarray) -> tuple[Any, ...]:
         """One action in every world, repeated `action_repeat` frames; where an episode has ended the next begins.
 
         Raises:
             ValueError: for actions of another shape, type or range, or before `reset`.
-            RuntimeError: for an error of the engine, which names level and cause.
+            RuntimeError: for a world that dies too often; it names level and cause.
         """
         actions = self._checked(actions)
-        n, fresh = self.num_envs, self._ended.copy()
-        calls = [self._begin(i) if fresh[i] else ("step", int(actions[i])) for i in range(n)]
+        n, fresh, before = self.num_envs, self._ended.copy(), self._pool.deaths.copy()
+        calls = {i: self._begin(i) if fresh[i] else ("step", int(actions[i])) for i in range(n)}
         self._ready = False  # until all is well again
-        replies = self._ask(calls)
-        rewards, terminated = np.zeros(n), np.zeros(n, bool)
-        for i, reply in enumerate(replies):
-            if fresh[i]:
+        replies = self._pool.ask(calls)
+        rewards, terminated, lost = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool)
+        for i, reply in replies.items():
+            if reply is LOST:
+                lost[i] = True
+                self._seed_anew(i)
+            elif fresh[i]:
                 self._seen[i] = reply
-                continue
-            self._seen[i], rewards[i], terminated[i] = reply
-            if self._counts:
-                self._counts.add(i, rewards[i])
+            else:
+                self._seen[i], rewards[i], terminated[i] = reply
+                if self._counts:
+                    self._counts.add(i, rewards[i])
+        for i, seen in self._begin_episodes(np.flatnonzero(lost & fresh)).items():
+            self._seen[i] = seen
         self._left -= self._left > 0
-        truncated = (self._left == 0) & ~terminated & ~fresh
-        self._left[(self._left == 0) | terminated] = -1
+        truncated = ((self._left == 0) & ~terminated | lost) & ~fresh
+        self._left[truncated | terminated] = -1
         self._ended = terminated | truncated
         self._ready = True
         observation = self._observe(rewards, np.where(fresh, 0, actions))
-        return observation, rewards, terminated, truncated, self._info()
+        return observation, rewards, terminated, truncated, self._info(before)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The frames that were observed last, uint8 [H, W, 3] each; None without render_mode."""
@@ -149,30 +169,42 @@ class LabVectorEnv(VectorEnv):
         return tuple(seen.frame[..., :3].copy() for seen in self._seen)
 
     def close_extras(self, **kwargs: Any) -> None:
-        self._drop(list(range(len(self._worlds))))
+        if self._pool is not None:
+            self._pool.drop()
+
+    @property
+    def lost_worlds(self) -> int:
+        """How often a world of this environment died."""
+        return int(self._pool.deaths.sum())
 
     def _seed(self, seed: int | list[int | None] | None) -> None:
         """Seeds the worlds; None leaves a world's random numbers as they are."""
         n = self.num_envs
         if isinstance(seed, (int, np.integer)):
-            seed = [int(seed) + i for i in range(n)]
-        seeds = [None] * n if seed is None else list(seed)
+            origins: list[tuple[int, int] | None] = [(int(seed), i) for i in range(n)]
+            seeds: list[int | None] = list(world_seeds(int(seed), n))
+        else:
+            seeds = [None] * n if seed is None else list(seed)
+            origins = [None if s is None else (int(s), 0) for s in seeds]
         if len(seeds) != n:
             raise ValueError(f"{len(seeds)} seeds for {n} worlds: give one seed or {n}")
         for s in seeds:
             if s is not None and s < 0:
-                raise ValueError(f"seed {s}: expected 0 or more")
+                raise ValueError(f"seed={s}: expected 0 or more")
         self._rng = self._rng or [np.random.default_rng() for _ in range(n)]
         for i, s in enumerate(seeds):
             if s is not None:
                 self._rng[i] = np.random.default_rng(int(s))
-                self._episode[i] = 0
+                self._origin[i], self._life[i], self._episode[i] = origins[i], 0, 0
 
-    def _open(self, which: list[int]) -> None:
-        """Starts the processes of those worlds, all at once."""
-        for i in which:
-            self._worlds[i] = LabProcess(self.settings)
-        self._collect(which)
+    def _seed_anew(self, i: int) -> None:
+        """World i begins another life, in which it plays nothing that it played before."""
+        self._life[i] += 1
+        self._episode[i] = 0
+        seed = None
+        if (origin := self._origin[i]) is not None:
+            seed = world_seeds(origin[0], origin[1] + 1, incarnation=int(self._life[i]))[origin[1]]
+        self._rng[i] = np.random.default_rng(seed)
 
     def _begin(self, i: int) -> tuple[str, int, int]:
         """The call that begins world i's next episode."""
@@ -183,34 +215,15 @@ class LabVectorEnv(VectorEnv):
             self._counts.begin(i)
         return "reset", episode, seed
 
-    def _ask(self, calls: list[tuple[Any, ...]]) -> list[Any]:
-        for world, call in zip(self._worlds, calls, strict=True):
-            assert world is not None
-            world.ask(*call)
-        return self._collect(list(range(self.num_envs)))
-
-    def _collect(self, which: list[int]) -> list[Any]:
-        """The answers of those worlds; one that fails is closed, and the first failure raised when all have come."""
-        answers: list[Any] = []
-        failure: Exception | None = None
-        for i in which:
-            world = self._worlds[i]
-            assert world is not None
-            try:
-                answers.append(world.answer())
-            except Exception as error:
-                failure = failure or error
-                self._drop([i])
-        if failure is not None:
-            raise failure
-        return answers
-
-    def _drop(self, which: list[int]) -> None:
-        """Ends the processes of those worlds; the next reset starts others."""
-        for i in which:
-            world, self._worlds[i] = self._worlds[i], None
-            if world is not None:
-                world.close()
+    def _begin_episodes(self, which: Iterable[int]) -> dict[int, Seen]:
+        """What those worlds show when an episode has begun; one that dies of it begins another in its next life."""
+        left, seen = [int(i) for i in which], {}
+        while left:
+            seen |= self._pool.ask({i: self._begin(i) for i in left})
+            left = [i for i in left if seen[i] is LOST]
+            for i in left:
+                self._seed_anew(i)
+        return seen
 
     def _checked(self, actions: Any) -> np.ndarray:
         if self.closed:
@@ -246,13 +259,25 @@ class LabVectorEnv(VectorEnv):
             observation["instruction"] = np.stack([hash_words(t, words, vocabulary) for t in texts])
         return observation
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self, deaths_before: np.ndarray) -> dict[str, Any]:
         info: dict[str, Any] = {
             "position": np.stack([seen.position for seen in self._seen]),
             "yaw": np.array([seen.yaw for seen in self._seen]),
             "instruction": np.array([seen.instruction for seen in self._seen], object),
+            "lost": self._pool.deaths - deaths_before,
         }
         if self._counts:
             info |= self._counts.info()
         present = np.ones(self.num_envs, bool)
         return info | {f"_{key}": present for key in info}
+
+
+def _notes(given: LabSettings, asked: dict[str, Any]) -> tuple[str, ...]:
+    """What the settings imply and nobody asked for."""
+    if not given.holdout or asked.get("holdout"):
+        return ()
+    return (
+        f"{given.level} is for tests only: it is played with holdout=True, mixer seed "
+        f"{HOLDOUT_MIXER_SEED if given.mixer_seed is None else given.mixer_seed:#x}; "
+        f"{given.level.removesuffix('_test')}_train is for training",
+    )

@@ -1,7 +1,7 @@
-"""The process that one DeepMind Lab lives in: `python -m envs.dmlab.worker SOCKET`, started by `LabProcess`.
+"""The process that one DeepMind Lab lives in; `LabProcess` starts `main`, in whichever Python has the engine.
 
 It answers until the other side closes the socket or ends, in whatever way; then it closes the engine and removes its
-temporary folder.
+temporary folder. Beside the engine it needs numpy and nothing else.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -68,7 +67,3 @@ def main(socket: int) -> None:
         serve(Connection(socket))
     finally:
         shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -11,8 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ct_rl.memory import MemoryCore, MemoryOutput
-from ct_rl.memory.registry import _CORES
+from ct_rl.memory import MemoryCore, MemoryOutput, register_memory
 
 
 class CountingEnv(VectorEnv):
@@ -96,6 +96,11 @@ class SerialEnv(CountingEnv):
         return {**super()._observe(), "age": age[:, None], "serial": serial[:, None]}
 
 
+@dataclass(frozen=True)
+class CountingOptions:
+    d_model: int = 4
+
+
 class CountingMemory(MemoryCore):
     """A memory that counts the steps since the last reset; `seen` keeps what the last pass gave."""
 
@@ -144,7 +149,7 @@ class CountingCheck:
 
 def create_serial(context: dict[str, Any]) -> SerialEnv:
     """For `ray.tune.register_env`; whoever makes the environment knows the counting memory, too."""
-    _CORES["counting"] = CountingMemory
+    register_memory("counting", CountingMemory, CountingOptions)
     return SerialEnv(context["num_envs"])
 
 

@@ -9,7 +9,7 @@ from agents.rllib.appo import MemoryAPPOLearner
 from agents.rllib.impala import MemoryIMPALALearner
 from agents.rllib.ppo import MemoryPPOLearner
 from ct_rl.memory.registry import _CORES
-from tests.agents.counting import CountingCheck, CountingMemory
+from tests.agents.counting import CountingCheck, CountingMemory, CountingOptions
 from tests.agents.test_impala import train_until
 
 
@@ -30,7 +30,7 @@ CHECKS = {"impala": IMPALACheck, "appo": APPOCheck, "ppo": PPOCheck}
 
 @pytest.fixture
 def counting(monkeypatch):
-    monkeypatch.setitem(_CORES, "counting", CountingMemory)
+    monkeypatch.setitem(_CORES, "counting", (CountingMemory, CountingOptions))
 
 
 @pytest.mark.parametrize("algorithm, killed", [("impala", True), ("appo", False), ("ppo", True)])

@@ -99,7 +99,8 @@ def test_stock_connectors_give_the_learner_what_acted(algorithm, memory):
             {**batch, Columns.STATE_IN: tree.map_structure(damage, batch[Columns.STATE_IN])}
             for batch in batches
         ]
-        assert max(error(module, batch) for batch in wrong) > 1e-3
+        if memory != "identity":  # nothing is remembered there
+            assert max(error(module, batch) for batch in wrong) > 1e-3
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from envs.dmlab.vector import LabVectorEnv
+
 DOUBLE = Path(__file__).parent / "double"
 
 
@@ -32,3 +34,17 @@ def lab(monkeypatch, folders):
 
     yield deepmind_lab
     sys.modules.pop("deepmind_lab", None)
+
+
+@pytest.fixture
+def open_env(lab, folders):
+    """`LabVectorEnv`s that are closed when the test ends."""
+    made = []
+
+    def open_(level="rooms_select_nonmatching_object", num_envs=1, **settings):
+        made.append(LabVectorEnv(level, num_envs, **settings))
+        return made[-1]
+
+    yield open_
+    for env in made:
+        env.close()

@@ -1,151 +1,23 @@
-"""DeepMind Lab's adapter against the strict double: what people and training rely on, and every way it can fail."""
+"""DeepMind Lab's adapter against the strict double: worlds, settings, and the environment of N of them."""
 
-import fcntl
-import gc
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-import psutil
 import pytest
 import yaml
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from envs.actions import action_names, action_vectors
+from envs.actions import action_vectors
 from envs.dmlab import make, process
-from envs.dmlab.levels import DMLAB30, LEVEL_NAMES
+from envs.dmlab.levels import DMLAB30, FIXED_LENGTH, TEST_ONLY, TRAINING_VARIANTS
 from envs.dmlab.settings import LabSettings
 from envs.dmlab.vector import LabVectorEnv
 from envs.dmlab.world import LabWorld
-from tests.envs.conftest import DOUBLE
-
-ROOMS = "rooms_select_nonmatching_object"
-NINE = action_names("impala")
-FORWARD, LEFT, FIRE = NINE.index("forward"), NINE.index("look_left"), NINE.index("fire")
-
-
-@pytest.fixture
-def open_env(lab, folders):
-    """`LabVectorEnv`s that are closed when the test ends."""
-    made = []
-
-    def open_(level=ROOMS, num_envs=1, **settings):
-        made.append(LabVectorEnv(level, num_envs, **settings))
-        return made[-1]
-
-    yield open_
-    for env in made:
-        env.close()
-
-
-def play(env, actions, seed):
-    """Everything that is observed and paid, as bytes, for a list of actions [steps, N]."""
-    obs, info = env.reset(seed=seed)
-    trace = [{**obs, "position": info["position"]}]
-    for action in actions:
-        obs, reward, terminated, truncated, info = env.step(action)
-        trace.append({**obs, "reward": reward, "over": terminated | truncated,
-                      "position": info["position"]})  # fmt: skip
-    return [{key: value.copy() for key, value in moment.items()} for moment in trace]
-
-
-def one(trace, i):
-    """World i of a trace."""
-    return [{key: value[i].tobytes() for key, value in moment.items()} for moment in trace]
-
-
-# The double is as strict as the real module.
-
-
-def lab_of(lab, level=ROOMS, observations=("RGB_INTERLEAVED",), **settings):
-    return lab.Lab(f"contributed/dmlab30/{level}", list(observations), settings)
-
-
-STILL = np.zeros(7, np.intc)
-
-
-@pytest.mark.parametrize(
-    ("make_lab", "error"),
-    [
-        (lambda m: m.Lab(3, []), TypeError),
-        (lambda m: m.Lab(ROOMS, ()), TypeError),
-        (lambda m: m.Lab(ROOMS, [], renderer=None), TypeError),
-        (lambda m: m.Lab(ROOMS, [], renderer="fast"), RuntimeError),
-        (lambda m: m.Lab("nowhere", []), RuntimeError),
-        (lambda m: lab_of(m, width=96), TypeError),
-        (lambda m: lab_of(m, width="97"), RuntimeError),
-        (lambda m: lab_of(m, colour="red"), RuntimeError),
-        (lambda m: lab_of(m, mixerSeed="-1"), RuntimeError),
-        (lambda m: lab_of(m, observations=["SMELL"]), ValueError),
-    ],
-)
-def test_the_double_refuses_what_the_module_refuses_when_it_opens(lab, make_lab, error):
-    with pytest.raises(error):
-        make_lab(lab)
-
-
-@pytest.mark.parametrize(
-    ("call", "error"),
-    [
-        (lambda x: x.reset(seed=np.int64(3)), ValueError),
-        (lambda x: x.reset(seed="3"), ValueError),
-        (lambda x: x.step(list(STILL)), TypeError),
-        (lambda x: x.step(STILL.astype(np.int64)), ValueError),
-        (lambda x: x.step(STILL[:6]), ValueError),
-        (lambda x: x.step(STILL, num_steps=4.0), TypeError),
-        (lambda x: [x.step(STILL, num_steps=1000), x.observations()], RuntimeError),
-        (lambda x: [x.step(STILL, num_steps=1000), x.step(STILL)], RuntimeError),
-        (lambda x: [x.close(), x.observations()], RuntimeError),
-        (lambda x: [x.close(), x.step(STILL)], RuntimeError),
-    ],
-)
-def test_the_double_refuses_what_the_module_refuses_while_it_runs(lab, call, error):
-    engine = lab_of(lab)
-    with pytest.raises(RuntimeError):
-        engine.observations()  # before the first reset
-    engine.reset(seed=1)
-    with pytest.raises(error):
-        call(engine)
-    assert engine.close() in (True, False)
-
-
-def test_the_first_reset_of_the_double_differs_from_later_ones(lab):
-    engine = lab_of(lab)
-    frames = []
-    for _ in range(3):
-        engine.reset(episode=0, seed=5)
-        frames.append(engine.observations()["RGB_INTERLEAVED"])
-    assert (frames[0] != frames[1]).any() and (frames[1] == frames[2]).all()
-    engine.close()
-
-
-@pytest.mark.parametrize(
-    ("calls", "status"),
-    [
-        (f"x = Lab('contributed/dmlab30/{ROOMS}', []); x.close(); x.reset()", -signal.SIGSEGV),
-        (
-            f"x = Lab('contributed/dmlab30/{ROOMS}', []); x.close(); x.action_spec()",
-            -signal.SIGSEGV,
-        ),
-        ("Lab('contributed/dmlab30/natlab_fixed_large_map', []).reset()", 1),
-    ],
-)
-def test_the_double_ends_its_process_where_the_module_does(calls, status, tmp_path, folders):
-    done = subprocess.run(
-        [sys.executable, "-c", f"from deepmind_lab import Lab; {calls}"],
-        env={**os.environ, "PYTHONPATH": str(DOUBLE), "TMPDIR": str(tmp_path)},
-        capture_output=True,
-    )
-    assert done.returncode == status
-
+from envs.seeding import world_seeds
+from tests.envs.lab import FIRE, FORWARD, LEFT, ROOMS, one, play
 
 # One world.
 
@@ -255,6 +127,7 @@ BAD = {
     "renderer": ("fast", "unknown renderer 'fast'"),
     "dataset_path": ("/nowhere", "dataset_path='/nowhere' is no folder"),
     "stagger": (None, "stagger=None: expected true or false"),
+    "restarts": (-1, "restarts=-1: expected 0 or more"),
     "config": ({"width": 96}, "config has 'width'"),
     "render_mode": ("human", "unknown render_mode 'human'"),
     "heigth": (72, "unknown setting 'heigth' of the deepmind_lab engine: did you mean 'height'?"),
@@ -283,83 +156,41 @@ def test_a_strangers_config_cannot_choose_other_code(key):
         LabSettings(ROOMS, config={key: "x"})
 
 
-# Names and engines.
+@pytest.mark.parametrize("level", FIXED_LENGTH)
+def test_a_length_is_refused_where_the_engine_would_ignore_it(level):
+    with pytest.raises(ValueError) as caught:
+        LabSettings(level, seconds=9)
+    assert (
+        str(caught.value)
+        == f"seconds=9 does nothing in {level}, whose clock is always 60 s: leave it out"
+    )
+    assert LabSettings(level).frames == 3600
 
 
-def test_every_level_of_dmlab30_has_a_name():
-    assert {f"dmlab_{level}" for level in DMLAB30} <= set(envs.names())
-    assert len(LEVEL_NAMES) == 32
-
-
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [("dmlab_rooms_watermase", "dmlab_rooms_watermaze"), ("dmlab_skymaze_hard", "dmlab_skymaze_")],
-)
-def test_an_unknown_level_is_answered_with_the_nearest(name, near):
-    with pytest.raises(ValueError, match=f"did you mean .*{near}"):
-        envs.make(name)
-
-
-def test_without_the_module_levels_say_what_is_missing_and_the_room_task_runs_embedded():
-    assert make.choose_engine("auto") == "embedded"
-    env = envs.make("dmlab_rooms_select")
-    assert env.metadata["engine"] == "embedded"
+@pytest.mark.parametrize("level", TEST_ONLY)
+def test_a_level_for_tests_is_played_as_a_hold_out_and_says_so(lab, capsys, level):
+    make.say.cache_clear()
+    env = envs.make_vec(f"dmlab_{level}", 1)
+    assert env.reset(seed=1)[0]["frame"].any() and env.metadata["settings"]["holdout"] is True
+    (note,) = env.metadata["notes"]
+    assert note.startswith(
+        f"{level} is for tests only: it is played with holdout=True, mixer seed 0x600d5eed"
+    )
     env.close()
-    for name, hint in ((ROOMS, "dmlab_rooms_select is this level"), ("rooms_watermaze", "")):
-        with pytest.raises(envs.MissingDependencyError) as caught:
-            envs.make(f"dmlab_{name}")
-        says = str(caught.value)
-        assert "not installed" in says and "docs/deepmind_lab.md" in says and "\n" not in says
-        assert hint in says
-    with pytest.raises(envs.MissingDependencyError, match="not installed"):
-        envs.make("dmlab_rooms_select", engine="deepmind_lab")
+    envs.make_vec(f"dmlab_{level}", 1).close()
+    assert capsys.readouterr().err == f"note: {note}\n"  # once
+    asked = envs.make_vec(f"dmlab_{level}", 1, holdout=True)
+    assert asked.metadata["notes"] == ()
+    asked.close()
+    with pytest.raises(ValueError, match=f"tests only: .*{level.removesuffix('_test')}_train"):
+        envs.make_vec(f"dmlab_{level}", 1, holdout=False)
 
 
-def test_a_module_that_cannot_be_imported_is_no_engine_and_says_why(tmp_path, monkeypatch):
-    broken = tmp_path / "broken" / "deepmind_lab"
-    broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise ImportError('libOSMesa.so.8: cannot open')")
-    monkeypatch.syspath_prepend(str(broken.parent))
-    assert make.choose_engine("auto") == "embedded"
-    with pytest.raises(envs.MissingDependencyError, match=r"cannot be imported by .*libOSMesa"):
-        make.choose_engine("deepmind_lab")
-
-
-def test_the_module_may_live_in_another_python(tmp_path, monkeypatch, folders):
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{DOUBLE}" exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setenv("DEEPMIND_LAB_PYTHON", str(python))
-    assert make.choose_engine("auto") == "deepmind_lab"
-    env = envs.make("dmlab_rooms_select", seconds=1)
-    assert env.reset(seed=1)[0]["frame"].any()
-    env.close()
-    monkeypatch.setenv("DEEPMIND_LAB_PYTHON", str(tmp_path / "nowhere"))
-    assert make.choose_engine("auto") == "embedded"
-    with pytest.raises(envs.MissingDependencyError, match=r"DEEPMIND_LAB_PYTHON=.*cannot be run"):
-        envs.make("dmlab_rooms_watermaze")
-
-
-def test_with_the_module_auto_takes_it_and_the_same_name_gives_the_same_spaces(lab):
-    real = envs.make_vec("dmlab_rooms_select", 2, seconds=2)
-    embedded = envs.make_vec("dmlab_rooms_select", 2, engine="embedded", seconds=2)
-    assert (real.metadata["engine"], embedded.metadata["engine"]) == ("deepmind_lab", "embedded")
-    assert real.observation_space == embedded.observation_space
-    assert real.action_space == embedded.action_space
-    for key in ("score_range", "action_repeat", "render_fps", "episode_metrics", "autoreset_mode"):
-        assert real.metadata[key] == embedded.metadata[key], key
-    (_, real_info), (_, embedded_info) = real.reset(seed=1), embedded.reset(seed=1)
-    for key in ("room", "trial", "position", "yaw", *real.metadata["episode_metrics"]):
-        assert np.shape(real_info[key]) == np.shape(embedded_info[key]), key
-    real.close()
-    embedded.close()
-
-
-def test_other_engines_are_refused(lab):
-    with pytest.raises(ValueError, match="unknown engine 'quake': choose one of auto, embedded"):
-        envs.make("dmlab_rooms_select", engine="quake")
-    with pytest.raises(ValueError, match="the embedded engine has dmlab_rooms_select only"):
-        envs.make("dmlab_rooms_watermaze", engine="embedded")
+def test_other_levels_are_hold_outs_where_asked_only():
+    assert (
+        LabSettings(ROOMS).holdout is False and LabSettings(TRAINING_VARIANTS[0]).holdout is False
+    )
+    assert "allowHoldOutLevels" not in LabSettings(ROOMS).engine_config()
 
 
 # The environment.
@@ -383,8 +214,10 @@ def test_the_same_seed_is_the_same_episode_in_any_batch_and_at_any_time(open_env
     actions = rng.integers(9, size=(70, 3))  # beyond the end of an episode of 30 steps
     three, alone = open_env(num_envs=3, seconds=2), open_env(num_envs=1, seconds=2)
     together = play(three, actions, seed=40)
+    seeds = world_seeds(40, 3)
     for i in range(3):
-        assert one(play(alone, actions[:, i : i + 1], seed=40 + i), 0) == one(together, i)
+        assert one(play(alone, actions[:, i : i + 1], seed=[seeds[i]]), 0) == one(together, i)
+    assert one(play(alone, actions[:, :1], seed=40), 0) == one(together, 0)
     assert [one(play(three, actions, seed=[41, 40, 40]), i) for i in range(2)] == [
         one(play(three, actions[:, [0, 1, 0]], seed=[41, 40, 40]), i) for i in range(2)
     ]
@@ -440,7 +273,7 @@ def test_stagger_truncates_first_episodes_at_different_times(open_env):
 
 
 def test_stagger_cuts_no_episode_but_the_first(open_env):
-    env = open_env("rooms_keys_doors_puzzle", 2, seconds=2, stagger=True)
+    env = open_env("explore_object_rewards_few", 2, seconds=2, stagger=True)
     env.reset(seed=1)
     env._left[:] = 100  # as where a level ends its first episode before the cut
     cut = [env.step(np.full(2, FIRE))[3].any() for _ in range(120)]
@@ -517,8 +350,15 @@ def test_actions_of_wrong_shape_type_or_range_are_refused(open_env, actions):
 def test_seeds_must_be_one_or_as_many_as_worlds(open_env):
     with pytest.raises(ValueError, match="3 seeds for 2 worlds"):
         open_env(num_envs=2).reset(seed=[1, 2, 3])
-    with pytest.raises(ValueError, match="seed -1: expected 0 or more"):
-        open_env(num_envs=2).reset(seed=-1)
+    for seed in (-1, [3, -1]):
+        with pytest.raises(ValueError, match="seed=-1: expected 0 or more"):
+            open_env(num_envs=2).reset(seed=seed)
+
+
+def test_neighbouring_seeds_share_no_world(open_env):
+    env = open_env(num_envs=3, seconds=1)
+    frames = [frame.tobytes() for seed in (1, 2, 3) for frame in env.reset(seed=seed)[0]["frame"]]
+    assert len(set(frames)) == 9
 
 
 def test_a_world_without_a_seed_of_its_own_goes_on(open_env):
@@ -555,183 +395,20 @@ def test_maps_are_compiled_once_for_all_processes(open_env, tmp_path):
     assert {path.name for path in cache.iterdir()} == set(maps)
 
 
+def test_language_levels_keep_their_maps_too(open_env, tmp_path):
+    env = open_env("language_execute_random_task", seconds=1)
+    for seed in range(12):
+        env.reset(seed=seed)
+    maps = list((tmp_path / "cache" / "ct_rl" / "dmlab").iterdir())
+    assert 1 < len(maps) <= 4 and DMLAB30["language_execute_random_task"].compiles_maps
+
+
 def test_few_episode_seeds_bring_maps_back(open_env, tmp_path):
-    env = open_env("rooms_keys_doors_puzzle", seconds=1, episode_seeds=2)
+    env = open_env("explore_object_rewards_few", seconds=1, episode_seeds=2)
     env.reset(seed=1)
     for _ in range(12):
         env.reset()
     assert len(list((tmp_path / "cache" / "ct_rl" / "dmlab").iterdir())) <= 3
-
-
-# Processes.
-
-
-def pids(env):
-    return [world._process.pid for world in env._worlds]
-
-
-def test_worlds_live_in_processes_of_their_own_that_end_with_the_environment(open_env, folders):
-    del sys.modules["deepmind_lab"]
-    env = open_env(num_envs=3)
-    env.reset(seed=1)
-    assert "deepmind_lab" not in sys.modules
-    running = pids(env)
-    assert len(set(running)) == 3 and os.getpid() not in running
-    for pid in running:
-        environment = psutil.Process(pid).environ()
-        assert environment["LP_NUM_THREADS"] == "0"
-        assert os.getpgid(pid) != os.getpgid(0)  # Ctrl-C in a terminal does not reach it
-        assert Path(environment["TMPDIR"]).parent == folders
-    assert len(list(folders.glob("*/dmlab_temp_folder_*"))) == 3
-    for _ in range(3):
-        env.close()
-    assert not any(psutil.pid_exists(pid) for pid in running) and not list(folders.iterdir())
-    for call in (env.reset, lambda: env.step(np.zeros(3, int))):
-        with pytest.raises(RuntimeError, match="closed"):
-            call()
-
-
-def test_an_environment_that_is_forgotten_cleans_up(lab, folders):
-    env = LabVectorEnv(ROOMS, 1)
-    (pid,) = pids(env)
-    del env
-    gc.collect()
-    assert not psutil.pid_exists(pid) and not list(folders.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("level", "settings", "error", "says"),
-    [
-        ("natlab_fixed_large_map", {}, RuntimeError, "maps/natlab_forage_ltm_day.bsp is not part of this build"),
-        ("psychlab_continuous_recognition", {}, RuntimeError, "give their folder as dataset_path"),
-        ("rooms_watermaze", {"config": {"colour": "red"}}, ValueError, "colour"),
-    ],
-)  # fmt: skip
-def test_a_level_that_cannot_run_is_an_error_here_not_the_end(lab, folders, level, settings, error, says):  # fmt: skip
-    with pytest.raises(error) as caught:
-        LabVectorEnv(level, 2, **settings)
-    text = str(caught.value)
-    assert says in text and text.startswith(level) and "\n" not in text
-    gc.collect()
-    assert not list(folders.iterdir())
-
-
-def test_a_killed_process_is_an_error_and_a_reset_mends_it(open_env, folders):
-    env = open_env(num_envs=2, seconds=1)
-    before = play(env, np.zeros((3, 2), int), seed=4)
-    os.kill(pids(env)[1], signal.SIGKILL)
-    with pytest.raises(RuntimeError, match=f"{ROOMS}: the engine's process was ended by signal 9"):
-        for _ in range(3):
-            env.step(np.zeros(2, int))
-    with pytest.raises(ValueError, match=r"call reset\(\) first"):
-        env.step(np.zeros(2, int))
-    after = play(env, np.zeros((3, 2), int), seed=4)
-    assert [one(before, i) for i in range(2)] == [one(after, i) for i in range(2)]
-    assert len(list(folders.iterdir())) == 2
-
-
-def test_an_engine_that_hangs_is_an_error(open_env, monkeypatch):
-    env = open_env(seconds=1)
-    env.reset(seed=1)
-    monkeypatch.setattr(process, "_PATIENCE", 0.2)
-    os.kill(pids(env)[0], signal.SIGSTOP)
-    monkeypatch.setattr(process, "_FAREWELL", 0.2)
-    with pytest.raises(RuntimeError, match="no answer within"):
-        env.step(np.zeros(1, int))
-
-
-@pytest.mark.parametrize("method", ["ask", "answer"])
-def test_an_interrupt_leaves_no_answer_behind(open_env, monkeypatch, method):
-    env = open_env(num_envs=2, seconds=1)
-    before = play(env, np.zeros((3, 2), int), seed=4)
-    call, calls = getattr(process.LabProcess, method), []
-
-    def interrupted(self, *arguments):
-        calls.append(arguments)
-        if len(calls) == 2:  # the second world's turn
-            raise KeyboardInterrupt
-        return call(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(process.LabProcess, method, interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            env.step(np.zeros(2, int))
-    after = play(env, np.zeros((3, 2), int), seed=4)
-    assert [one(before, i) for i in range(2)] == [one(after, i) for i in range(2)]
-
-
-def test_a_fork_while_an_environment_lives_does_not_hang(open_env):
-    env = open_env(seconds=1)
-    env.reset(seed=1)
-    child = os.fork()
-    if child == 0:
-        os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    env.step(np.zeros(1, int))
-
-
-KILLED = """
-import os, signal, sys
-from envs.dmlab.vector import LabVectorEnv
-env = LabVectorEnv("rooms_watermaze", 2)
-env.reset(seed=1)
-print(*[world._process.pid for world in env._worlds], flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_processes_and_folders_go_when_the_user_is_killed(lab, folders):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL
-    wait_until(lambda: not any(alive(int(pid)) for pid in done.stdout.split()))
-    wait_until(lambda: not list(folders.iterdir()))
-
-
-def alive(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def wait_until(holds, seconds=10):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def test_folders_of_the_killed_go_at_the_next_start_and_those_in_use_stay(open_env, folders):
-    old = time.time() - 3600
-    abandoned, used = folders / "ct_rl-dmlab-abandoned", open_env()._worlds[0]._folder
-    abandoned.mkdir()
-    (abandoned / "lock").touch()
-    for folder in (abandoned, used):
-        os.utime(folder, (old, old))
-    open_env()
-    assert not abandoned.exists() and used.exists()
-
-
-def test_a_folder_is_in_use_as_long_as_its_process_lives(open_env):
-    world = open_env()._worlds[0]
-    os.close(world._lock)  # as where the process that started it was killed
-    world._lock = -1
-    with open(world._folder / "lock") as lock, pytest.raises(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def test_the_engines_chatter_is_kept_small(tmp_path, monkeypatch):
-    from envs.dmlab import worker
-
-    log = tmp_path / "log"
-    log.write_bytes(b"x" * (worker._LOG_BYTES + 1))
-    with open(log, "ab") as file:
-        monkeypatch.setattr(worker, "_LOG", file.fileno())
-        worker._shorten_log()
-        file.write(b"later")
-    assert log.read_bytes() == b"later"
 
 
 def test_it_is_a_gymnasium_vector_environment(open_env):

@@ -7,8 +7,11 @@ import pytest
 
 from envs.dmlab.levels import (
     DMLAB30,
+    FIXED_LENGTH,
     LEVEL_NAMES,
+    NEEDS_IMAGES,
     ROOMS_SELECT,
+    TEST_ONLY,
     TRAINING_VARIANTS,
     Level,
     find_level,
@@ -16,6 +19,7 @@ from envs.dmlab.levels import (
     normalised_score,
     suite_score,
 )
+from envs.dmlab.process import NEEDS
 from envs.dmlab.settings import setting_names
 
 
@@ -48,6 +52,18 @@ def test_training_variants_have_their_test_levels_scores():
         find_level("rooms_watermaze_train")
 
 
+def test_levels_that_need_something_of_their_own_are_named():
+    assert set(TEST_ONLY) == {
+        "rooms_collect_good_objects_test",
+        "rooms_exploit_deferred_effects_test",
+    }
+    assert set(FIXED_LENGTH) == {*TEST_ONLY, *TRAINING_VARIANTS, "rooms_keys_doors_puzzle"}
+    assert len(LEVEL_NAMES) == 32 and {*FIXED_LENGTH, *NEEDS_IMAGES} <= set(LEVEL_NAMES)
+    compiling = {name.split("_")[0] for name, level in DMLAB30.items() if level.compiles_maps}
+    assert compiling == {"rooms", "language", "lasertag", "skymaze", "explore"}
+    assert sum(level.compiles_maps for level in DMLAB30.values()) == 19
+
+
 def test_environments_names_stand_for_levels():
     assert level_of("dmlab_rooms_select") == ROOMS_SELECT
     assert {level_of(f"dmlab_{name}") for name in LEVEL_NAMES} == set(LEVEL_NAMES)
@@ -69,3 +85,10 @@ def test_the_documented_settings_are_those_there_are():
         name for row in re.findall(r"^\| ([\w, ]+) \|", table, re.M) for name in row.split(", ")
     ]
     assert sorted(named) == sorted(setting_names())
+
+
+def test_the_install_page_names_all_that_the_wheel_needs():
+    text = (Path(__file__).parents[2] / "docs" / "deepmind_lab.md").read_text()
+    install = text.split("## Install")[1].split("\n## ")[0]
+    for need in re.split(", | and ", NEEDS):
+        assert need in install, need

@@ -269,7 +269,7 @@ def state(core, result: Result) -> dict[str, Tensor]:
         for i in range(layers):
             memory = result.memories[b][i]
             for s in range(max(0, len(memory.inputs) - sizes.kept), len(memory.inputs)):
-                out["memory"][b, i, s % sizes.kept] = memory.inputs[s].detach()
+                out["past"][b, i, sizes.compressed + s % sizes.kept] = memory.inputs[s].detach()
                 if "usage" in out:
                     out["usage"][b, i, s % sizes.kept] = memory.usage[s]
             offset = 0
@@ -279,6 +279,6 @@ def state(core, result: Result) -> dict[str, Tensor]:
                 for slot in slots:
                     place = 0 if queue.running else slot.number % queue.size
                     if slot.number >= 0:
-                        out["compressed"][b, i, offset + place] = slot.vector.detach()
+                        out["past"][b, i, offset + place] = slot.vector.detach()
                 offset += queue.size
     return out

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ct_rl.memory import build_memory
-from ct_rl.memory import compressive as module
+from ct_rl.memory.compressive.core import CompressiveTransformer
 
 OPTIONS = {
     "default": {},
@@ -57,11 +57,11 @@ def test_both_ways_give_the_same_outputs_losses_states_and_gradients(
         used.append(in_blocks(*arguments))
         return used[-1]
 
-    in_blocks = module.in_blocks
-    monkeypatch.setattr(module, "in_blocks", watched)
+    in_blocks = CompressiveTransformer._in_blocks
+    monkeypatch.setattr(CompressiveTransformer, "_in_blocks", watched)
     fast = both()
     assert used and all(used)
-    monkeypatch.setattr(module, "in_blocks", lambda *_: False)
+    monkeypatch.setattr(CompressiveTransformer, "_in_blocks", lambda *_: False)
     slow = both()
     assert len(fast) == len(slow) > 10
     for one, other in zip(fast, slow, strict=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ct_rl.memory import build_memory, state_bytes
-from ct_rl.memory.compression import (
+from ct_rl.memory.compressive.compression import (
     COMPRESSIONS,
     Convolution,
     DilatedConvolution,
@@ -14,7 +14,7 @@ from ct_rl.memory.compression import (
     attention_reconstruction,
 )
 from tests.memory import naive
-from tests.memory.test_laws import B, T, core_of, fresh, in_pieces, inputs, same_state
+from tests.memory.test_laws import B, core_of, fresh, in_pieces, in_steps, inputs, same_state
 
 LOSSES = ("attention", "auto_encoding", "none")
 SIZES = [(4, 8, 5, 2), (4, 6, 3, 2), (1, 3, 4, 1), (8, 0, 3, 4)]
@@ -308,12 +308,32 @@ def test_a_state_knows_its_size():
 
 def test_acting_does_not_copy_the_memory():
     core = core_of("compressive").float().eval()
-    state = core.cached(core.initial_state(B))
+    state = core.initial_state(B)
     places = {key: value.data_ptr() for key, value in state.items()}
-    with torch.no_grad():
-        for _ in range(20):
-            state = core(torch.randn(B, 1, 8), state).state
+    for _ in range(20):
+        core.step(torch.randn(B, 8), state)
     assert {key: value.data_ptr() for key, value in state.items()} == places
+
+
+def test_new_weights_show_in_the_next_step():
+    """What a core keeps of its weights for acting is made anew when they change, however they do."""
+    core, x = core_of("compressive").eval(), torch.randn(B, 8, dtype=torch.float64)
+    state = fresh(core)
+    for _ in range(9):
+        core.step(torch.randn(B, 8, dtype=torch.float64), state)
+    other = core_of("compressive", seed=1)
+    changes = {
+        "in place": lambda: [p.mul_(1.3) for p in core.parameters()],
+        "loaded": lambda: core.load_state_dict(other.state_dict()),
+        "assigned": lambda: core.load_state_dict(core_of("compressive", seed=2).state_dict(), assign=True),
+        "another dtype and back": lambda: core.float().double(),
+    }  # fmt: skip
+    for name, change in changes.items():
+        with torch.no_grad():
+            change()
+            expected = core(x[:, None], state).y[:, 0]
+        stepped = core.step(x, {key: value.clone() for key, value in state.items()})
+        torch.testing.assert_close(stepped, expected, msg=name)
 
 
 def test_the_training_path_compiles_without_graph_breaks():
@@ -331,11 +351,12 @@ def test_bfloat16_autocast_stays_close(norm, acting):
     core = core_of("compressive", norm=norm).float().eval()
     x, resets = inputs(0)
     x = x.float()
-    begun, cuts = core.initial_state(B), [7]
+    begun = core.initial_state(B)
     with torch.no_grad():
-        full, _ = in_pieces(core, x, resets, cuts, begun)
-    if acting:
-        begun, cuts = core.cached(begun), range(T)
+        full, _ = in_pieces(core, x, resets, [7], begun)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        low, _ = in_pieces(core, x, resets, cuts, begun)
+        if acting:
+            low, _ = in_steps(core, x, resets, begun)
+        else:
+            low, _ = in_pieces(core, x, resets, [7], begun)
     assert (low.float() - full).abs().mean() < 0.05 * full.abs().mean()

@@ -46,13 +46,11 @@ def use(name: str, options: dict[str, object]) -> set[str]:
     out = core(x, core.initial_state(3), resets)
     (out.y.sum() + sum(out.losses.values())).backward()
     seen = [out.y, x.grad, *out.losses.values(), *(p.grad for p in core.parameters())]
+    state = {key: value.clone() for key, value in out.state.items()}
+    seen += [core.step(x[:, 0].detach(), state, resets[:, 0]) for _ in range(2)]
     with torch.no_grad():
-        state = core.cached(out.state)
-        for _ in range(2):
-            acted = core(x[:, :1], state, resets[:, :1])
-            state = core.refresh(acted.state)
-        looked = core(x, core.compact(state), resets, attention=True)
-        seen += [acted.y, looked.y, looked.attention.buckets(), *looked.state.values()]
+        looked = core(x, state, resets, attention=True)
+        seen += [looked.y, looked.attention.buckets(), *looked.state.values()]
     return {tensor.device.type for tensor in seen if tensor is not None}
 
 

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from ct_rl.memory import build_memory, memory_names
-from ct_rl.memory.compression import COMPRESSION_LOSSES, COMPRESSIONS
-from ct_rl.memory.gating import GATES
+from ct_rl.memory import build_memory, memory_class, memory_names
+from ct_rl.memory.compressive.compression import COMPRESSIONS
 
 SMALL = {"d_model": 16, "n_layers": 2, "n_heads": 2, "window": 4, "memory": 4}
 CORES = {
-    **{name: (name, {"d_model": 16}) for name in memory_names()},
+    **{name: (name, {"d_model": 16, **memory_class(name).small}) for name in memory_names()},
     **{
         f"{compression}, {loss}, {gate}": (
             "compressive",
@@ -23,8 +22,8 @@ CORES = {
             },
         )
         for compression in COMPRESSIONS
-        for loss in COMPRESSION_LOSSES
-        for gate in GATES
+        for loss in ("attention", "auto_encoding", "none")
+        for gate in ("gru", "residual")
     },
 }
 
@@ -32,11 +31,11 @@ CORES = {
 @pytest.mark.parametrize("name", CORES)
 def test_every_weight_moves(name):
     kind, options = CORES[name]
-    if kind in ("gtrxl", "transformer_xl", "compressive"):
-        options = {**SMALL, **options}
     torch.manual_seed(0)
     core = build_memory(kind, **options)
     before = {key: x.detach().clone() for key, x in core.named_parameters()}
+    if not before:
+        return  # a core without parameters has nothing to move
     optimiser = torch.optim.SGD(core.parameters(), 0.1)
     for _ in range(4):
         out = core(torch.randn(3, 40, 16), core.initial_state(3))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ct_rl.memory import build_memory
+from ct_rl.memory import build_memory, recurrent
 from ct_rl.memory.contract import MemoryCore
 
 ROWS, STEPS = 5, 40
@@ -28,24 +28,24 @@ def step_by_step(core: MemoryCore, x: Tensor, carried: dict[str, Tensor], resets
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 1.0])
+@pytest.mark.parametrize("packed", [False, True], ids=["as it chooses", "side by side"])
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_outputs_states_and_gradients_are_those_of_single_steps(
-    name: str, share: float, monkeypatch: pytest.MonkeyPatch
+    name: str, packed: bool, share: float
 ) -> None:
     torch.manual_seed(0)
     core = build_memory(name, d_model=6, hidden=8).double()
     x = torch.randn(ROWS, STEPS, 6, dtype=torch.float64, requires_grad=True)
     resets = torch.rand(ROWS, STEPS) < share
     state = {key: torch.randn_like(value) for key, value in core.initial_state(ROWS).items()}
-    sided = []
-    packed = type(core)._side_by_side
-    monkeypatch.setattr(
-        type(core), "_side_by_side", lambda *given: sided.append(1) or packed(*given)
-    )
-    out = core(x, state, resets)
+    if packed:
+        starts, lengths = recurrent._episodes(resets)
+        carried = tuple(state.values())
+        out = core._side_by_side(x, carried, resets, starts, lengths)
+    else:
+        out = core(x, state, resets)
     found = torch.cat([out.y.flatten(), *(part.flatten() for part in out.state.values())])
     expected = step_by_step(core, x, state, resets)
-    assert bool(sided) == (share >= 0.3)  # both ways are tried
     torch.testing.assert_close(found, expected)
     weight = torch.randn(out.y.numel(), dtype=torch.float64)
     given = (x, *core.parameters())

@@ -2,7 +2,9 @@
 
 What is copied are signatures, types, errors, crashes and exactness as measured on the real engine (a compiled module);
 what happens inside a level is made up, except that the room task pays as the real one does. DEEPMIND_LAB_DOUBLE names
-faults that the conformance command must find.
+faults: of an engine that the conformance command must refuse, and those that kill a world while it plays ("mortal": its
+process ends in the fifth step of every episode; "stillborn": in every reset but the first; "stumbles": the level's
+script raises an error in the fifth step), or a machine without the hardware renderer's library ("no_hardware").
 """
 
 import os
@@ -22,11 +24,13 @@ _FIXED = {
     "rooms_collect_good_objects_test", "rooms_collect_good_objects_train",
     "rooms_exploit_deferred_effects_test", "rooms_exploit_deferred_effects_train",
     "rooms_select_nonmatching_object", "rooms_watermaze",
-    "language_select_described_object", "language_select_located_object",
-    "language_execute_random_task", "language_answer_quantitative_question",
     "natlab_fixed_large_map", "natlab_varying_map_regrowth", "natlab_varying_map_randomized",
     "psychlab_arbitrary_visuomotor_mapping", "psychlab_continuous_recognition",
     "psychlab_sequential_comparison", "psychlab_visual_search",
+}  # fmt: skip
+_LANGUAGE = {
+    "language_select_described_object", "language_select_located_object",
+    "language_execute_random_task", "language_answer_quantitative_question",
 }  # fmt: skip
 _COMPILED = {
     "rooms_keys_doors_puzzle",
@@ -37,6 +41,10 @@ _COMPILED = {
     "explore_obstructed_goals_small", "explore_obstructed_goals_large",
     "explore_goal_locations_small", "explore_goal_locations_large",
     "explore_object_rewards_few", "explore_object_rewards_many",
+}  # fmt: skip
+_TEST_ONLY = {"rooms_collect_good_objects_test", "rooms_exploit_deferred_effects_test"}
+_OWN_LENGTH = {  # whatever episodeLengthSeconds says
+    *_TEST_ONLY, "rooms_collect_good_objects_train", "rooms_exploit_deferred_effects_train", "rooms_keys_doors_puzzle",
 }  # fmt: skip
 _NEEDS_IMAGES = {"psychlab_arbitrary_visuomotor_mapping", "psychlab_continuous_recognition"}
 _MISSING_MAPS = {"natlab_fixed_large_map": "natlab_forage_ltm_day"}
@@ -99,8 +107,13 @@ class Lab:
             raise RuntimeError(
                 f'Failed to set renderer must be "hardware" or "software" actual "{renderer}"!'
             )
+        if renderer == "hardware" and "no_hardware" in FAULTS:
+            library = os.path.join(runfiles_path(), "libdmlab_headless_hw.so")
+            print(f"Failed to open library! - {library}", file=sys.stderr)
+            print("libEGL.so.1: cannot open shared object file", file=sys.stderr, flush=True)
+            raise RuntimeError("Failed to connect RL API")
         self._name = level.removeprefix(_PREFIX)
-        if not level.startswith(_PREFIX) or self._name not in _FIXED | _COMPILED:
+        if not level.startswith(_PREFIX) or self._name not in _FIXED | _LANGUAGE | _COMPILED:
             raise RuntimeError(
                 f'Failed to init environment - "Level not found: {level}"'
             )  # fmt: skip
@@ -113,7 +126,7 @@ class Lab:
         for name in observations:
             if name not in known:
                 raise ValueError(f"Unknown observation '{name}'.")
-        self._wanted = list(observations)
+        self._wanted, self._maps = list(observations), set()
         self._cache = level_cache
         self._folder, self._folder_owned = temp_folder, not temp_folder
         if self._folder_owned:
@@ -142,7 +155,14 @@ class Lab:
                 raise RuntimeError(
                     f'Failed to init environment - "Invalid setting: "{key}" = "{value}""'
                 )
-        self._seconds = float(config.get("episodeLengthSeconds", self._seconds))
+        if self._name in _TEST_ONLY and config.get("allowHoldOutLevels") != "true":
+            raise RuntimeError(
+                'Failed to init environment - "[init] This level must only be used during evaluation. For training, '
+                "use the *_train.lua version of the level. If you really want to use this level, add the setting "
+                '"allowHoldOutLevels" = "true" explicitly"'
+            )
+        if self._name not in _OWN_LENGTH:
+            self._seconds = float(config.get("episodeLengthSeconds", self._seconds))
         self._mix ^= config.get("allowHoldOutLevels") == "true"
         return dict(config)
 
@@ -160,9 +180,11 @@ class Lab:
         if episode >= 0:
             self._episode = episode
         if self._name in _MISSING_MAPS:
-            print(f"ERROR: Couldn't load maps/{_MISSING_MAPS[self._name]}.bsp", file=sys.stderr)
-            sys.stderr.flush()
+            print(f"Didn't find map '{_MISSING_MAPS[self._name]}'", file=sys.stderr)
+            print(": No such file or directory", file=sys.stderr, flush=True)
             os._exit(1)
+        if "stillborn" in FAULTS and self._resets:
+            os._exit(3)
         if self._name in _NEEDS_IMAGES and "datasetPath" not in self._config:
             raise RuntimeError('Failed to start environment - "[init] Missing images"')
         self._rng = np.random.default_rng([seed % 2**31, self._mix, self._episode])
@@ -170,6 +192,11 @@ class Lab:
             self._rng = np.random.default_rng()
         if self._name in _COMPILED:
             self._compile(f"{self._name}_{seed % 2**31}_{self._mix}")
+        if self._name in _LANGUAGE:  # one of the level's plans, each compiled once in an instance
+            plan = f"{self._name}_{self._rng.integers(4)}"
+            if plan not in self._maps:
+                self._compile(plan)
+            self._maps.add(plan)
         self._resets += 1
         self._episode += 1
         self._status, self._steps, self._frame = "initialized", 0, 0
@@ -212,6 +239,10 @@ class Lab:
         if action.dtype != np.intc:
             raise ValueError("action must have dtype np.intc")
         self._status, reward = "running", 0.0
+        if self._steps == 4 * num_steps and "mortal" in FAULTS:
+            os._exit(3)
+        if self._steps == 4 * num_steps and "stumbles" in FAULTS:
+            raise RuntimeError('Failed to advance - "[advance] attempt to index a nil value"')
         for _ in range(num_steps):
             reward += self._advance(action)
             self._frame += 1
@@ -223,7 +254,7 @@ class Lab:
 
     def _advance(self, action):
         look, _, strafe, forward, *_ = action
-        self._yaw -= float(look) * 0.1056
+        self._yaw = (self._yaw - float(look) * 0.1056 + 180) % 360 - 180
         heading = np.radians(self._yaw)
         pace = 2.6 if "slow" in FAULTS else 5.2
         self._x += pace * (np.cos(heading) * forward + np.sin(heading) * strafe)

@@ -7,54 +7,49 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from ct_rl.memory.acting import step
-from ct_rl.memory.compression import COMPRESSION_LOSSES, COMPRESSIONS
-from ct_rl.memory.contract import MemoryCore, MemoryOutput, State, choose
-from ct_rl.memory.gating import GATES
-from ct_rl.memory.geometry import Sizes, ends, view
-from ct_rl.memory.layer import Layer, LayerOptions, LayerOutput, Past, in_blocks, look
-from ct_rl.memory.queues import levels, ring_number
-from ct_rl.memory.report import AttentionReport, place_weights
+from ct_rl.memory.compressive.acting import step
+from ct_rl.memory.compressive.compression import COMPRESSIONS
+from ct_rl.memory.compressive.layer import Layer, LayerOptions, LayerOutput, Past
+from ct_rl.memory.compressive.plan import Plan, Sizes, ends, plan_pass
+from ct_rl.memory.compressive.report import place_weights
+from ct_rl.memory.compressive.visible import (
+    Visible,
+    VisibleInBlocks,
+    visible,
+    visible_in_blocks,
+)
+from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
+from ct_rl.memory.report import AttentionReport
 
-NORMS = ("pre", "post")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class CompressiveTransformer(MemoryCore):
     """A transformer with a memory of past steps and a compressed memory of older ones.
 
-    State: "memory" [B, L, K, D] (inputs of the layers' attention, ring by step), "compressed" [B, L, C, D] (ring by
-    slot), "steps" int64 [B] (of the running episode); with "most_used" also "usage" [B, L, K] (attention that each
-    kept step has received). K is memory + window, and 7 steps more for "dilated". `cached` has slots and
-    steps in one, "past" [B, L, C + K, D], and per layer "distances_i", the keys of distances, one copy for all rows.
+    State: "past" [B, L, C + K, D], compressed slots (ring by slot) and then the inputs of the layers' attention (ring
+    by step); "steps" int64 [B], of the running episode; with "most_used" also "usage" [B, L, K], attention that each
+    kept step has received. K is memory + window, and 7 steps more for "dilated".
 
-    Args:
-        d_model, n_layers, n_heads, d_ff: the transformer; d_ff defaults to 4 d_model.
-        window: steps after which the memory moves on together (n_s).
-        memory: remembered steps beyond the window (n_m).
-        compressed: compressed slots (n_cm).
-        rate: steps in one slot (c).
-        compression: "conv", "dilated", "max", "mean" or "most_used" (section 3.1).
-        compression_loss: "attention", "auto_encoding", or "none" (the task's gradient trains the compressor).
-        gate: "residual" or "gru" (GTrXL, Parisotto et al. 2019).
-        norm: "pre", on the input of each block, or "post", on its output.
-        activation: of the MLP, "gelu" or "relu".
-        dropout: rate on attention weights, in the MLP and on each block's output; in training mode.
-        mask_empty: False lets queries see places never filled as zeros, as the authors' code does.
-        overflow: "drop" the oldest slot when compressed memory is full, or "merge" the oldest c into one, a pyramid
-            of rates in the same space that never forgets (ours, not the paper's).
-        slot_positions: "order", the paper's: slots one apart before the memory; "time" (ours): steps since the
-            newest step in the slot; "authors": as their code counts, slots just before the window.
-        window_gradient: whether gradients flow through the memory from window to window inside a call (ours), or
-            stop where a window ends, as in the paper.
+    Args: those of `CompressiveOptions`, which has them with types, bounds and defaults.
 
     Raises:
         ValueError: for sizes and options that do not fit together, saying which would.
     """
+
+    small: ClassVar[dict[str, Any]] = {
+        "n_layers": 2,
+        "n_heads": 2,
+        "window": 4,
+        "memory": 6,
+        "compressed": 4,
+        "rate": 2,
+    }
 
     def __init__(
         self,
@@ -78,17 +73,11 @@ class CompressiveTransformer(MemoryCore):
         window_gradient: bool = True,
     ):
         super().__init__()
-        if n_layers < 1 or n_heads < 1:
-            raise ValueError(f"n_layers={n_layers} and n_heads={n_heads} must be at least 1")
         if d_model % n_heads or d_model % 2:
             raise ValueError(f"d_model={d_model} must be even and a multiple of n_heads={n_heads}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout} must be at least 0 and below 1")
-        choose("compression", compression, COMPRESSIONS)
-        choose("compression_loss", compression_loss, COMPRESSION_LOSSES)
-        choose("gate", gate, GATES)
-        choose("norm", norm, NORMS)
-        choose("activation", activation, ACTIVATIONS)
+        if compression not in COMPRESSIONS:
+            known = ", ".join(sorted(COMPRESSIONS))
+            raise ValueError(f"unknown compression {compression!r}: choose one of {known}")
         function = COMPRESSIONS[compression]
         if function.by_usage and (overflow == "merge" or not mask_empty):
             raise ValueError(
@@ -141,6 +130,11 @@ class CompressiveTransformer(MemoryCore):
         whole, rest = divmod(sizes.compressed, sizes.block)
         return sizes.reach + whole * sizes.window + (sizes.window - sizes.block + rest) * bool(rest)
 
+    @property
+    def stack(self) -> list[Layer]:
+        """The layers, first to last."""
+        return [cast(Layer, layer) for layer in self.layers]
+
     def compressor_parameters(self) -> list[nn.Parameter]:
         if not self.learns_compression:
             return []
@@ -153,37 +147,32 @@ class CompressiveTransformer(MemoryCore):
         return [p for part in parts for p in part.parameters()]
 
     def initial_state(self, batch_size: int) -> State:
-        like = self.layers[0].norm.weight
+        sizes = self.sizes
         shape = (batch_size, len(self.layers))
         state = {
-            "memory": like.new_zeros(*shape, self.sizes.kept, self.d_model),
-            "steps": torch.zeros(batch_size, dtype=torch.long, device=like.device),
+            "past": self.like.new_zeros(*shape, sizes.compressed + sizes.kept, self.d_model),
+            "steps": torch.zeros(batch_size, dtype=torch.long, device=self.like.device),
         }
-        if self.sizes.compressed:
-            state["compressed"] = like.new_zeros(*shape, self.sizes.compressed, self.d_model)
         if self.by_usage:
-            state["usage"] = like.new_zeros(*shape, self.sizes.kept)
+            state["usage"] = self.like.new_zeros(*shape, sizes.kept)
         return state
 
+    def run_step(self, x: Tensor, state: State, resets: Tensor) -> Tensor:
+        return step(self.stack, self.sizes, x, state, resets)
+
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
-        cached = self.is_cached(state)
-        if cached and x.shape[1] == 1 and not torch.is_grad_enabled() and not attention:
-            return MemoryOutput(step(self, x, state, resets), state)
-        steps = state["steps"]
-        pasts = [
-            Past(*(None if name not in state else state[name][:, i] for name in _PAST))
-            for i in range(len(self.layers))
-        ]
-        losses: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.layers]
+        steps, pasts = state["steps"], self._pasts(state)
+        losses: list[list[tuple[Tensor, Tensor]]] = [[] for _ in pasts]
         ys, placed = [], []
         for start, end in self._passes(steps, resets):
-            plan = view(self.sizes, steps, resets[:, start:end], min(start, self.sizes.window - 1))
+            plan = plan_pass(
+                self.sizes, steps, resets[:, start:end], min(start, self.sizes.window - 1)
+            )
             y, steps = x[:, start:end], plan.steps
-            blocked = not attention and in_blocks(self, plan, y)
-            where = look(self.options, plan, y, self.by_usage, blocked)
+            seen = self._visible(plan, y, blocked=not attention and self._in_blocks(plan, y))
             weights = []
             for i, layer in enumerate(self.layers):
-                out: LayerOutput = layer(y, pasts[i], plan, where, attention)
+                out: LayerOutput = layer(y, pasts[i], plan, seen, attention)
                 y, pasts[i] = out.x, out.past
                 if out.loss is not None:
                     losses[i].append(out.loss)
@@ -191,18 +180,48 @@ class CompressiveTransformer(MemoryCore):
                     weights.append(place_weights(self.sizes, plan, *out.weights))
             ys.append(y)
             placed.append(weights)
-        after: State = {"steps": steps}
-        for name, field in _PAST.items():
-            if name in state:
-                after[name] = torch.stack([getattr(past, field) for past in pasts], 1).detach()
-        if cached:
-            after = self.cached(after)
-        by_layer = None
-        if losses[0]:
-            by_layer = torch.stack([_mean_loss(parts) for parts in losses])
+        by_layer = torch.stack([_mean_loss(parts) for parts in losses]) if losses[0] else None
         named = {} if by_layer is None else {"compression": by_layer.mean()}
         report = self._report(placed, resets.numel(), by_layer) if attention else None
-        return MemoryOutput(torch.cat(ys, 1), after, named, report)
+        return MemoryOutput(torch.cat(ys, 1), self._state(steps, pasts), named, report)
+
+    def _pasts(self, state: State) -> list[Past]:
+        """A state layer by layer."""
+        slots, kept = state["past"].split([self.sizes.compressed, self.sizes.kept], 2)
+        return [
+            Past(
+                kept[:, i],
+                slots[:, i] if self.sizes.compressed else None,
+                state["usage"][:, i] if self.by_usage else None,
+            )
+            for i in range(len(self.layers))
+        ]
+
+    def _state(self, steps: Tensor, pasts: list[Past]) -> State:
+        """The layers' pasts as a state."""
+        parts = [
+            past.kept if past.slots is None else torch.cat([past.slots, past.kept], 1)
+            for past in pasts
+        ]
+        state = {"past": torch.stack(parts, 1).detach(), "steps": steps}
+        if self.by_usage:
+            usage = [past.usage for past in pasts if past.usage is not None]
+            state["usage"] = torch.stack(usage, 1).detach()
+        return state
+
+    def _visible(self, plan: Plan, x: Tensor, blocked: bool) -> Visible | VisibleInBlocks:
+        """What a pass over x [B, T, D] may see, for one of the two ways."""
+        if blocked:
+            return visible_in_blocks(self.sizes, plan, x)
+        gradient = self.options.window_gradient
+        return visible(self.sizes, plan, x, by_usage=self.by_usage, window_gradient=gradient)
+
+    def _in_blocks(self, plan: Plan, x: Tensor) -> bool:
+        """Whether the way that a CPU's cache likes computes all that a pass needs."""
+        plain = self.options.window_gradient and not self.by_usage and plan.absent is None
+        dropping = self.training and self.options.dropout > 0
+        eager = not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+        return plain and not dropping and eager and x.device.type == "cpu"
 
     def _passes(self, steps: Tensor, resets: Tensor) -> Iterator[tuple[int, int]]:
         """The stretches of a call that are one parallel pass: all of it, if it is short.
@@ -237,72 +256,10 @@ class CompressiveTransformer(MemoryCore):
             slots, steps, self.sizes.memory, None if loss is None else loss.detach()
         )
 
-    def is_cached(self, state: State) -> bool:
-        return "past" in state
-
-    def form(self, state: State) -> State:
-        form = self.initial_state(1)
-        if self.is_cached(state):
-            form["past"] = _past(form)
-        return form
-
-    def compact(self, state: State) -> State:
-        if not self.is_cached(state):
-            return dict(state)
-        steps, sizes = state["steps"], self.sizes
-        # Acting leaves old entries where nothing newer has come yet: they are not the state's.
-        there = (ring_number(steps, sizes.kept) >= 0)[:, None]
-        memory = state["past"][:, :, sizes.compressed :]
-        after = {"memory": memory * there[..., None], "steps": steps.clone()}
-        if "usage" in state:
-            after["usage"] = state["usage"] * there
-        if sizes.compressed:
-            there = torch.cat(
-                [
-                    ring_number(made, queue.size) >= first[:, None]
-                    for queue, first, made in levels(sizes.queues, sizes.made(steps))
-                ],
-                1,
-            )
-            slots = state["past"][:, :, : sizes.compressed]
-            after["compressed"] = slots * there[:, None, :, None]
-        return after
-
-    @torch.no_grad()
-    def cached(self, state: State) -> State:
-        """A copy of `state` in the form for acting; one-step calls without gradient update it in place."""
-        state = self.compact(state)
-        after = {"past": _past(state), "steps": state["steps"].clone()}
-        if "usage" in state:
-            after["usage"] = state["usage"].clone()
-        return after | self._distances(len(after["steps"]))
-
-    @torch.no_grad()
-    def refresh(self, state: State) -> State:
-        # What is remembered is the layers' inputs: of a state in the form for acting only these are of the weights.
-        if not self.is_cached(state):
-            return self.cached(state)
-        return state | self._distances(len(state["steps"]))
-
-    def _distances(self, rows: int) -> State:
-        return {
-            f"distances_{i}": layer.attention.both_distance_keys().expand(rows, -1, -1, -1)
-            for i, layer in enumerate(self.layers)
-        }
-
-
-def _past(state: State) -> Tensor:
-    """Slots and steps in one, [B, L, C + K, D], removed from `state`."""
-    parts = [state.pop(name) for name in ("compressed", "memory") if name in state]
-    return torch.cat(parts, 2)
-
 
 def pass_length(sizes: Sizes) -> int:
     """Steps in one pass at most: a longer one does more masked work than two, and its space grows with the square."""
     return max(64, sizes.kept)
-
-
-_PAST = {"memory": "kept", "compressed": "slots", "usage": "usage"}
 
 
 def _mean_loss(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -313,6 +270,8 @@ def _mean_loss(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 class TransformerXL(CompressiveTransformer):
     """Transformer-XL (Dai et al. 2019): the same core without compressed memory."""
+
+    small: ClassVar[dict[str, Any]] = {"n_layers": 2, "n_heads": 2, "window": 4, "memory": 6}
 
     def __init__(
         self,

@@ -6,24 +6,21 @@ are the C slots first and then the K steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ct_rl.memory.compressive.layer import Layer
+from ct_rl.memory.compressive.plan import Absent, Sizes, absent, departure, ends, slot_origin
+from ct_rl.memory.compressive.queues import levels, ring_number
 from ct_rl.memory.contract import State
-from ct_rl.memory.geometry import Absent, Sizes, absent, departure, ends, slot_origin
-from ct_rl.memory.queues import levels, ring_number
-
-if TYPE_CHECKING:
-    from ct_rl.memory.compressive import CompressiveTransformer
-    from ct_rl.memory.layer import Layer
 
 
 @dataclass
-class Glance:
+class VisibleNow:
     """What one new step of each row may see, place by place.
 
     Attributes:
@@ -40,7 +37,7 @@ class Glance:
     empty: Absent | None
 
 
-def glance(sizes: Sizes, steps: Tensor, like: Tensor) -> Glance:
+def visible_now(sizes: Sizes, steps: Tensor, like: Tensor) -> VisibleNow:
     """What the steps with the numbers `steps` [B] see; `like` gives the dtype."""
     kept, device = sizes.kept, steps.device
     place = steps % kept
@@ -63,7 +60,7 @@ def glance(sizes: Sizes, steps: Tensor, like: Tensor) -> Glance:
     if not sizes.mask_empty:
         hidden = F.pad(hidden, (0, 1))
     barred = torch.zeros(hidden.shape, dtype=like.dtype, device=device)
-    return Glance(
+    return VisibleNow(
         rows=torch.arange(len(steps), device=device),
         place=place,
         hidden=barred.masked_fill_(hidden, -torch.inf)[:, None],
@@ -72,33 +69,35 @@ def glance(sizes: Sizes, steps: Tensor, like: Tensor) -> Glance:
     )
 
 
-def step(core: CompressiveTransformer, x: Tensor, state: State, resets: Tensor) -> Tensor:
-    """Reads x [B, 1, D] and moves the cached `state` on by one step.
+def step(layers: Sequence[Layer], sizes: Sizes, x: Tensor, state: State, resets: Tensor) -> Tensor:
+    """Reads x [B, D] and moves `state` on by one step, in place.
 
     Returns:
-        y [B, 1, D].
+        y [B, D].
     """
-    sizes = core.sizes
-    steps = state["steps"].masked_fill_(resets[:, 0], 0)
-    seen = glance(sizes, steps, x)
-    x = x[:, 0]
-    for i, layer in enumerate(core.layers):
+    begun = torch.nonzero(resets)[:, 0]
+    if len(begun):
+        for value in state.values():
+            value[begun] = 0
+    steps = state["steps"]
+    seen = visible_now(sizes, steps, x)
+    for i, layer in enumerate(layers):
         x = _layer_step(layer, i, x, state, seen)
     if sizes.compressed:
         due = torch.nonzero(ends(sizes, steps))[:, 0]
         if len(due):
-            _compress(core, state, due)
+            _compress(layers, sizes, state, due)
     steps += 1
-    return x[:, None]
+    return x
 
 
-def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: Glance) -> Tensor:
+def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: VisibleNow) -> Tensor:
     attention, slots = layer.attention, layer.sizes.compressed
     u = layer.attended(x)
     past = state["past"][:, i]
     past[seen.rows, slots + seen.place] = u.to(past.dtype)
     queries = attention.queries(u).unflatten(1, (attention.n_heads, -1)).transpose(0, 1)
-    keys = state[f"distances_{i}"][0]
+    keys = attention.acting_keys()
     by_distance = torch.baddbmm(keys[:, -1:], queries, keys[:, :-1]).transpose(0, 1)  # (B, H, n)
     bias = by_distance.gather(2, seen.distance.expand(-1, attention.n_heads, -1))
     if seen.empty is not None:
@@ -113,20 +112,29 @@ def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: Glance) -> 
     return layer.after(x, read)
 
 
-def _compress(core: CompressiveTransformer, state: State, due: Tensor) -> None:
+def _compress(layers: Sequence[Layer], sizes: Sizes, state: State, due: Tensor) -> None:
     """Turns the steps that the rows `due` have just left behind into slots, in all layers."""
-    sizes = core.sizes
     plan = departure(sizes, state["steps"][due])
     row = due[:, None, None]
     # (L, n, 1, lookback + W, D), and without D
     leaving = state["past"][row, :, sizes.compressed + plan.place].movedim(3, 0)
-    usage = state["usage"][row, :, plan.place].movedim(3, 0) if core.by_usage else None
+    usage = state["usage"][row, :, plan.place].movedim(3, 0) if "usage" in state else None
     slots = state["past"][due, :, : sizes.compressed]
     made = []
-    for i, layer in enumerate(core.layers):
+    for i, layer in enumerate(layers):
         worth = None if usage is None else usage[i]
         new = layer.make_slots(leaving[i], plan.there, worth, slots[:, i], plan.sources)
         made.append(torch.cat(new, 1))
     row, new = plan.kept
     fresh = torch.stack(made, 1)[row, :, new]  # (k, L, D)
     state["past"][due[row], :, plan.slot] = fresh.to(state["past"].dtype)
+    if sizes.overflow == "merge":  # what a coarser queue was made of is gone
+        gone = torch.nonzero(~_kept_slots(sizes, state["steps"][due] + 1))
+        state["past"][due[gone[:, 0]], :, gone[:, 1]] = 0
+
+
+def _kept_slots(sizes: Sizes, steps: Tensor) -> Tensor:
+    """bool [n, C]: which places of the rings hold a slot that a row at `steps` [n] keeps."""
+    rings = levels(sizes.queues, sizes.made(steps))
+    kept = [ring_number(made, queue.size) >= first[:, None] for queue, first, made in rings]
+    return torch.cat(kept, 1)

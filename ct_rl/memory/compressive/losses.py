@@ -6,35 +6,37 @@ In a pyramid, what is merged is treated alike: c slots before, one after.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ct_rl.memory.compression import attention_reconstruction
-from ct_rl.memory.geometry import View
-from ct_rl.memory.reconstruction import reconstruction
+from ct_rl.memory.compressive.attention import RelativeAttention
+from ct_rl.memory.compressive.compression import CompressionFunction, attention_reconstruction
+from ct_rl.memory.compressive.gather import take
+from ct_rl.memory.compressive.kernels.reconstruction import reconstruction
+from ct_rl.memory.compressive.plan import Plan, Sizes
 
-if TYPE_CHECKING:
-    from ct_rl.memory.layer import Layer
 
+class Compressing(Protocol):
+    """What the losses read of a layer."""
 
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Items by index: x [B, N, ...], index [B, M] -> [B, M, ...]."""
-    # Whole rows at a time: many times as fast as `gather`, which reads an index for every number.
-    row = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
-    return x.flatten(0, 1).index_select(0, (index + row).flatten()).unflatten(0, index.shape)
+    attention: RelativeAttention
+    compress: CompressionFunction
+    decode: Any
+    sizes: Sizes
+    compression_loss: str
 
 
 def compression_terms(
-    layer: Layer,
+    layer: Compressing,
     queries: Tensor,
     timeline: Tensor,
     keys_values: Tensor,
     made: list[Tensor],
     slots: Tensor,
-    plan: View,
+    plan: Plan,
     first: int,
 ) -> tuple[Tensor, Tensor]:
     """A pass's compression loss: the sum of its terms, and how many there are.
@@ -48,11 +50,11 @@ def compression_terms(
         slots: [B, C, D], the rings.
     """
     assert plan.blocks is not None
-    reconstruct = layer.options.compression_loss == "attention"
+    reconstruct = layer.compression_loss == "attention"
     rings = slots.split([queue.size for queue in layer.sizes.queues], 1)
     total = count = timeline.new_zeros(())
     for level, new in enumerate(made):
-        view = plan.queues[level]
+        queue = plan.queues[level]
         if level == 0:
             where = plan.blocks.steps[..., layer.compress.lookback :]  # (B, N, W)
             old_there = plan.blocks.there[..., layer.compress.lookback :]
@@ -65,18 +67,18 @@ def compression_terms(
             asking, asked = plan.blocks.queries, plan.blocks.asked
             each = layer.sizes.block
         else:
-            assert view.source is not None
+            assert queue.source is not None
             pool = [rings[level - 1], made[level - 1]]
             pool += [rings[level], new] if layer.sizes.queues[level].running else []
-            old = take(torch.cat(pool, 1).detach(), view.source.flatten(1))
-            old = old.unflatten(1, view.source.shape[1:])  # (B, G, c, D)
+            old = take(torch.cat(pool, 1).detach(), queue.source.flatten(1))
+            old = old.unflatten(1, queue.source.shape[1:])  # (B, G, c, D)
             old = _project(layer, old) if reconstruct else old
-            old_there = view.new.there[..., None].expand(view.source.shape)
+            old_there = queue.new.there[..., None].expand(queue.source.shape)
             asking, asked = (
-                take(x, view.new.block) for x in (plan.blocks.queries, plan.blocks.asked)
+                take(x, queue.new.block) for x in (plan.blocks.queries, plan.blocks.asked)
             )
             each = 1
-        there = view.new.there.unflatten(1, (-1, each))  # (B, N, n)
+        there = queue.new.there.unflatten(1, (-1, each))  # (B, N, n)
         if reconstruct:
             masks = (old_there, there) if layer.sizes.mask_empty else (None, None)
             q = _pick(queries, asking)
@@ -88,7 +90,7 @@ def compression_terms(
         else:
             rebuilt = layer.decode(new).unflatten(-1, (layer.sizes.rate, -1))
             error = (rebuilt - old.reshape_as(rebuilt)).square().mean((2, 3))  # (B, G)
-            weight = view.new.there
+            weight = queue.new.there
             if (
                 not layer.sizes.mask_empty
             ):  # what ends a window counts, also where its block is nothing
@@ -99,7 +101,7 @@ def compression_terms(
 
 
 def blocked_terms(
-    layer: Layer, queries: Tensor, keys_values: Tensor, made: Tensor, plan: View, first: int
+    layer: Compressing, queries: Tensor, keys_values: Tensor, made: Tensor, plan: Plan, first: int
 ) -> tuple[Tensor, Tensor]:
     """`compression_terms` of attention reconstruction in one queue, with heads side by side.
 
@@ -123,7 +125,7 @@ def blocked_terms(
     return total, weight.sum()
 
 
-def _project(layer: Layer, x: Tensor) -> Tensor:
+def _project(layer: Compressing, x: Tensor) -> Tensor:
     """Keys and values [2, B, H, N, n, Dh] of x [B, N, n, D]."""
     # Only the compressor may learn from this loss: its readers' weights are constants here.
     both = F.linear(x, layer.attention.kv.weight.detach())

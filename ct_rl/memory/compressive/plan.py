@@ -13,7 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ct_rl.memory.queues import Distance, Queue, QueueView, Slots, levels, pass_on, plan_queues
+from ct_rl.memory.compressive.queues import (
+    Distance,
+    Queue,
+    QueuePlan,
+    Slots,
+    levels,
+    pass_on,
+    plan_queues,
+)
 
 SLOT_POSITIONS = ("order", "time", "authors")
 OVERFLOWS = ("drop", "merge")
@@ -173,7 +181,7 @@ class Absent:
 
 
 @dataclass
-class View:
+class Plan:
     """Everything a pass over T steps needs to know, the same for all layers.
 
     The timeline is the kept steps and then the T new ones, K + T positions; a query may see the last R = W + M up to
@@ -197,7 +205,7 @@ class View:
     next_source: Tensor
     next_there: Tensor
     blocks: Blocks | None = None
-    queues: tuple[QueueView, ...] = ()
+    queues: tuple[QueuePlan, ...] = ()
     absent: Absent | None = None
 
 
@@ -206,7 +214,7 @@ def _ring_order(count: Tensor, size: int) -> Tensor:
     return (count[:, None] + torch.arange(size, device=count.device)) % size
 
 
-def view(sizes: Sizes, step: Tensor, resets: Tensor, earlier: int = 0) -> View:
+def plan_pass(sizes: Sizes, step: Tensor, resets: Tensor, earlier: int = 0) -> Plan:
     """Plans a pass.
 
     Args:
@@ -230,7 +238,7 @@ def view(sizes: Sizes, step: Tensor, resets: Tensor, earlier: int = 0) -> View:
     last_start = start[:, -1]
     after = kept + steps - last_start  # (B): steps of the running episode, this call included
     back = _ring_order(-after, kept)  # which of the last `kept` positions each ring place takes
-    plan = View(
+    plan = Plan(
         age=age,
         gather_kept=_ring_order(step, kept),
         hidden=hidden,
@@ -315,7 +323,7 @@ def departure(sizes: Sizes, step: Tensor) -> Departure:
     )
 
 
-def _plan_slots(plan: View, sizes: Sizes, step: Tensor, start: Tensor, earlier: int) -> None:
+def _plan_slots(plan: Plan, sizes: Sizes, step: Tensor, start: Tensor, earlier: int) -> None:
     rows, steps = start.shape
     kept, device = sizes.kept, start.device
     count = -(-steps // sizes.window)  # windows that can end in the call

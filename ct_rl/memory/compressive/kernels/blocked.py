@@ -136,7 +136,7 @@ class _Blocked(torch.autograd.Function):
             of_far[h].addmm_(by_step.flatten(0, 1).t(), diagonals)
             of_position = diagonals @ far[h].t()
             of_biases[1][h] += of_position.sum(0)
-            if slots is not None:
+            if slots is not None and of_slot_far is not None:
                 near = g.new_zeros(*g.shape[:2], slot_far.shape[2])
                 near = near.scatter_add_(2, where[i], g[:, :, ctx.steps :]).flatten(0, 1)
                 of_slot_far[h].addmm_(parts[2][i].flatten(0, 1).t(), near)

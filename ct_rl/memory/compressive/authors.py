@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ct_rl.memory.compressive import CompressiveTransformer, TransformerXL
+from ct_rl.memory.compressive.compression import Convolution
+from ct_rl.memory.compressive.core import CompressiveTransformer, TransformerXL
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
-from ct_rl.memory.layer import Layer
 
 
 class AuthorsCore(MemoryCore):
@@ -43,18 +43,6 @@ class AuthorsCore(MemoryCore):
     def compressor_parameters(self) -> list[nn.Parameter]:
         return self.core.compressor_parameters()
 
-    def cached(self, state: State) -> State:
-        return self.core.cached(state)
-
-    def is_cached(self, state: State) -> bool:
-        return self.core.is_cached(state)
-
-    def form(self, state: State) -> State:
-        return self.core.form(state)
-
-    def compact(self, state: State) -> State:
-        return self.core.compact(state)
-
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         out = self.core.run(self.project(x).relu(), state, resets, attention)
         out.y = self.readout(out.y)
@@ -62,23 +50,27 @@ class AuthorsCore(MemoryCore):
             out.losses.setdefault("compression", out.y.new_zeros(()))
         return out
 
+    def run_step(self, x: Tensor, state: State, resets: Tensor) -> Tensor:
+        return self.readout(self.core.run_step(self.project(x).relu(), state, resets))
+
     def authors_state(self, state: State) -> list[dict[str, Tensor]]:
         """A state in their layout, oldest first: per layer "episodic_memory" [B, M, E] and "compressed_memory"
         [B, C, E], or "memory" of a TransformerXL.
         """
-        state, sizes = self.compact(state), self.core.sizes
+        sizes = self.core.sizes
+        slots, kept = state["past"].split([sizes.compressed, sizes.kept], 2)
         layers: list[dict[str, Tensor]] = []
         steps = state["steps"][:, None]
         rows = torch.arange(len(steps), device=steps.device)[:, None]
         for i in range(len(self.core.layers)):
             at = (steps - torch.arange(sizes.memory, 0, -1, device=steps.device)) % sizes.kept
-            memory = state["memory"][rows, i, at]
+            memory = kept[rows, i, at]
             if not sizes.compressed:
                 layers.append({"memory": memory})
                 continue
             newest = sizes.made(steps)
             slot = newest - torch.arange(sizes.compressed, 0, -1, device=steps.device)
-            compressed = state["compressed"][rows, i, slot % sizes.compressed]
+            compressed = slots[rows, i, slot % sizes.compressed]
             layers.append({"episodic_memory": memory, "compressed_memory": compressed})
         return layers
 
@@ -90,16 +82,15 @@ class AuthorsCore(MemoryCore):
         state = self.initial_state(len(first))
         steps = calls * sizes.window
         state["steps"].fill_(steps)
-        memory, compressed = state["memory"].clone(), state.get("compressed")
+        slots, kept = state["past"].split([sizes.compressed, sizes.kept], 2)
         at = (steps - torch.arange(sizes.memory, 0, -1)) % sizes.kept
         for i, layer in enumerate(layers):
             name = "episodic_memory" if sizes.compressed else "memory"
-            memory[:, i, at] = torch.as_tensor(layer[name]).to(like)
-            if compressed is not None:
+            kept[:, i, at] = torch.as_tensor(layer[name]).to(like)
+            if sizes.compressed:
                 slot = int(sizes.made(torch.tensor(steps))) - torch.arange(sizes.compressed, 0, -1)
                 held = torch.as_tensor(layer["compressed_memory"]).to(like)
-                compressed[:, i, slot % sizes.compressed] = held
-        state["memory"] = memory
+                slots[:, i, slot % sizes.compressed] = held
         return state
 
 
@@ -206,7 +197,7 @@ def _core(config: Mapping[str, Any]) -> CompressiveTransformer:
             slot_positions="authors",
             **common,
         )
-    for layer in core.layers:
+    for layer in core.stack:
         layer.attention.clamp_distances(int(tower.get("clamp_time_range") or 0))
     return core
 
@@ -225,8 +216,7 @@ def _targets(
     """Their names below the module's own, with the tensor to fill and the conversion."""
     yield "mlp/linear_0/w", (module.project.weight, _transposed)
     yield "mlp/linear_0/b", (module.project.bias, _same)
-    for i, layer in enumerate(module.core.layers):
-        assert isinstance(layer, Layer)
+    for i, layer in enumerate(module.core.stack):
         scope = f"transformer_tower/layer_{i}"
         width = layer.attention.kv.weight.shape[1]
         attention = layer.attention
@@ -243,15 +233,15 @@ def _targets(
         yield f"{where}/r_r_bias", (attention.position_bias, _first)
         yield f"{where}/linear/w", (attention.out.weight, _transposed)
         yield f"{where}/linear/b", (attention.out.bias, _same)
-        for j, k in ((0, 0), (1, 3)):
-            yield f"{scope}/mlp/linear_{j}/w", (layer.ff[k].weight, _transposed)
-            yield f"{scope}/mlp/linear_{j}/b", (layer.ff[k].bias, _same)
+        for j, linear in enumerate(part for part in layer.ff if isinstance(part, nn.Linear)):
+            yield f"{scope}/mlp/linear_{j}/w", (linear.weight, _transposed)
+            yield f"{scope}/mlp/linear_{j}/b", (linear.bias, _same)
         if not layer.sizes.compressed:
             continue
         yield f"{where}/relative_keys_0/linear/w", (attention.slot_position.weight, _transposed)
         yield f"{where}/r_r_bias_0", (attention.slot_position_bias, _first)
         where = "conv_compressor" + (f"_{i}" if i else "")
-        if config["compressor"] == "conv":
+        if isinstance(layer.compress, Convolution):
             yield f"{where}/conv_1d/w", (layer.compress.linear.weight, _kernel)
         if hasattr(layer, "decode"):
             yield f"{where}/conv_1d_transpose/w", (layer.decode.weight, _transposed_kernel)

@@ -128,7 +128,7 @@ class Slots:
 
 
 @dataclass
-class QueueView:
+class QueuePlan:
     """One queue in a call: its ring of S slots, then the G new ones.
 
     Attributes:
@@ -158,7 +158,7 @@ def plan_queues(
     start: tuple[Tensor, Tensor],
     origin: Tensor,
     distance: Distance,
-) -> tuple[QueueView, ...]:
+) -> tuple[QueuePlan, ...]:
     """Plans a call for all queues.
 
     Args:
@@ -171,7 +171,7 @@ def plan_queues(
     last_start = query_start[:, -1]
     query_episode = query_start.clamp(min=-1) * _APART  # only the state's began before the timeline
     newer = torch.zeros_like(made[2])
-    plans: list[QueueView] = []
+    plans: list[QueuePlan] = []
     source = None
     states = zip(*(levels(queues, m) for m in made), strict=True)
     for (queue, _, had), (_, first_after, has), (_, first, seen) in states:
@@ -186,7 +186,7 @@ def plan_queues(
         after = ring_number(has, queue.size)
         in_call = (after >= had[:, None]) | (last_start != before)[:, None]
         from_end = _end_of(new, last_start) - (has[:, None] - after)
-        plan = QueueView(
+        plan = QueuePlan(
             hidden=(named[:, None] < oldest) | (named[:, None] >= newest),
             distance=distance(queue, number, newer + seen, origin),
             number=number,
@@ -224,7 +224,7 @@ def pass_on(queue: Queue, new: Slots, had: Tensor, before: Tensor) -> tuple[Slot
         had: [B], what it had made before; before: [B], where that episode began.
 
     Returns:
-        The next one's new slots, G', and their `QueueView.source` [B, G', c].
+        The next one's new slots, G', and their `QueuePlan.source` [B, G', c].
     """
     rows, size = new.number.shape
     device = new.number.device

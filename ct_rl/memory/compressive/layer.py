@@ -7,21 +7,19 @@ C compressed slots, N blocks that leave the memory in the call, W window, c rate
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ct_rl.memory.attention import RelativeAttention, skew
-from ct_rl.memory.blocked import project
-from ct_rl.memory.compression import COMPRESSIONS
-from ct_rl.memory.compression_loss import blocked_terms, compression_terms, take
-from ct_rl.memory.gating import build_gate
-from ct_rl.memory.geometry import Sizes, View
-
-if TYPE_CHECKING:
-    from ct_rl.memory.compressive import CompressiveTransformer
+from ct_rl.memory.compressive.attention import RelativeAttention, skew
+from ct_rl.memory.compressive.compression import COMPRESSIONS
+from ct_rl.memory.compressive.gather import take
+from ct_rl.memory.compressive.gating import build_gate
+from ct_rl.memory.compressive.kernels.blocked import project
+from ct_rl.memory.compressive.losses import blocked_terms, compression_terms
+from ct_rl.memory.compressive.plan import Plan, Sizes
+from ct_rl.memory.compressive.visible import Visible, VisibleInBlocks
 
 
 @dataclass(frozen=True)
@@ -59,101 +57,6 @@ class Past:
 
 
 @dataclass
-class Look:
-    """Where the queries of a pass look, the same for all layers.
-
-    The keys are, in order: S slots (the rings of all queues, then the new ones), the steps (the last R kept and the T
-    new), those steps once more that gradients reach (only where they stop at a window's end), and one zero for all
-    places that were never filled (only where they are not masked).
-
-    In blocks (`blocked_attention`), the steps come before the slots, and what no query sees is left out: the first
-    steps, and the last of the new slots.
-
-    Attributes:
-        hidden: [B, 1, T, n], in blocks [B, T, n], additive: so low that the weight is 0 where a query may not look,
-            else 0.
-        slots: int64 [B, 1, T, S], in blocks [B, T, S], columns of `slot_by_distance`.
-        live: how many steps stand there once more.
-        blocked: whether the pass is read in blocks.
-        first: the first of the last R + T steps that stands there.
-    """
-
-    hidden: Tensor
-    slots: Tensor | None
-    live: int = 0
-    blocked: bool = False
-    first: int = 0
-
-    @property
-    def slot_count(self) -> int:
-        """S."""
-        return 0 if self.slots is None else self.slots.shape[-1]
-
-
-_NEVER = -1e30  # many times as fast to fill in as infinity, and its exponential is 0 all the same
-
-
-def in_blocks(core: CompressiveTransformer, plan: View, x: Tensor) -> bool:
-    """Whether the way that a CPU's cache likes computes all that a pass needs."""
-    options = core.options
-    plain = options.window_gradient and not core.by_usage and plan.absent is None
-    dropping = core.training and options.dropout > 0
-    eager = not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
-    return plain and not dropping and eager and x.device.type == "cpu"
-
-
-def look(options: LayerOptions, plan: View, x: Tensor, by_usage: bool, blocked: bool) -> Look:
-    """The `Look` of a pass over x [B, T, D]; by usage, new slots come too late for the pass's own queries."""
-    if blocked:
-        return _blocked_look(options.sizes, plan, x)
-    sizes, steps = options.sizes, x.shape[1]
-    pairs = list(zip(sizes.queues, plan.queues, strict=True))
-    ends = [slice(q.size) for q, _ in pairs]
-    if not by_usage:
-        pairs, ends = pairs * 2, ends + [slice(q.size, None) for q, _ in pairs]
-    parts = [view.hidden[..., end] for (_, view), end in zip(pairs, ends, strict=True)]
-    far = [view.distance[..., end] for (_, view), end in zip(pairs, ends, strict=True)]
-    if options.window_gradient:
-        live = 0
-        parts.append(plan.hidden)
-    else:
-        back = torch.arange(steps, device=x.device)[:, None] + sizes.reach
-        back = back - torch.arange(sizes.reach + steps, device=x.device)  # (T, R + T): steps ago
-        own = back <= (plan.age % sizes.window)[..., None]
-        live = sizes.window - 1 + steps
-        parts += [plan.hidden | own, (plan.hidden | ~own)[..., -live:]]
-    if plan.absent is not None:
-        parts.append(torch.zeros_like(plan.hidden[..., :1]))
-    hidden = torch.cat(parts, 2)[:, None]
-    return Look(
-        hidden=hidden.to(x.dtype).mul_(_NEVER),
-        slots=torch.cat(far, 2)[:, None] if far else None,
-        live=live,
-    )
-
-
-def _blocked_look(sizes: Sizes, plan: View, x: Tensor) -> Look:
-    steps = torch.arange(x.shape[1])
-    back = torch.minimum(plan.age, plan.age - sizes.boundary(plan.age))
-    first = sizes.reach + int((steps - back).min())
-    hidden = [plan.hidden[..., first:]]
-    ends = [slice(queue.size) for queue in sizes.queues]
-    ends += [slice(queue.size, None) for queue in sizes.queues]
-    if len(sizes.queues) == 1:
-        seen = torch.nonzero(~plan.queues[0].hidden[..., ends[1]].flatten(0, 1).all(0))
-        ends[1] = slice(ends[1].start, ends[1].start + (int(seen[-1]) + 1 if len(seen) else 0))
-    pairs = list(zip(plan.queues * 2, ends, strict=True))
-    hidden += [view.hidden[..., end] for view, end in pairs]
-    far = [view.distance[..., end] for view, end in pairs]
-    return Look(
-        hidden=torch.cat(hidden, 2).to(x.dtype).mul_(_NEVER),
-        slots=torch.cat(far, 2) if far else None,
-        blocked=True,
-        first=first,
-    )
-
-
-@dataclass
 class LayerOutput:
     """What a pass of a layer gives.
 
@@ -177,17 +80,19 @@ class Layer(nn.Module):
     def __init__(self, options: LayerOptions):
         super().__init__()
         self.options = options
+        self.compression_loss = options.compression_loss
         self.sizes = sizes = options.sizes
         width = options.d_model
         self.norm, self.norm_ff = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = RelativeAttention(
             width, options.n_heads, sizes.reach, sizes.slot_distances, options.dropout
         )
+        last_ff = nn.Linear(options.d_ff, width)
         self.ff = nn.Sequential(
             nn.Linear(width, options.d_ff),
             options.activation(),
             nn.Dropout(options.dropout),
-            nn.Linear(options.d_ff, width),
+            last_ff,
         )
         self.drop = nn.Dropout(options.dropout)
         self.gate, self.gate_ff = build_gate(options.gate, width), build_gate(options.gate, width)
@@ -199,7 +104,7 @@ class Layer(nn.Module):
                 self.decode = nn.Linear(width, sizes.rate * width, bias=False)
         # Blocks start as the identity, so that an agent can act before its memory has learned. GRU gates are near
         # it by themselves, and would pass no gradient through the ReLU of a zero.
-        for last in (self.attention.out, self.ff[-1]) if options.gate == "residual" else ():
+        for last in (self.attention.out, last_ff) if options.gate == "residual" else ():
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -216,9 +121,14 @@ class Layer(nn.Module):
         return self.norm_ff(self.gate_ff(x, self.drop(self.ff(x))))
 
     def forward(
-        self, x: Tensor, past: Past, plan: View, look: Look, report: bool = False
+        self,
+        x: Tensor,
+        past: Past,
+        plan: Plan,
+        seen: Visible | VisibleInBlocks,
+        report: bool = False,
     ) -> LayerOutput:
-        """One pass over x [B, T, D]; `plan` and `look` say what each step may see."""
+        """One pass over x [B, T, D]; `plan` and `seen` say what each step may see."""
         attention, sizes = self.attention, self.sizes
         u = self.attended(x)
         kept = take(past.kept, plan.gather_kept)
@@ -227,21 +137,23 @@ class Layer(nn.Module):
         if past.slots is not None and not self.by_usage:
             made = self._make_slots(timeline, None, past.slots, plan)
         queries = attention.queries(u)
-        weights = None
-        if look.blocked:
-            keys_values = self._joined(kept, u, past.slots, made, look)
-            read = attention.read_blocked(queries, keys_values, look.hidden, look.slots)
+        parts = None
+        if isinstance(seen, VisibleInBlocks):
+            keys_values = self._joined(kept, u, past.slots, made, seen.first)
+            read = attention.read_blocked(queries, keys_values, seen.hidden, seen.slots)
         else:
-            keys_values = self._keys_values(kept, u, past.slots, made, look)
+            keys_values = self._keys_values(kept, u, past.slots, made, seen)
             asking = attention.heads(queries)
+            keys, values = keys_values
             read, weights = attention.read(
                 asking,
-                *keys_values,
-                self._bias(asking, plan, look),
-                look.hidden,
+                keys,
+                values,
+                self._bias(asking, plan, seen),
+                seen.hidden,
                 report or self.by_usage,
             )
-        parts = None if weights is None else self._parts(weights.detach(), look)
+            parts = None if weights is None else self._parts(weights.detach(), seen)
         usage = None
         if past.usage is not None and past.slots is not None and parts is not None:
             usage = F.pad(take(past.usage, plan.gather_kept), (0, x.shape[1]))
@@ -252,13 +164,13 @@ class Layer(nn.Module):
             self.training
             and made is not None
             and past.slots is not None
-            and self.options.compression_loss != "none"
+            and self.compression_loss != "none"
         ):
             asking = queries.detach()
             if past.queries is not None:
                 asking = torch.cat([past.queries, asking], 1)
             after.queries = asking[:, max(asking.shape[1] - sizes.window + 1, 0) :]
-            loss = self._loss(asking, timeline, keys_values.detach(), made, past.slots, plan, look)
+            loss = self._loss(asking, timeline, keys_values.detach(), made, past.slots, plan, seen)
         return LayerOutput(self.after(x, read), after, loss, parts)
 
     def _loss(
@@ -268,39 +180,45 @@ class Layer(nn.Module):
         keys_values: Tensor,
         made: list[Tensor],
         slots: Tensor,
-        plan: View,
-        look: Look,
+        plan: Plan,
+        seen: Visible | VisibleInBlocks,
     ) -> tuple[Tensor, Tensor]:
         """The compression loss's sum and the number of its terms."""
-        first = self.sizes.kept - self.sizes.reach + look.first  # where the steps' keys begin
-        if look.blocked:
-            if self.options.compression_loss == "attention" and len(made) == 1:
+        first = self.sizes.kept - self.sizes.reach  # where the steps' keys begin
+        if isinstance(seen, VisibleInBlocks):
+            first += seen.first
+            if self.compression_loss == "attention" and len(made) == 1:
                 return blocked_terms(self, queries, keys_values, made[0], plan, first)
             keys_values = self.attention.apart(keys_values)
         else:
-            keys_values = keys_values[:, :, :, look.slot_count :]
+            keys_values = keys_values[:, :, :, seen.slot_count :]
         queries = self.attention.heads(queries)
         return compression_terms(self, queries, timeline, keys_values, made, slots, plan, first)
 
     def _joined(
-        self, kept: Tensor, u: Tensor, slots: Tensor | None, made: list[Tensor] | None, look: Look
+        self, kept: Tensor, u: Tensor, slots: Tensor | None, made: list[Tensor] | None, first: int
     ) -> Tensor:
         """Keys and values [B, n, 2 D] in blocks, those of all new slots last."""
         after = u[:, :0]
         if slots is not None:
             after = torch.cat([slots, *(self._apart(new) for new in made or ())], 1)
-        before = kept[:, kept.shape[1] - self.sizes.reach + look.first :]
+        before = kept[:, kept.shape[1] - self.sizes.reach + first :]
         return project(before, u, after, self.attention.kv.weight)
 
     def _keys_values(
-        self, kept: Tensor, u: Tensor, slots: Tensor | None, made: list[Tensor] | None, look: Look
+        self,
+        kept: Tensor,
+        u: Tensor,
+        slots: Tensor | None,
+        made: list[Tensor] | None,
+        seen: Visible,
     ) -> Tensor:
-        """Keys and values [2, B, H, n, Dh], in the order of `Look`."""
+        """Keys and values [2, B, H, n, Dh], in the order of `Visible`."""
         past = [kept[:, -self.sizes.reach :]]
         now = [u]
-        if look.live:
+        if seen.live:
             past = [past[0].detach(), u.detach()]
-            now.insert(0, kept[:, kept.shape[1] + u.shape[1] - look.live :])
+            now.insert(0, kept[:, kept.shape[1] + u.shape[1] - seen.live :])
         if slots is not None:
             past = [slots, *(self._apart(new) for new in made or ()), *past]
         # The past is projected apart from what is new: in the first pass it needs no gradient.
@@ -309,42 +227,42 @@ class Layer(nn.Module):
             parts.append(torch.zeros_like(parts[0][:, :, :, :1]))
         return torch.cat(parts, 3)
 
-    def _bias(self, queries: Tensor, plan: View, look: Look) -> Tensor:
-        """Relative logits [B, H, T, n], in the order of `Look`."""
+    def _bias(self, queries: Tensor, plan: Plan, seen: Visible) -> Tensor:
+        """Relative logits [B, H, T, n], in the order of `Visible`."""
         attention = self.attention
         by_step, by_slot = attention.by_distance(queries), None
         steps = skew(by_step)
         parts = [steps]
-        if look.live:
-            parts.append(steps[..., -look.live :])
-        if look.slots is not None:
+        if seen.live:
+            parts.append(steps[..., -seen.live :])
+        if seen.slots is not None:
             by_slot = attention.slot_by_distance(queries)
-            slots = by_slot.gather(3, look.slots.expand(-1, attention.n_heads, -1, -1))
+            slots = by_slot.gather(3, seen.slots.expand(-1, attention.n_heads, -1, -1))
             parts.insert(0, slots)
         if plan.absent is not None:
             parts.append(attention.absent_logit(by_step, by_slot, plan.absent))
         return torch.cat(parts, 3)
 
-    def _parts(self, weights: Tensor, look: Look) -> tuple[Tensor, Tensor]:
+    def _parts(self, weights: Tensor, seen: Visible) -> tuple[Tensor, Tensor]:
         """Attention weights [B, H, T, n] on slots and on steps."""
-        end = look.slot_count + self.sizes.reach + weights.shape[2]
-        steps = weights[..., look.slot_count : end].clone()
-        if look.live:
-            steps[..., -look.live :] += weights[..., end : end + look.live]
-        return weights[..., : look.slot_count], steps
+        end = seen.slot_count + self.sizes.reach + weights.shape[2]
+        steps = weights[..., seen.slot_count : end].clone()
+        if seen.live:
+            steps[..., -seen.live :] += weights[..., end : end + seen.live]
+        return weights[..., : seen.slot_count], steps
 
     def _make_slots(
-        self, timeline: Tensor, usage: Tensor | None, slots: Tensor, plan: View
+        self, timeline: Tensor, usage: Tensor | None, slots: Tensor, plan: Plan
     ) -> list[Tensor]:
         """`make_slots` of the timeline [B, K + T, D]; `usage`: [B, K + T]."""
         assert plan.blocks is not None
         where, there = plan.blocks.steps, plan.blocks.there
         steps = take(timeline, where.flatten(1)).unflatten(1, where.shape[1:])
-        if self.options.compression_loss != "none" or not self.options.window_gradient:
+        if self.compression_loss != "none" or not self.options.window_gradient:
             steps = steps.detach()  # the compressor's loss trains nothing before it
         if usage is not None:
             usage = usage.gather(1, where.flatten(1)).view_as(where)
-        sources = [view.source for view in plan.queues if view.source is not None]
+        sources = [queue.source for queue in plan.queues if queue.source is not None]
         return self.make_slots(steps, there, usage, slots, sources)
 
     def make_slots(
@@ -361,7 +279,7 @@ class Layer(nn.Module):
             leaving: [B, N, lookback + W, D], the steps that leave the memory; there: bool, which of them exist.
             usage: [B, N, lookback + W], where slots are chosen by it.
             slots: [B, C, D], the rings of all queues.
-            sources: of each queue but the first, see `QueueView`.
+            sources: of each queue but the first, see `QueuePlan`.
         """
         leaving = leaving * there[..., None]
         if usage is not None:
@@ -389,7 +307,7 @@ class Layer(nn.Module):
 
     def _apart(self, made: Tensor) -> Tensor:
         """New slots as everything but their own loss sees them: the task trains the compressor only without one."""
-        return made if self.options.compression_loss == "none" else made.detach()
+        return made if self.compression_loss == "none" else made.detach()
 
     def _next(
         self,
@@ -397,7 +315,7 @@ class Layer(nn.Module):
         past: Past,
         made: list[Tensor] | None,
         usage: Tensor | None,
-        plan: View,
+        plan: Plan,
     ) -> Past:
         kept = take(timeline, plan.next_source) * plan.next_there[..., None]
         after = Past(kept)
@@ -408,8 +326,8 @@ class Layer(nn.Module):
             rings = past.slots.split([q.size for q in self.sizes.queues], 1)
             after.slots = torch.cat(
                 [
-                    take(torch.cat([ring, new], 1), view.next_source) * view.next_there[..., None]
-                    for ring, new, view in zip(rings, made, plan.queues, strict=True)
+                    take(torch.cat([ring, new], 1), queue.next_source) * queue.next_there[..., None]
+                    for ring, new, queue in zip(rings, made, plan.queues, strict=True)
                 ],
                 1,
             )

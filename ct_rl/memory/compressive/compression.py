@@ -71,11 +71,10 @@ class DilatedConvolution(Convolution):
 
     def __init__(self, d_model: int, rate: int):
         super().__init__(d_model, rate)
-        self.stack = nn.ModuleList(
-            nn.Linear(2 * d_model, d_model, bias=False) for _ in self.dilations
-        )
-        for layer in self.stack:
+        layers = [nn.Linear(2 * d_model, d_model, bias=False) for _ in self.dilations]
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        self.stack = nn.ModuleList(layers)
 
     def forward(self, steps: Tensor, usage: Tensor | None = None) -> Tensor:
         for dilation, layer in zip(self.dilations, self.stack, strict=True):

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ct_rl.memory.blocked import blocked_attention
-from ct_rl.memory.geometry import Absent
+from ct_rl.memory.compressive.kernels.blocked import blocked_attention
+from ct_rl.memory.compressive.plan import Absent
 
 
 def sinusoids(length: int, d_model: int) -> Tensor:
@@ -68,6 +68,8 @@ class RelativeAttention(nn.Module):
         self.position = nn.Linear(d_model, d_model, bias=False)
         self.position_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
         self.clamp = 0
+        self._acting_keys: Tensor | None = None
+        self._made_of: tuple[Any, ...] = ()
         for name in ("codes", "slot_codes"):
             self.register_buffer(name, None, persistent=False)
         self.codes: Tensor
@@ -177,6 +179,20 @@ class RelativeAttention(nn.Module):
             parts.insert(0, (self.slot_distance_keys(), self.slot_position_bias))
         return torch.cat([torch.cat([keys, bias @ keys], 1) for keys, bias in parts], 2)
 
+    @torch.no_grad()
+    def acting_keys(self) -> Tensor:
+        """`both_distance_keys`, made anew only when a weight behind them has changed."""
+        behind = [self.position.weight, self.position_bias]
+        if self.slots[1]:
+            behind += [self.slot_position.weight, self.slot_position_bias]
+        if any(weight.is_inference() for weight in behind):
+            return self.both_distance_keys()  # tensors of inference mode count no changes
+        # A weight that was written to has another version, one that was moved another place.
+        made_of = tuple((weight.data_ptr(), weight._version) for weight in behind)
+        if self._acting_keys is None or made_of != self._made_of:
+            self._acting_keys, self._made_of = self.both_distance_keys(), made_of
+        return self._acting_keys
+
     def read_past(self, queries: Tensor, past: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """`read` for one query a row, of what is remembered itself: nothing of it is projected, so nothing is cached.
 
@@ -204,8 +220,9 @@ class RelativeAttention(nn.Module):
         self, queries: Tensor, keys_values: Tensor, hidden: Tensor, slots: Tensor | None
     ) -> Tensor:
         """`read` with the relative logits of `Layer`, on a CPU; see `blocked_attention`."""
-        biases, far = (self.content_bias, self.position_bias, None), (self.distance_keys(), None)
+        slot_bias = slot_keys = None
         if slots is not None:
-            biases = (self.content_bias, self.position_bias, self.slot_position_bias)
-            far = (self.distance_keys(), self.slot_distance_keys())
+            slot_bias, slot_keys = self.slot_position_bias, self.slot_distance_keys()
+        biases = (self.content_bias, self.position_bias, slot_bias)
+        far = (self.distance_keys(), slot_keys)
         return self.out(blocked_attention(queries, biases, keys_values, far, hidden, slots))

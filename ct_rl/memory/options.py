@@ -1,0 +1,109 @@
+"""A core's options: one frozen dataclass, in which each is declared once, with type, bounds, default and help."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import math
+import textwrap
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+
+
+def check_options(title: str, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of `cls` with the given ones in place of defaults, each of its type and within its bounds.
+
+    Args:
+        title: who owns them, such as "memory 'lstm'".
+
+    Raises:
+        ValueError: one line that names an option that does not exist and those that do, or a value and what is
+            allowed.
+    """
+    known = [item.name for item in dataclasses.fields(cls)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"{title} has no option {name!r}{hint}: its options are {', '.join(known)}"
+            )
+    hints = get_type_hints(cls, include_extras=True)
+    for name, value in given.items():
+        wanted = _unfit(hints[name], value)
+        if wanted is not None:
+            raise ValueError(f"{title}: {name}={value!r}: expected {wanted}")
+    settings = cls(**given)
+    return {name: getattr(settings, name) for name in known}
+
+
+def option_help(cls: type) -> dict[str, str]:
+    """What the string below each field of a dataclass says, by the field's name."""
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError, SyntaxError, ValueError):
+            continue  # a class without source, typed in at a prompt
+        if isinstance(body, ast.ClassDef):
+            for field, below in zip(body.body, body.body[1:], strict=False):
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    text = below.value if isinstance(below, ast.Expr) else None
+                    if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                        texts[field.target.id] = inspect.cleandoc(text.value)
+    return texts
+
+
+def _unfit(hint: Any, value: Any) -> str | None:
+    """What was expected, where a value does not fit a type hint; None where it does."""
+    bounds: tuple[Any, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *extras = get_args(hint)
+        bounds = tuple(extra for extra in extras if isinstance(extra, Ge | Gt | Le | Lt))
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        if value is None and len(kinds) < len(get_args(hint)):
+            return None
+        answers = [_unfit(kind, value) for kind in kinds]
+        return None if None in answers else " or ".join(answer for answer in answers if answer)
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        fits = any(value == choice and type(value) is type(choice) for choice in choices)
+        return None if fits else "one of " + ", ".join(map(str, choices))
+    fits = {
+        int: isinstance(value, int) and not isinstance(value, bool),
+        float: isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value),
+        bool: isinstance(value, bool),
+        str: isinstance(value, str),
+    }.get(hint, True)
+    if fits and all(_within(bound, value) for bound in bounds):
+        return None
+    words = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+    return " ".join([words.get(hint, str(hint)), *map(_said, bounds)])
+
+
+def _within(bound: Ge | Gt | Le | Lt, value: Any) -> bool:
+    if isinstance(bound, Ge):
+        return value >= bound.ge  # type: ignore[no-any-return,operator]
+    if isinstance(bound, Gt):
+        return value > bound.gt  # type: ignore[no-any-return,operator]
+    if isinstance(bound, Le):
+        return value <= bound.le  # type: ignore[no-any-return,operator]
+    return value < bound.lt  # type: ignore[no-any-return,operator]
+
+
+def _said(bound: Ge | Gt | Le | Lt) -> str:
+    if isinstance(bound, Ge):
+        return f"of at least {bound.ge}"
+    if isinstance(bound, Gt):
+        return f"above {bound.gt}"
+    return f"and at most {bound.le}" if isinstance(bound, Le) else f"and below {bound.lt}"

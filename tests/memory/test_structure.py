@@ -1,0 +1,130 @@
+"""The arrows of `ct_rl.memory`, and what is declared once: options, their bounds, their help."""
+
+import ast
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+import ct_rl.memory
+from ct_rl.memory import (
+    MemoryCore,
+    build_memory,
+    memory_class,
+    memory_names,
+    memory_options,
+    option_help,
+    register_memory,
+)
+from ct_rl.memory.compressive.options import CompressiveOptions
+from ct_rl.memory.options import check_options
+
+FOLDER = Path(ct_rl.memory.__path__[0])
+DOCS = Path(__file__).parents[2] / "docs" / "memory.md"
+
+
+def imports():
+    """What each module of the package imports, also inside functions and under conditions."""
+    found = {}
+    for file in FOLDER.rglob("*.py"):
+        name = ".".join(["ct_rl.memory", *file.relative_to(FOLDER).with_suffix("").parts])
+        tree = ast.parse(file.read_text())
+        assert "TYPE_CHECKING" not in file.read_text(), f"{name} hides an import"
+        wanted = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                wanted.add(node.module)
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name for alias in node.names}
+        found[name.removesuffix(".__init__")] = wanted
+    return found
+
+
+def test_plain_torch_and_nothing_else():
+    outside = {module.partition(".")[0] for wanted in imports().values() for module in wanted}
+    assert outside - set(sys.stdlib_module_names) == {"torch", "annotated_types", "ct_rl"}
+
+
+def test_there_is_no_circle():
+    graph = {name: {m for m in wanted if m in imports()} for name, wanted in imports().items()}
+    done: list[str] = []
+    while len(done) < len(graph):
+        free = [n for n, wanted in graph.items() if n not in done and wanted <= set(done)]
+        assert free, f"a circle among {sorted(set(graph) - set(done))}"
+        done += free
+
+
+def test_the_contract_knows_no_core():
+    assert {m for m in imports()["ct_rl.memory.contract"] if m.startswith("ct_rl")} == {
+        "ct_rl.memory.report"
+    }
+    assert not {m for m in imports()["ct_rl.memory.report"] if m.startswith("ct_rl")}
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_every_option_has_a_type_a_default_and_a_help_text(name):
+    options = memory_options(name)
+    assert dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen
+    names = [field.name for field in dataclasses.fields(options)]
+    assert set(option_help(options)) >= set(names)
+    assert all(option_help(options)[option] for option in names)
+    core = build_memory(name, **memory_class(name).small)
+    assert isinstance(core, MemoryCore) and core.d_model == options().d_model
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options().d_model = 3
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_the_constructor_has_the_defaults_of_the_dataclass(name):
+    """Whoever builds the class itself gets what whoever names it gets."""
+    import inspect
+
+    given = inspect.signature(memory_class(name)).parameters
+    for field in dataclasses.fields(memory_options(name)):
+        assert given[field.name].default == field.default, field.name
+    assert set(given) == {field.name for field in dataclasses.fields(memory_options(name))}
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_the_page_has_every_option(name):
+    """docs/memory.md has a row for each option of each core, with its default and its help."""
+    page, texts = DOCS.read_text(), option_help(memory_options(name))
+    for option in dataclasses.fields(memory_options(name)):
+        row = f"| `{option.name}` | {option.default} | {' '.join(texts[option.name].split())} |"
+        assert row in page, f"docs/memory.md lacks this row: {row}"
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"rate": 0}, "rate=0: expected a whole number of at least 1 and at most 65536"),
+        ({"rate": float("inf")}, "rate=inf: expected a whole number"),
+        ({"memory": 9223372036854775808}, "expected a whole number of at least 0"),
+        ({"n_layers": 10**8}, "n_layers=100000000: expected a whole number"),
+        ({"d_ff": -1}, "d_ff=-1: expected a whole number"),
+        ({"gate": []}, "gate=[]: expected one of residual, gru"),
+        ({"mask_empty": 1}, "mask_empty=1: expected True or False"),
+        ({"d_mdel": 8}, "memory 'x' has no option 'd_mdel' (did you mean 'd_model'?)"),
+    ],
+)
+def test_a_wrong_option_is_one_line(wrong, said):
+    with pytest.raises(ValueError) as caught:
+        check_options("memory 'x'", CompressiveOptions, wrong)
+    (line,) = str(caught.value).splitlines()
+    assert said in line
+
+
+def test_what_is_no_core_is_refused():
+    with pytest.raises(ValueError, match="give a subclass of MemoryCore"):
+        register_memory("wrong", dict, CompressiveOptions)
+    with pytest.raises(ValueError, match="give a dataclass"):
+        register_memory("wrong", memory_class("gru"), dict)
+
+    @dataclasses.dataclass(frozen=True)
+    class NoWidth:
+        size: int = 3
+
+    with pytest.raises(ValueError, match="has no option d_model"):
+        register_memory("wrong", memory_class("gru"), NoWidth)
+    assert "wrong" not in memory_names()
