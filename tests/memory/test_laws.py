@@ -258,6 +258,20 @@ def test_a_reset_row_is_a_fresh_row(name, sizes, at, seed):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_reset_heals_a_row_that_is_not_finite(name):
+    """A step looks at no values; what broke before an episode began has no part in it."""
+    core, (x, _) = core_of(name).eval(), inputs(5)
+    state, broken = fresh(core), fresh(core)
+    for value in broken.values():
+        if value.is_floating_point():
+            value[1] = torch.nan
+    resets = torch.tensor([False, True, False])
+    y, z = core.step(x[:, 0], state, resets), core.step(x[:, 0], broken, resets)
+    torch.testing.assert_close(y, z)
+    same_state(state, broken)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_gradient_crosses_a_reset(name):
     core = core_of(name)
     x, resets = inputs(0, resets=False)
