@@ -113,13 +113,15 @@ class RoomScene:
         for i in worlds.changed:
             self._update(i)
         worlds.changed.clear()
-        heading = (worlds.yaw * (360 / 65536) - 90).tolist()
-        pitch = (worlds.pitch * (360 / 65536)).tolist()
+        heading = (worlds.yaw / 1e4 - 90).tolist()
+        pitch = (worlds.pitch / 1e4).tolist()
         spins = (worlds.frame % SPIN_FRAMES).tolist()
-        for scene, x, y, h, p, spin in zip(
-            self._worlds, worlds.x.tolist(), worlds.y.tolist(), heading, pitch, spins, strict=True
+        heights = (worlds.z + plan.EYE).tolist()
+        xs, ys = worlds.x.tolist(), worlds.y.tolist()
+        for scene, x, y, z, h, p, spin in zip(
+            self._worlds, xs, ys, heights, heading, pitch, spins, strict=True
         ):
-            scene.eye.setPosHpr(x, y, plan.EYE, h, p, 0)
+            scene.eye.setPosHpr(x, y, z, h, p, 0)
             for node in scene.slots[: scene.shown]:
                 node.setH(spin * (360 / SPIN_FRAMES))
 
@@ -130,12 +132,12 @@ class RoomScene:
         shown: list[tuple[int, float, float, float]] = []
         if room == 0:
             x, y = worlds.layout.example_stands[worlds.example_side[i]]
-            shown.append((int(worlds.match[i]), x, y, plan.EXAMPLE_Z))
+            shown.append((int(worlds.match[i]), x, y, plan.OBJECT_Z))
         else:
             stands, right = worlds.layout.choice_stands, int(worlds.match_side[i])
             if not worlds.finished[i]:
-                shown.append((int(worlds.match[i]), *stands[right], plan.CHOICE_Z))
-                shown.append((int(worlds.other[i]), *stands[1 - right], plan.CHOICE_Z))
+                shown.append((int(worlds.match[i]), *stands[right], plan.OBJECT_Z))
+                shown.append((int(worlds.other[i]), *stands[1 - right], plan.OBJECT_Z))
             if worlds.settings.distractor:
                 place = worlds.layout.distractor
                 shown.append((int(worlds.distractor[i]), *place, plan.DISTRACTOR_Z))
@@ -167,7 +169,7 @@ class RoomScene:
         lens.setNearFar(10, 2000)
         seen.camera.node().setLens(lens)
         self._marker.reparentTo(scene.root)
-        self._marker.setPosHpr(worlds.x[i], worlds.y[i], 60, worlds.yaw[i] * (360 / 65536), 0, 0)
+        self._marker.setPosHpr(worlds.x[i], worlds.y[i], 60, worlds.yaw[i] / 1e4, 0, 0)
 
 
 class _World:
