@@ -51,6 +51,7 @@ class RoomWorlds:
         self.yaw, self.pitch, self.door = np.zeros((3, n), np.int64)
         self.room, self.frame = np.zeros((2, n), np.int64)
         self.trial_frame, self.on_pad = np.zeros((2, n), np.int64)  # frames of the trial, on the pad
+        self.floor = np.full(n, plan.STANDING)  # height of a centre that stands where the player is
         self.dark = np.zeros(n, bool)  # the frame in which the pad takes the player shows nothing
         self.match, self.other, self.distractor = np.zeros((3, n), np.int64)
         self.example_side, self.match_side = np.zeros((2, n), np.int64)  # 0 left, 1 right
@@ -106,6 +107,7 @@ class RoomWorlds:
 
     def _enter(self, i: int, room: int, x: float, y: float, z: float) -> None:
         self.room[i], self.x[i], self.y[i], self.z[i] = room, x, y, z
+        self.floor[i] = plan.STANDING
         self.vx[i] = self.vy[i] = self.vz[i] = 0
         self.yaw[i] = self.pitch[i] = self.door[i] = self.on_pad[i] = 0
         self.solids[i], self.bounds[i] = self._solids[room], self._bounds[room]
@@ -144,7 +146,7 @@ class RoomWorlds:
 
     def _move(self, live: np.ndarray, ahead: np.ndarray, aside: np.ndarray) -> None:
         seconds = FRAME_SECONDS[self.trial_frame % 3] * live
-        floor = self._floor()
+        floor = self.floor
         on_ground = self.z <= floor
         sent = self.yaw * 65536 // TURN
         cos, sin = COS[sent], SIN[sent]
@@ -164,9 +166,10 @@ class RoomWorlds:
             z, vz = fall(self.z, self.vz, floor, seconds)
             self.z, self.vz = np.where(on_ground, self.z, z), np.where(on_ground, self.vz, vz)
         self.x, self.y, self.vx, self.vy = cx, cy, np.rint(vx), np.rint(vy)
-        np.maximum(self.z, self._floor(), out=self.z)  # steps up onto the plinth
+        self.floor = self._height_under()
+        np.maximum(self.z, self.floor, out=self.z)  # steps up onto the plinth
 
-    def _floor(self) -> np.ndarray:
+    def _height_under(self) -> np.ndarray:
         """Height [N] at which the players' centres stand, where they are."""
         raised = (
             (np.abs(self.x - self._pad[0]) < plan.PLINTH)
