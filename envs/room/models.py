@@ -89,7 +89,7 @@ class NodeMaker:
                 )
             )
         wall = shapes.join(*walls)
-        light = 0.9 + (wall.normals @ _SIDE_LIGHT)[:, None] * 0.25
+        light = 0.98 + (wall.normals @ _SIDE_LIGHT)[:, None] * 0.25
         nodes = [self.node("walls", wall, light, self.texture(textures.wall_texture(0)), 2)]
         floor = shapes.join(*[_floor(*rectangle) for rectangle in _floors(layout, room)])
         texture = self.texture(textures.floor_texture(0))

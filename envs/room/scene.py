@@ -23,7 +23,7 @@ from envs.room.settings import FRAMES_PER_SECOND
 SPIN_FRAMES = 128  # an object turns once in 2.05 s
 BOB, BOB_FRAMES = 4.0, 78.5  # objects rise and sink by this much, once in so many frames
 # At a trial's begin objects have this share of their size, and all of it after so many frames.
-FIRST_SIZE, GROWTH_FRAMES = 0.45, 60
+FIRST_SIZE, GROWTH_FRAMES = 0.25, 60
 DARK = 40  # grey of the frame in which the pad takes the player
 DEPTH_NEAR, DEPTH_FAR = 3.5, 3000.0  # what the engine's depth byte counts between
 VIEWS = ("agent", "top")
