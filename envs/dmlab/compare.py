@@ -1,7 +1,7 @@
 """The embedded room beside the real engine: `python -m envs.dmlab.compare` plays both and prints the differences.
 
-The same scripted and sticky random sequences are played on the embedded engine and, where `deepmind_lab` is installed, on
-the real one. Elsewhere the committed recording (`recording.json`) is what the embedded room is held to.
+The same scripted and sticky random sequences are played on the embedded engine and, where `deepmind_lab` is
+installed, on the real one. Elsewhere the committed recording (`recording.json`) is what the embedded room is held to.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def measure(make: Make) -> dict[str, Any]:
 
 
 class Played:
-    """One world and what it told: x (`xs`), yaw (`yaws`) and, on the embedded engine, height (`zs`), from the reset on."""
+    """One world and what it told from the reset on: x, yaw and, on the embedded engine, height."""
 
     def __init__(self, env: VectorEnv, seed: int = 0) -> None:
         self.env = env

@@ -13,7 +13,9 @@ from envs.room.movement import FRAME_SECONDS, accelerate, apply_friction, fall
 from envs.room.settings import N_OBJECTS, RoomSettings
 
 ARRIVAL_SPEED = 400.0
-PAD_FRAMES = 2  # frames that begin on the pad until it takes the player: +1 comes at frame 56, as measured
+PAD_FRAMES = (
+    2  # frames that begin on the pad until it takes the player: +1 comes at frame 56, as measured
+)
 LOOK = 1056  # what one pixel of look turns in a frame, in units of 1e-4 degrees
 TURN = 3_600_000  # a full turn in these units
 PITCH_LIMIT = 878_906  # 16,000 of the engine's 65,536 parts of a turn
@@ -50,7 +52,9 @@ class RoomWorlds:
         self.x, self.y, self.z, self.vx, self.vy, self.vz = np.zeros((6, n))
         self.yaw, self.pitch, self.door = np.zeros((3, n), np.int64)
         self.room, self.frame = np.zeros((2, n), np.int64)
-        self.trial_frame, self.on_pad = np.zeros((2, n), np.int64)  # frames of the trial, on the pad
+        self.trial_frame, self.on_pad = np.zeros(
+            (2, n), np.int64
+        )  # frames of the trial, on the pad
         self.floor = np.full(n, plan.STANDING)  # height of a centre that stands where the player is
         self.dark = np.zeros(n, bool)  # the frame in which the pad takes the player shows nothing
         self.match, self.other, self.distractor = np.zeros((3, n), np.int64)

@@ -55,8 +55,8 @@ class RoomVectorEnv(VectorEnv):
     Observations are fresh arrays: frame uint8 [N, H, W, 3], last_reward float32 [N, 1] (raw), last_action int64
     [N], and depth uint8 [N, H, W, 1] if asked for. Infos are arrays over the worlds: room (1 or 2), trial (from 0),
     match_side and example_side ("left", "right"), match and other (objects), position (x, y in DMLab units), yaw
-    (degrees, -180 to 180, counter-clockwise, 0 along +x), and the episode's counts. The end by the time limit is `terminated`,
-    as in published DMLab code.
+    (degrees, -180 to 180, counter-clockwise, 0 along +x), and the episode's counts. The end by the
+    time limit is `terminated`, as in published DMLab code.
 
     Args:
         num_envs: N.

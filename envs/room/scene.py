@@ -66,8 +66,9 @@ class RoomScene:
         self._depth_tiles = None
         if depth:
             self._depth_tiles = Tiles(self._engine, self._pipe, worlds.n, height, width)
-        lens, as_depth = _lens(width / height), maker.depth_state(
-            1024 * worlds.layout.scale, DEPTH_NEAR, DEPTH_FAR
+        lens, as_depth = (
+            _lens(width / height),
+            maker.depth_state(1024 * worlds.layout.scale, DEPTH_NEAR, DEPTH_FAR),
         )
         for i, world in enumerate(self._worlds):
             self._tiles.look(i, _camera(world.eye, lens, AGENT), _SKY)

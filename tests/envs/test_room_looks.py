@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -45,7 +46,9 @@ def test_wall_floor_and_sky_have_the_levels_colours():
 
 
 def test_objects_have_the_levels_size_on_average():
-    sizes = [np.ptp(make().points, axis=0) * models._item_scale() for make in shapes.SHAPES.values()]
+    sizes = [
+        np.ptp(make().points, axis=0) * models._item_scale() for make in shapes.SHAPES.values()
+    ]
     assert np.mean(sizes, axis=0)[:2].mean() == pytest.approx(25.5)
     assert np.mean(sizes, axis=0)[2] == pytest.approx(32)
 
@@ -86,9 +89,9 @@ def test_the_seconds_left_and_the_score_are_shown_as_they_change():
         clocks.append(frame[1:8, 86:95].copy())
         points.append(frame[1:8, 1:14].copy())
         frame = env.step(np.array([0]))[0]["frame"][0]
-    second = [not (a == b).all() for a, b in zip(clocks, clocks[1:], strict=False)]
+    second = [not (a == b).all() for a, b in pairwise(clocks)]
     assert np.flatnonzero(second).tolist() == [14, 29]  # a step is 1/15 s
-    scored = [not (a == b).all() for a, b in zip(points, points[1:], strict=False)]
+    scored = [not (a == b).all() for a, b in pairwise(points)]
     assert 13 in np.flatnonzero(scored)
 
 
@@ -122,7 +125,7 @@ def test_depth_is_the_engines_byte():
         assert depth[30, 48] == pytest.approx(byte, abs=1.01)
         assert (depth[0] == 255).all()  # the sky
         rooms = depth[depth < 255]
-        assert 241 <= rooms.min() and rooms.max() <= 254
+        assert rooms.min() >= 241 and rooms.max() <= 254
         observation, _, _, _, info = env.step(np.array([action, 0]))
     plain = make_vec(2, actions="extended")
     plain.reset(seed=0)
