@@ -75,6 +75,7 @@ class Actor:
         obs: [N, ...], what will be acted on next; resets: bool [N], it is an episode's first.
         state: the memory before it. `step` moves it on in place.
         finished: return, length and counts of each episode that ended, with its world; whoever reads takes them away.
+        lost: worlds that died and were started anew by their environment, as its infos tell (`info["lost"]`).
 
     Args:
         metrics: the names of an episode's counts in the environment's infos.
@@ -92,7 +93,8 @@ class Actor:
         self.net, self.env, self.noise, self.metrics = net, env, noise, metrics
         self.device = net.inlet.weight.device
         n = env.num_envs
-        self.obs, _ = reset(env, seeds)
+        self.obs, infos = reset(env, seeds)
+        self.lost = _lost(infos)
         self.state: State = net.initial_state(n)
         self.resets, self.ended = np.ones(n, bool), np.zeros(n, bool)
         self.returns, self.lengths = np.zeros(n), np.zeros(n, np.int64)
@@ -114,6 +116,7 @@ class Actor:
         self.obs, rewards, terminateds, truncateds, infos = self.env.step(
             for_env(self.net.action_space, actions)
         )
+        self.lost += _lost(infos)
         terminateds, truncateds = terminateds & ~ignored, truncateds & ~ignored
         self.returns += np.where(ignored, 0.0, rewards)
         self.lengths += ~ignored
@@ -153,6 +156,10 @@ class Actor:
         """The episodes that ended since the last call, each with its world."""
         finished, self.finished = self.finished, []
         return finished
+
+
+def _lost(infos: Mapping[str, Any]) -> int:
+    return int(np.sum(infos["lost"])) if "lost" in infos else 0
 
 
 def _parts(obs: Any, name: str = "") -> list[tuple[str, np.ndarray]]:

@@ -20,6 +20,8 @@ from agents.distributions import (
     at_least_float32,
     distribution,
     for_env,
+    has_mask,
+    masked,
     parameter_count,
 )
 from agents.encoders import build_encoder
@@ -93,6 +95,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         clip_reward(torch.zeros(1), reward_clip)
         self.action_space, self.reward_clip, self.around = action_space, reward_clip, around
+        self.masks = has_mask(observation_space, action_space)
         self.encoder = build_encoder(observation_space, encoder, width)
         self.core = build_memory(memory, **(memory_options or {}))
         features = int(self.encoder.d_out)
@@ -134,7 +137,7 @@ class ActorCritic(nn.Module):
         """
         features = self._encode(observation)  # (B, T, F)
         out = self.core(self.inlet(features), state, resets)
-        policy, value = self._heads(out.y, features)
+        policy, value = self._heads(out.y, features, observation)
         return ActorCriticOutput(policy, value, out.state, out.losses, features, out.y)
 
     @torch.no_grad()
@@ -153,7 +156,7 @@ class ActorCritic(nn.Module):
         """
         features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
         y = self.core.step(self.inlet(features), state, resets)
-        return self._heads(y, features)
+        return self._heads(y, features, observation)
 
     @torch.no_grad()
     def act(
@@ -193,12 +196,18 @@ class ActorCritic(nn.Module):
         flat = _map(lambda x: x.flatten(0, 1), observation)
         return self.encoder(flat).unflatten(0, one.shape[:2])
 
-    def _heads(self, y: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _heads(
+        self, y: Tensor, features: Tensor, observation: Observation
+    ) -> tuple[Tensor, Tensor]:
+        """Policy and value; forbidden actions have no probability, in acting, learning and entropy alike."""
         y = self.norm(y)
         if self.around:
             y = torch.cat([y, features.to(y.dtype)], -1)
         y = self.head(y)
-        return at_least_float32(self.policy(y)), at_least_float32(self.value(y).squeeze(-1))
+        policy, value = self.policy(y), self.value(y).squeeze(-1)
+        if self.masks and isinstance(observation, dict):
+            policy = masked(self.action_space, policy, observation["action_mask"])
+        return at_least_float32(policy), at_least_float32(value)
 
 
 def _map(change: Any, observation: Observation) -> Any:

@@ -138,11 +138,16 @@ def _numbers(space: spaces.Box) -> Part:
     shift = np.where(scaled & ((low > 0) | (high < 0)), low, 0.0)
     span = np.where(scaled, np.maximum(abs(low - shift), abs(high - shift)), 1.0)
     span[span == 0] = 1.0
+    scales, logs = bool(scaled.any()), bool(logged.any())
+    plain = not scales and not logs
 
     def read(value: Any) -> np.ndarray:
+        if plain:
+            return np.asarray(value, np.float32).reshape(-1)
         x = np.asarray(value, np.float64).reshape(-1)
-        x = (x - shift) / span
-        if logged.any():
+        if scales:
+            x = (x - shift) / span
+        if logs:
             x = np.where(logged, _logarithm(x), x)
         return x.astype(np.float32)
 

@@ -20,6 +20,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from envs.adapt import Adapted, adapt, adapt_vec, is_adapted, mark
 from envs.benchmarks import Benchmark, benchmark_of, check_render_mode, enter, wrappers
 from envs.dmlab.levels import LEVEL_NAMES
+from envs.errors import MissingDependencyError
 from envs.wrappers import LastStep, LastStepVector, Single
 
 Factory = Callable[..., Any] | str
@@ -150,7 +151,11 @@ def _worlds(builders: list[Callable[[], gym.Env]], apart: bool = False) -> Vecto
 
 def _bare(spec: EnvSpec, benchmark: Benchmark | None) -> gym.Env:
     """One environment of gymnasium's, adapted but for its last step."""
-    env = gym.make(spec)
+    try:
+        env = gym.make(spec)
+    except gym.error.DependencyNotInstalled as error:
+        why = str(error).split("\n", 1)[0]
+        raise MissingDependencyError(f"{spec.id} needs what is not installed: {why}") from error
     for wrapper in wrappers(benchmark):
         env = wrapper(env)
     return env

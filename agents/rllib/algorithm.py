@@ -24,7 +24,7 @@ from agents.errors import LearnerDied, LearnerFailed, RunnerFailed
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import REPORT
 from agents.rllib.learner_state import learner_state, load_learner_state
-from agents.rllib.runner import FAILURE, FINISHED_EPISODES, MEMORY_BYTES
+from agents.rllib.runner import FAILURE, FINISHED_EPISODES, LOST_WORLDS, MEMORY_BYTES
 
 _GRACE = 2.0  # seconds in which the other learners may say what went wrong, once one has failed
 _TRAINED = (NUM_ENV_STEPS_TRAINED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME)
@@ -45,7 +45,7 @@ class MemoryAlgorithm(Algorithm):
         # What this run's earlier parts sampled and trained: RLlib's own counters begin at 0 in every process.
         self._before = dict.fromkeys((NUM_ENV_STEPS_SAMPLED_LIFETIME, *_TRAINED), 0)
         self._seen: dict[str, int] = dict(self._before)  # the counters of the last update
-        self._lives = 0
+        self._lives = self._lost = 0
         super().setup(config)
         self.learner_group.update = self._guarded(
             self._update_each if config.num_learners else self.learner_group.update
@@ -161,6 +161,7 @@ class MemoryAlgorithm(Algorithm):
                 raise RunnerFailed(f"an environment runner stopped: {state[FAILURE]}")
             self._episodes += state.pop(FINISHED_EPISODES, [])
             self._memory_bytes = state.pop(MEMORY_BYTES, self._memory_bytes)
+            self._lost += state.pop(LOST_WORLDS, 0)
 
     def _owned(self, refs: list[ray.ObjectRef]) -> list[ray.ObjectRef]:
         """Fragments that outlive their runner.
@@ -195,6 +196,7 @@ class MemoryAlgorithm(Algorithm):
             "steps": self.steps,
             "episodes": episodes,
             "memory_bytes_per_runner": self._memory_bytes,
+            "lost_worlds": self._lost,
         }
 
     def training_state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -213,6 +215,7 @@ class MemoryAlgorithm(Algorithm):
             "steps": self.steps,
             "counters": dict(self._seen),
             "lives": self._lives,
+            "lost_worlds": self._lost,
             "network": dict(self.config.network_settings),
         }
 
@@ -226,7 +229,7 @@ class MemoryAlgorithm(Algorithm):
         self._before |= {key: int(meta["steps"]) for key in _TRAINED} | meta.get("counters", {})
         self._before[NUM_ENV_STEPS_SAMPLED_LIFETIME] += int(meta["steps"]) - self.steps
         self._seen = dict(self._before)
-        self._lives = int(meta.get("lives", 0))
+        self._lives, self._lost = int(meta.get("lives", 0)), int(meta.get("lost_worlds", 0))
         tensors = dict(tensors)
         torch.set_rng_state(tensors.pop("random/torch"))
         loaded = self.learner_group.foreach_learner(

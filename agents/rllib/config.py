@@ -8,12 +8,14 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.learner import LearnerConnectorPipeline
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from agents.rllib.connector import FragmentsToBatch
 from agents.rllib.module import MemoryRLModule
 from agents.rllib.registration import (
     environment_settings,
     look_at_resets,
+    register_class,
     register_environment,
 )
 from agents.rllib.runner import MemoryEnvRunner
@@ -50,7 +52,9 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         self.restart_failed_env_runners = True
 
     def environment(self, env: Any = NotProvided, **kwargs: Any) -> Any:
-        """RLlib's `environment`; a name that Tune does not know yet is looked up in `envs`."""
+        """RLlib's `environment`; a name that Tune does not know yet is looked up in `envs`, and a class is adapted."""
+        if callable(env) and not (isinstance(env, type) and issubclass(env, MultiAgentEnv)):
+            env = register_class(env)
         if isinstance(env, str) and register_environment(env, self.imported_modules):
             self.gym_env_vectorize_mode = "vector_entry_point"
             if "env_config" in kwargs:

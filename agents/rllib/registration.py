@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.vector import VectorEnv
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import register_env
@@ -58,23 +58,46 @@ def look_at_resets(config: AlgorithmConfig) -> None:
         made.close()
 
 
-class _Creator:
-    """Builds one environment, or N at once where RLlib asks for a vector; importable, hence picklable.
+def register_class(cls: Callable[..., Any]) -> str:
+    """Enters a class or function of one's own, called with RLlib's `env_config`, in Tune's registry; its name there.
 
-    An id that a script registered with gymnasium travels along, so that a runner's process knows it, too.
+    What it makes is adapted, as what is made by name is: the same environment is the same at both doors.
     """
+    name = f"{cls.__module__}.{getattr(cls, '__qualname__', repr(cls))} (adapted)"
+    register_env(name, _Adapted(cls))
+    return name
 
-    def __init__(self, name: str, imports: tuple[str, ...]):
-        self.name, self.imports = name, imports
-        self.spec = gym.registry.get(name)
+
+class _Adapted:
+    """`cls`'s environments, adapted; importable, hence picklable."""
+
+    def __init__(self, cls: Callable[..., Any]):
+        self.cls = cls
 
     def __call__(self, context: dict[str, Any]) -> Any:
         import envs
 
-        for module in self.imports:
-            import_module(module)
-        if self.spec is not None and self.name not in gym.registry:
-            gym.registry[self.name] = self.spec
+        made = self.cls(context)
+        return envs.adapt_vec(made) if isinstance(made, VectorEnv) else envs.adapt(made)
+
+
+class _Creator:
+    """Builds one environment, or N at once where RLlib asks for a vector; importable, hence picklable.
+
+    What a script registered, with `envs` or gymnasium, travels along, so that a runner's process knows it, too.
+    """
+
+    def __init__(self, name: str, imports: tuple[str, ...]):
+        import envs
+
+        self.name, self.imports = name, imports
+        self.made_by = envs.registration(name)
+
+    def __call__(self, context: dict[str, Any]) -> Any:
+        import envs
+
+        envs.import_modules(self.imports)
+        envs.restore(self.name, self.made_by)
         settings = dict(context)
         num_envs = settings.pop("num_envs", None)
         settings |= settings.pop(_SETTINGS, {})

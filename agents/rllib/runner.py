@@ -21,6 +21,7 @@ from envs.seeding import world_seeds
 
 FINISHED_EPISODES = "finished_episodes"
 MEMORY_BYTES = "memory_bytes"
+LOST_WORLDS = "lost_worlds"
 FAILURE = "failure"
 _RESTARTS = 10  # of environments that fail before they have given a fragment
 
@@ -148,10 +149,13 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         self._actor = None
 
     def take_notes(self) -> dict[str, Any]:
-        """What the driver is told: the episodes that ended since the last call, the bytes of memory carried."""
+        """What the driver is told: episodes ended and worlds lost since the last call, bytes of memory carried."""
         finished, self._finished = self._finished, []
-        carried = 0 if self._actor is None else state_bytes(self._actor.state)
-        return {FINISHED_EPISODES: finished, MEMORY_BYTES: carried}
+        carried = lost = 0
+        if self._actor is not None:
+            carried = state_bytes(self._actor.state)
+            lost, self._actor.lost = self._actor.lost, 0
+        return {FINISHED_EPISODES: finished, MEMORY_BYTES: carried, LOST_WORLDS: lost}
 
     def sample_get_state_and_metrics(self) -> Any:
         """RLlib's call, with notes for the driver beside the connector states.

@@ -20,7 +20,7 @@ from agents.acting import check_autoreset
 from agents.distributions import parameter_count
 from agents.rllib.learner import REPORT
 from agents.rllib.module import MemoryRLModule, network_arguments
-from agents.rllib.registration import look_at_resets
+from agents.rllib.registration import look_at_resets, register_class
 
 
 def with_memory(
@@ -49,6 +49,8 @@ def with_memory(
     Raises:
         ValueError: what `check_stock` raises.
     """
+    if callable(config.env) and not config.is_multi_agent:
+        config.environment(register_class(config.env))
     settings = {
         "memory": name,
         "memory_options": dict(options),

@@ -6,6 +6,7 @@ Glossary: B batch (rows), T time, L layers, D width (d_model), H heads, M rememb
 from __future__ import annotations
 
 import abc
+import functools
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -107,7 +108,7 @@ class MemoryCore(nn.Module, abc.ABC):
         """Reads one step without gradient and moves `state` on IN PLACE: the cheap way to act.
 
         After any mix of steps and calls the state is what calls alone give. Values are not looked at: a step must not
-        read the whole memory.
+        read the whole memory. Weights may change between steps in any way that torch counts (not by `weight.data`).
 
         Args:
             x: [B, d_model], floating point.
@@ -118,13 +119,26 @@ class MemoryCore(nn.Module, abc.ABC):
             y [B, d_out].
 
         Raises:
-            ValueError: when a shape or dtype does not fit.
+            ValueError: when a shape, dtype or device does not fit, or the state is another batch's or core's.
         """
         if x.dim() != 2 or x.shape[-1] != self.d_model or not x.is_floating_point():
             raise ValueError(
                 f"x is {x.dtype} {list(x.shape)}, expected floating point [B, {self.d_model}]"
             )
-        return self.run_step(x, state, _checked_resets(x, resets))
+        resets = _checked_resets(x, resets)
+        self._check_input(x)
+        for name in self._state_names:
+            if name not in state or len(state[name]) != len(x):
+                held = f"of {len(state[name])} rows" if name in state else "absent"
+                raise ValueError(
+                    f"state {name!r} is {held}, expected one for {len(x)} rows: "
+                    f"use this core's initial_state({len(x)})"
+                )
+        return self.run_step(x, state, resets)
+
+    @functools.cached_property
+    def _state_names(self) -> tuple[str, ...]:
+        return tuple(self.initial_state(1))
 
     def check_state(self, state: State, x: Tensor) -> None:
         """Raises ValueError where `state` is another core's, batch's or device's, or is not finite."""

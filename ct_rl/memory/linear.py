@@ -80,13 +80,14 @@ class Cell(nn.Module, abc.ABC):
     def forward(self, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], state [B, width], resets bool [B, T] -> y [B, T, width] and the next state [B, width]."""
         decay, given = self.terms(x)
-        y = self.read(scan(decay * ~resets[..., None], given, self.load(state)))
+        begun = self.load(state.masked_fill(resets[:, :1], 0))  # also where it is not finite
+        y = self.read(scan(decay * ~resets[..., None], given, begun))
         return y, y[:, -1]
 
     def step(self, x: Tensor, state: Tensor, resets: Tensor) -> Tensor:
         """`forward` of one step: x [B, D], resets bool [B] -> y [B, width], which is the next state."""
         decay, given = self.terms(x)
-        return self.read(decay * ~resets[:, None] * self.load(state) + given)
+        return self.read(decay * self.load(state.masked_fill(resets[:, None], 0)) + given)
 
 
 class MinGRU(Cell):

@@ -88,7 +88,7 @@ class _Recurrent(MemoryCore):
 
     def _call(self, x: Any, carried: Carried, keep: Tensor) -> tuple[Any, Carried]:
         """torch's kernel from the carried state of the rows that `keep` it, and from zeros in others."""
-        hidden = tuple((part * keep[:, None].to(part.dtype))[None].contiguous() for part in carried)
+        hidden = tuple(part.masked_fill(~keep[:, None], 0)[None].contiguous() for part in carried)
         y, after = self.cell(x, hidden if len(hidden) > 1 else hidden[0])
         return y, tuple(part[0] for part in (after if isinstance(after, tuple) else (after,)))
 

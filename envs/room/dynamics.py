@@ -1,7 +1,6 @@
-"""Walking, touching and scoring of N room worlds at once, frame by frame as the level does it.
+"""Playing of N room worlds at once, frame by frame as the level does it: moving, touching, scoring.
 
-The walk is the engine's ground movement (acceleration 10, friction 6, full speed 320 units a second, frames of
-16 ms) in the plane; DMLab units, +y left of +x. Angles are the engine's 16-bit ones, so a turn is exact.
+DMLab units, +y left of +x. A world's state is one entry of each array, and its generator.
 """
 
 from __future__ import annotations
@@ -10,22 +9,27 @@ import numpy as np
 
 from envs.actions import action_vectors
 from envs.room import layout as plan
+from envs.room.movement import FRAME_SECONDS, accelerate, apply_friction, fall
 from envs.room.settings import N_OBJECTS, RoomSettings
 
-DT = 0.016
-SPEED, STOP_SPEED, FRICTION = 320.0, 100.0, 6.0
-GROUND_PUSH, AIR_PUSH = 10 * DT * SPEED, 1 * DT * SPEED  # speed gained in a frame, at most
 ARRIVAL_SPEED = 400.0
-# Frames without friction. After an arrival 160 ms, which run out in the tenth frame, before its friction; after a spawn
-# what is left of the engine's hold: +1 comes at frame 56, as measured.
-ARRIVAL_SLIDE, SPAWN_SLIDE = 9, 2
-TURN = 19.2  # 16-bit angle units a frame for one pixel of look
-PITCH_LIMIT = 16000
+PAD_FRAMES = (
+    2  # frames that begin on the pad until it takes the player: +1 comes at frame 56, as measured
+)
+LOOK = 1056  # what one pixel of look turns in a frame, in units of 1e-4 degrees
+TURN = 3_600_000  # a full turn in these units
+PITCH_LIMIT = 878_906  # 16,000 of the engine's 65,536 parts of a turn
 REWARD_PAD, REWARD_MATCH, REWARD_OTHER = 1.0, -10.0, 10.0
 N_STYLES = 8  # wall and floor textures to draw from
 
+# The engine sends angles in 65,536 parts of a turn.
 _ANGLES = np.arange(65536) * (2 * np.pi / 65536)
 COS, SIN = np.cos(_ANGLES), np.sin(_ANGLES)
+
+
+def degrees(angle: np.ndarray) -> np.ndarray:
+    """Angles of the state in degrees, -180 to 180."""
+    return (angle + TURN // 2) % TURN / 1e4 - 180.0
 
 
 class RoomWorlds:
@@ -36,19 +40,23 @@ class RoomWorlds:
         self.layout = plan.Layout(settings.room_scale)
         self.rngs = [np.random.default_rng() for _ in range(n)]
         vectors = action_vectors(settings.actions)
-        self._yaw_turn = np.rint(-vectors[:, 0] * TURN).astype(np.int64)
-        self._pitch_turn = np.rint(-vectors[:, 1] * TURN).astype(np.int64)
+        self._yaw_turn = -vectors[:, 0].astype(np.int64) * LOOK
+        self._pitch_turn = -vectors[:, 1].astype(np.int64) * LOOK
         self._ahead, self._aside = vectors[:, 3].astype(float), vectors[:, 2].astype(float)
-        self._moves = (self._ahead != 0) | (self._aside != 0)
         self._solids = np.empty((2, 3, 4))  # [room, box, x0 x1 y0 y1]
         self._bounds = np.array([self.layout.bounds(0), self.layout.bounds(1)])
         nowhere = (1e9, -1e9, 1e9, -1e9)
         for room in (0, 1):
             self._solids[room] = [*self.layout.solids(room), nowhere]
         self._door, self._nowhere = np.array(self.layout.door), np.array(nowhere)
-        self.x, self.y, self.vx, self.vy = np.zeros((4, n))
-        self.yaw, self.pitch, self.slide, self.door = np.zeros((4, n), np.int64)
+        self.x, self.y, self.z, self.vx, self.vy, self.vz = np.zeros((6, n))
+        self.yaw, self.pitch, self.door = np.zeros((3, n), np.int64)
         self.room, self.frame = np.zeros((2, n), np.int64)
+        self.trial_frame, self.on_pad = np.zeros(
+            (2, n), np.int64
+        )  # frames of the trial, on the pad
+        self.floor = np.full(n, plan.STANDING)  # height of a centre that stands where the player is
+        self.dark = np.zeros(n, bool)  # the frame in which the pad takes the player shows nothing
         self.match, self.other, self.distractor = np.zeros((3, n), np.int64)
         self.example_side, self.match_side = np.zeros((2, n), np.int64)  # 0 left, 1 right
         self.wall_style, self.floor_style = np.zeros((2, n), np.int64)
@@ -56,8 +64,8 @@ class RoomWorlds:
         self.finished = np.zeros(n, bool)  # the trial is over: the next frame is at the spawn
         self.solids = np.empty((n, 3, 4))
         self.bounds = np.empty((n, 4))
-        self.trigger = np.empty((n, 2, 2))  # [world, which, x y]: twice the pad, or both stands
-        self.reach = np.empty((n, 1))
+        self._pad = np.array(self.layout.pad)
+        self._stands = np.array(self.layout.choice_stands)  # [left and right, x y]
         self.changed: set[int] = set(range(n))  # worlds whose scene is no longer what was drawn
 
     def seed(self, i: int, seed: int | None) -> None:
@@ -89,25 +97,23 @@ class RoomWorlds:
         spawn = lo + (hi - lo) * rng.random()
         if self.settings.distractor:
             self.distractor[i] = rng.integers(N_OBJECTS)
-        self._enter(i, 0, spawn * self.layout.scale, self.layout.spawn_y)
-        self.slide[i] = SPAWN_SLIDE
-        self.trigger[i] = self.layout.pad
-        self.reach[i] = plan.PAD_REACH
+        self._enter(i, 0, spawn * self.layout.scale, self.layout.spawn_y, plan.STANDING)
+        self.trial_frame[i] = 0
         self.finished[i] = False
 
     def _arrive(self, i: int) -> None:
         self._enter(i, 1, *self.layout.arrival)
-        self.vx[i], self.slide[i] = ARRIVAL_SPEED, ARRIVAL_SLIDE
+        self.vx[i], self.dark[i] = ARRIVAL_SPEED, True
         self.door[i] = self.settings.delay
         if self.settings.delay:
             self.solids[i, 2] = self._door
-        self.trigger[i] = self.layout.choice_stands
-        self.reach[i] = plan.PICKUP_REACH
         self.teleports[i] += 1
 
-    def _enter(self, i: int, room: int, x: float, y: float) -> None:
-        self.room[i], self.x[i], self.y[i] = room, x, y
-        self.vx[i] = self.vy[i] = self.yaw[i] = self.pitch[i] = self.door[i] = 0
+    def _enter(self, i: int, room: int, x: float, y: float, z: float) -> None:
+        self.room[i], self.x[i], self.y[i], self.z[i] = room, x, y, z
+        self.floor[i] = plan.STANDING
+        self.vx[i] = self.vy[i] = self.vz[i] = 0
+        self.yaw[i] = self.pitch[i] = self.door[i] = self.on_pad[i] = 0
         self.solids[i], self.bounds[i] = self._solids[room], self._bounds[room]
         self.changed.add(i)
 
@@ -119,7 +125,6 @@ class RoomWorlds:
         rewards = np.zeros(self.n)
         turn, pitch = self._yaw_turn[actions], self._pitch_turn[actions]
         ahead, aside = self._ahead[actions], self._aside[actions]
-        moves = self._moves[actions]
         looks = bool(pitch.any())
         waiting = self.door > 0
         for _ in range(self.settings.action_repeat):
@@ -127,41 +132,32 @@ class RoomWorlds:
             if not live.any():
                 break
             self.frame += live
+            self.dark &= ~live
             if self.finished.any():
                 again = live & self.finished
                 for i in np.flatnonzero(again):
                     self._begin_trial(int(i))
                 live &= ~again
-            self._walk(live, turn, ahead, aside, moves)
+            self._touch(live, rewards)
+            self.yaw = (self.yaw + turn * live) % TURN
             if looks:
                 self.pitch = np.clip(self.pitch + pitch * live, -PITCH_LIMIT, PITCH_LIMIT)
-            self._touch(live, rewards)
+            self._move(live, ahead, aside)
+            self.trial_frame += live
         if waiting.any():
             self._wait_at_door(waiting & active)
         return rewards, active & (self.frame >= self.settings.frames)
 
-    def _walk(
-        self,
-        live: np.ndarray,
-        turn: np.ndarray,
-        ahead: np.ndarray,
-        aside: np.ndarray,
-        moves: np.ndarray,
-    ) -> None:
-        self.yaw = (self.yaw + turn * live) & 65535
-        cos, sin = COS[self.yaw], SIN[self.yaw]
-        vx, vy = self.vx, self.vy
-        held = self.slide > 0
-        speed = np.sqrt(vx * vx + vy * vy)
-        drop = np.maximum(speed, STOP_SPEED) * (FRICTION * DT)
-        keep = np.maximum(speed - drop, 0.0) / np.maximum(speed, 1e-9)
-        keep[held] = 1.0
-        vx, vy = vx * keep, vy * keep
-        wx, wy = cos * ahead + sin * aside, sin * ahead - cos * aside
-        push = np.minimum(np.where(held, AIR_PUSH, GROUND_PUSH), SPEED - vx * wx - vy * wy)
-        push = np.maximum(push, 0.0) * moves
-        vx, vy = (vx + push * wx) * live, (vy + push * wy) * live
-        x, y = self.x + vx * DT, self.y + vy * DT
+    def _move(self, live: np.ndarray, ahead: np.ndarray, aside: np.ndarray) -> None:
+        seconds = FRAME_SECONDS[self.trial_frame % 3] * live
+        floor = self.floor
+        on_ground = self.z <= floor
+        sent = self.yaw * 65536 // TURN
+        cos, sin = COS[sent], SIN[sent]
+        vx, vy = apply_friction(self.vx, self.vy, seconds, on_ground)
+        wish_x, wish_y = cos * ahead + sin * aside, sin * ahead - cos * aside
+        vx, vy = accelerate(vx, vy, wish_x, wish_y, seconds, on_ground)
+        x, y = self.x + vx * seconds, self.y + vy * seconds
         inside = _inside(x, y, self.solids)
         if inside.any():
             for i in np.flatnonzero(inside.any(1)):
@@ -170,8 +166,21 @@ class RoomWorlds:
         cx, cy = np.minimum(np.maximum(x, low_x), high_x), np.minimum(np.maximum(y, low_y), high_y)
         vx[cx != x] = 0.0
         vy[cy != y] = 0.0
-        self.x, self.y, self.vx, self.vy = cx, cy, vx, vy
-        self.slide -= held & live
+        if not on_ground.all():
+            z, vz = fall(self.z, self.vz, floor, seconds)
+            self.z, self.vz = np.where(on_ground, self.z, z), np.where(on_ground, self.vz, vz)
+        self.x, self.y, self.vx, self.vy = cx, cy, np.rint(vx), np.rint(vy)
+        self.floor = self._height_under()
+        np.maximum(self.z, self.floor, out=self.z)  # steps up onto the plinth
+
+    def _height_under(self) -> np.ndarray:
+        """Height [N] at which the players' centres stand, where they are."""
+        raised = (
+            (np.abs(self.x - self._pad[0]) < plan.PLINTH)
+            & (np.abs(self.y - self._pad[1]) < plan.PLINTH)
+            & (self.room == 0)
+        )
+        return plan.STANDING + plan.PLINTH_Z * raised
 
     def _slide_along(
         self, i: int, x: np.ndarray, y: np.ndarray, vx: np.ndarray, vy: np.ndarray
@@ -186,18 +195,25 @@ class RoomWorlds:
                 y[i], vy[i] = (y0 if old_y <= y0 else y1), 0.0
 
     def _touch(self, live: np.ndarray, rewards: np.ndarray) -> None:
-        near = (np.abs(self.trigger[..., 0] - self.x[:, None]) < self.reach) & (
-            np.abs(self.trigger[..., 1] - self.y[:, None]) < self.reach
+        """What the players touch where the last frame left them."""
+        on_pad = (np.abs(self.x - self._pad[0]) < plan.PAD_REACH) & (
+            np.abs(self.y - self._pad[1]) < plan.PAD_REACH
         )
-        touched = near.any(1) & live & ~self.finished
-        if not touched.any():
+        on_pad &= live & (self.room == 0)
+        if on_pad.any():
+            self.on_pad[on_pad] += 1
+        elif not (live & (self.room == 1)).any():
             return
+        self.on_pad[live & ~on_pad] = 0
+        for i in map(int, np.flatnonzero(self.on_pad >= PAD_FRAMES)):
+            rewards[i] += REWARD_PAD
+            self._arrive(i)
+        x0, x1, y0, y1 = plan.PICKUP
+        dx, dy = self._stands[:, :1] - self.x, self._stands[:, 1:] - self.y  # [left and right, N]
+        near = (dx >= x0) & (dx <= x1) & (dy >= y0) & (dy <= y1)
+        touched = near.any(0) & live & (self.room == 1)
         for i in map(int, np.flatnonzero(touched)):
-            if self.room[i] == 0:
-                rewards[i] += REWARD_PAD
-                self._arrive(i)
-                continue
-            right = not near[i, 0]
+            right = not near[0, i]
             is_match = right == bool(self.match_side[i])
             rewards[i] += REWARD_MATCH if is_match else REWARD_OTHER
             self.correct[i] += not is_match

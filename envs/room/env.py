@@ -12,8 +12,9 @@ from gymnasium.vector.utils import batch_space
 from envs.actions import action_names, action_vectors
 from envs.errors import MissingDependencyError
 from envs.room.buffers import choose_renderer
-from envs.room.dynamics import RoomWorlds
+from envs.room.dynamics import RoomWorlds, degrees
 from envs.room.settings import FRAMES_PER_SECOND, RoomSettings
+from envs.seeding import world_seeds
 
 SIDES = np.array(["left", "right"])
 EPISODE_METRICS = ("teleports", "trials", "correct", "wrong")
@@ -54,8 +55,8 @@ class RoomVectorEnv(VectorEnv):
     Observations are fresh arrays: frame uint8 [N, H, W, 3], last_reward float32 [N, 1] (raw), last_action int64
     [N], and depth uint8 [N, H, W, 1] if asked for. Infos are arrays over the worlds: room (1 or 2), trial (from 0),
     match_side and example_side ("left", "right"), match and other (objects), position (x, y in DMLab units), yaw
-    (degrees, counter-clockwise, 0 along +x), and the episode's counts. The end by the time limit is `terminated`,
-    as in published DMLab code.
+    (degrees, -180 to 180, counter-clockwise, 0 along +x), and the episode's counts. The end by the
+    time limit is `terminated`, as in published DMLab code.
 
     Args:
         num_envs: N.
@@ -146,10 +147,11 @@ class RoomVectorEnv(VectorEnv):
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every world, or in those of options["reset_mask"] (bool [N]).
 
-        An int seeds world i with seed + i, so it equals a single environment reset with that seed.
+        An int gives world i the i-th of `envs.seeding.world_seeds`, whatever N: a single environment that is reset with
+        that seed plays as world 0. A list gives every world its own seed as it stands.
         """
         n = self.num_envs
-        seeds = [int(seed) + i for i in range(n)] if isinstance(seed, (int, np.integer)) else seed
+        seeds = world_seeds(int(seed), n) if isinstance(seed, (int, np.integer)) else seed
         if seeds is not None and len(seeds) != n:
             raise ValueError(f"{len(seeds)} seeds for {n} worlds: give one int or one seed a world")
         mask = np.ones(n, bool)
@@ -237,7 +239,7 @@ class RoomVectorEnv(VectorEnv):
             "match": worlds.match.copy(),
             "other": worlds.other.copy(),
             "position": np.stack([worlds.x, worlds.y], 1),
-            "yaw": worlds.yaw * (360 / 65536),
+            "yaw": degrees(worlds.yaw),
             "teleports": worlds.teleports.copy(),
             "trials": worlds.trials.copy(),
             "correct": worlds.correct.copy(),

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from envs.room import layout as plan
 from envs.room import textures
 from envs.room.env import RoomVectorEnv
 from envs.room.scripted import ScriptedPlayer
@@ -47,23 +48,23 @@ def rooms() -> list[list[Titled]]:
     moments = {
         "1: the example": 0,
         "2: towards the pad": 9,
-        "3: two objects": 15,
+        "3: two objects": 16,
         "4: the other": 24,
     }
     people = [(title, steps[k]["picture"]) for title, k in moments.items()]
     agent = [("as the agent sees it, 72x96", _enlarge(steps[k]["frame"])) for k in moments.values()]
-    depth = np.repeat(_enlarge(steps[15]["depth"]), 3, 2)
+    depth = np.repeat(_enlarge(steps[16]["depth"]), 3, 2)
     above = [
         ("room 1 from above", steps[6]["top"]),
         ("room 2 from above", steps[20]["top"]),
         (
             "depth=True, near is bright",
-            255 - np.clip(depth.astype(int) * 2, 0, 255).astype(np.uint8),
+            np.clip((255 - depth.astype(int)) * 18, 0, 255).astype(np.uint8),
         ),
-        ("delay=20", trial(delay=20)[14]["picture"]),
+        ("delay=20", trial(delay=20)[16]["picture"]),
     ]
     others = [
-        ("distractor=True", trial(distractor=True)[14]["picture"]),
+        ("distractor=True", trial(distractor=True)[15]["picture"]),
         ("room_scale=2", _first(_SEED, room_scale=2.0)),
         *(("textures='random'", _first(seed, textures="random")) for seed in (1, 5)),
     ]
@@ -72,7 +73,7 @@ def rooms() -> list[list[Titled]]:
 
 def objects() -> list[list[Titled]]:
     """All 36 objects on a stand of room 2, one row for each variant."""
-    env = RoomVectorEnv(36, renderer="cpu")
+    env = RoomVectorEnv(36, renderer="cpu", hud=False)
     env.reset(seed=0)
     worlds = env.worlds
     stand_x, stand_y = worlds.layout.choice_stands[0]
@@ -82,7 +83,8 @@ def objects() -> list[list[Titled]]:
     worlds.match[:] = [order.index(k) for k in range(36)]
     worlds.match_side[:] = 0
     worlds.x[:], worlds.y[:], worlds.yaw[:] = stand_x - 62, stand_y, 0
-    worlds.frame[:] = 20  # turned a little, so that a cube shows two sides
+    worlds.z[:], worlds.dark[:] = plan.STANDING, False
+    worlds.trial_frame[:] = 80  # turned a little, so that a cube shows two sides
     pictures = [env.picture(i, size=(240, 240)) for i in range(36)]
     env.close()
     return [

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PLAYER = 15.0  # half width of the player's box
-EYE = 50.0  # height of the eye above the floor
+EYE = 26.0  # height of the eye above the player's centre
+STANDING = 24.125  # height of the player's centre on the floor
+GAP = 0.125  # what the engine leaves between a player and a wall
 WALL = 128.0  # height of the walls, under an open sky
 PAD_REACH = 24.0 + PLAYER  # the trigger is 48 wide
-PICKUP_REACH = 15.0 + PLAYER  # an object's box is 30 wide
+# An object is picked up where (object - player) is in this box, in the world's axes however one looks at it.
+PICKUP = (-50.0, 44.0, -36.0, 36.0)  # x0, x1, y0, y1
+PLINTH, PLINTH_Z = 32.0 + PLAYER, 10.0  # half width, height of the unseen step under the pad
 CAGE = 40.0  # half width of the invisible cage round a stand of room 1
-EXAMPLE_Z, CHOICE_Z = 40.0, 48.0  # heights of the objects' centres
+OBJECT_Z = 35.0  # height of the objects' centres, in the middle of their bobbing
 DISTRACTOR_Z = 104.0  # high enough to be seen over the way and not to be reached
 DOOR = 8.0  # thickness of the door that a delay puts into the corridor's mouth
 
@@ -35,8 +39,8 @@ class Layout:
         return self.at(64, -64)
 
     @property
-    def arrival(self) -> tuple[float, float]:
-        return self.at(288, -64)
+    def arrival(self) -> tuple[float, float, float]:
+        return *self.at(288, -64), 49.0
 
     @property
     def example_stands(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -72,16 +76,18 @@ class Layout:
     def bounds(self, room: int) -> Box:
         """The box that holds the player's centre."""
         xs, ys = zip(*self.outline(room), strict=True)
-        return min(xs) + PLAYER, max(xs) - PLAYER, min(ys) + PLAYER, max(ys) - PLAYER
+        reach = PLAYER + GAP
+        return min(xs) + reach, max(xs) - reach, min(ys) + reach, max(ys) - reach
 
     def solids(self, room: int) -> list[Box]:
         """Boxes the player's centre cannot enter: cages in room 1, the corridor's walls in room 2."""
         if room == 0:
-            reach = CAGE + PLAYER
+            reach = CAGE + PLAYER + GAP
             return [(x - reach, x + reach, y - reach, y + reach) for x, y in self.example_stands]
         s, far = self.scale, 1e6
-        mouth = 384 * s + PLAYER
-        return [(-far, mouth, -PLAYER, far), (-far, mouth, -far, -128 * s + PLAYER)]
+        reach = PLAYER + GAP
+        mouth = 384 * s + reach
+        return [(-far, mouth, -reach, far), (-far, mouth, -far, -128 * s + reach)]
 
     @property
     def door(self) -> Box:

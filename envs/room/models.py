@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from panda3d import core as p3
 
@@ -11,6 +13,10 @@ from envs.room.shapes import Mesh
 
 # For walls only: what spins must look the same from all sides.
 _SIDE_LIGHT = np.array([0.35, 0.2, 0.0])
+ITEM_SIZE = (27.0, 24.0, 32.0)  # of an object on average, along x, y and z
+STAND, PAD = 24.0, 32.0  # radii of a stand's and the pad's hexagon
+PLATE = 8.0  # height of both
+TAU = 2 * np.pi
 RIM = 10.0  # thickness of the walls as seen from above
 AGENT, TOP, DEPTH = (p3.BitMask32.bit(k) for k in range(3))  # who sees a node
 
@@ -65,7 +71,7 @@ class NodeMaker:
         """Object `index` of the 36, about its own centre."""
         shape = textures.SHAPE_NAMES[index // 3]
         mesh = shapes.SHAPES[shape]()
-        mesh = Mesh(mesh.points * scale, mesh.normals, mesh.uv, mesh.triangles)
+        mesh = Mesh(mesh.points * (scale * _item_scale()), mesh.normals, mesh.uv, mesh.triangles)
         light = 0.8 + 0.2 * mesh.normals[:, 2:]
         texture = self.texture(textures.object_pattern(index), far="plain")
         return self.node(textures.object_name(index), mesh, light, texture)
@@ -83,13 +89,13 @@ class NodeMaker:
                 )
             )
         wall = shapes.join(*walls)
-        light = 0.85 + (wall.normals @ _SIDE_LIGHT)[:, None] * 0.4
+        light = 0.98 + (wall.normals @ _SIDE_LIGHT)[:, None] * 0.25
         nodes = [self.node("walls", wall, light, self.texture(textures.wall_texture(0)), 2)]
         floor = shapes.join(*[_floor(*rectangle) for rectangle in _floors(layout, room)])
         texture = self.texture(textures.floor_texture(0))
         nodes.append(self.node("floor", floor, np.ones((1, 1)), texture, 3))
         stands = (layout.example_stands, layout.choice_stands)[room]
-        nodes.append(self._stands(stands, (0.0, 8.0)[room]))
+        nodes.append(self._stands(stands))
         if room == 0:
             nodes.append(self._pad(*layout.pad))
         rim = self._rim(corners)
@@ -119,23 +125,19 @@ class NodeMaker:
             bars.append(shapes.quad([(*map(float, xy), plan.WALL) for xy in flat], 1, 1))
         return self.node("rim", shapes.join(*bars), np.array([[0.32, 0.48, 0.78]]), None, 2)
 
-    def _stands(self, places: tuple, lift: float) -> p3.NodePath:
-        column = shapes.lathe([(13, 0), (9, 5), (9, 9 + lift), (14, 13 + lift)], 8)
-        cap = shapes.disc(14, 8).moved(z=13 + lift)
-        one = shapes.join(column, cap)
-        shade = np.where(one.normals[:, 2:] > 0.9, 1.0, 0.62 + 0.3 * one.normals[:, :1] * -1)
-        light = shade * np.array([[0.80, 0.84, 0.90]])
+    def _stands(self, places: tuple) -> p3.NodePath:
+        one, light = _hexagon(STAND, np.array([0.62, 0.68, 0.74]))
         both = shapes.join(*[one.moved(x, y) for x, y in places])
         return self.node("stands", both, np.concatenate([light, light]), None, 1)
 
     def _pad(self, x: float, y: float) -> p3.NodePath:
-        rim = shapes.lathe([(32, 0), (28, 10)], 16)
-        top = shapes.disc(28, 16).moved(z=10)
-        mesh = shapes.join(rim, top).moved(x, y)
-        light = np.ones((len(mesh.points), 3))
-        light[: len(rim.points)] = (0.45, 0.6, 0.62)
-        rim_uv = np.full_like(rim.uv, 0.5)
-        mesh = Mesh(mesh.points, mesh.normals, np.concatenate([rim_uv, top.uv]), mesh.triangles)
+        plate, light = _hexagon(PAD, np.array([0.30, 0.36, 0.44]))
+        glow = shapes.disc(PAD * 0.72, 6).moved(z=PLATE + 0.5)
+        mesh = shapes.join(plate, glow).moved(x, y)
+        # The plate has no picture of its own: it shows the white middle of the rings.
+        uv = np.concatenate([np.full_like(plate.uv, 0.5), glow.uv])
+        mesh = Mesh(mesh.points, mesh.normals, uv, mesh.triangles)
+        light = np.concatenate([light, np.ones((len(glow.points), 3))])
         return self.node("pad", mesh, light, self.texture(textures.pad_texture()), 1)
 
     def _sky(self) -> p3.NodePath:
@@ -143,9 +145,11 @@ class NodeMaker:
         rings = [(radius, low), (radius * 0.95, 350.0), (radius * 0.7, 900.0), (0, 1400.0)]
         dome = shapes.lathe(rings, 8)
         height = (dome.points[:, 2:] - low) / 900
-        light = np.array([0.80, 0.90, 1.0]) * (1 - height) + np.array([0.20, 0.42, 0.85]) * height
+        light = np.array([0.62, 0.88, 1.0]) * (1 - height) + np.array([0.42, 0.74, 1.0]) * height
         inside = Mesh(dome.points, -dome.normals, dome.uv, dome.triangles[:, ::-1])
-        return self.node("sky", inside, light, None, 4)
+        city, city_light = _city()  # first in the mesh, so that the dome behind it is not painted
+        both = shapes.join(city, inside)
+        return self.node("sky", both, np.concatenate([city_light, light]), None, 4)
 
     def door(self, layout: plan.Layout) -> p3.NodePath:
         """The closed door in the mouth of room 2's corridor."""
@@ -160,14 +164,16 @@ class NodeMaker:
         stripes[(abs(yy - 128) >= 40) & (abs(yy - 128) < 46)] = (40, 42, 50)
         return self.node("door", mesh, np.ones((1, 1)), self.texture(stripes), 1)
 
-    def depth_state(self, far: float) -> p3.RenderState:
-        """What makes a camera draw distances along its view as brightness, white from `far` units on."""
-        ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (4, 256, 3))
+    def depth_state(self, reach: float, near: float, far: float) -> p3.RenderState:
+        """What makes a camera draw the depth byte of planes `near` and `far`, as far as `reach` units."""
+        distance = (np.arange(1024) + 0.5) * (reach / 1024)
+        byte = np.rint(255 * far / (far - near) * (1 - near / distance)).clip(0, 255)
+        ramp = np.broadcast_to(byte.astype(np.uint8)[None, :, None], (4, 1024, 3))
         texture = self.texture(ramp, far="plain")
         texture.setWrapU(p3.SamplerState.WMClamp)
         stage, matrix = p3.TextureStage.getDefault(), p3.LMatrix4f()
         matrix.fill(0)
-        matrix.setCell(1, 0, 1 / far)  # the eye's second axis points ahead
+        matrix.setCell(1, 0, 1 / reach)  # the eye's second axis points ahead
         matrix.setCell(2, 2, 1)
         matrix.setCell(3, 3, 1)
         state = p3.NodePath("depth")
@@ -190,6 +196,53 @@ class NodeMaker:
         node.setDepthTest(False)
         node.setBin("fixed", 9000)
         return node
+
+
+@functools.cache
+def _item_scale() -> np.ndarray:
+    """What brings the shapes to the size of the level's objects, on average; x and y alike, for they spin."""
+    mean = np.mean([np.ptp(make().points, axis=0) for make in shapes.SHAPES.values()], axis=0)
+    across = (ITEM_SIZE[0] + ITEM_SIZE[1]) / (mean[0] + mean[1])
+    return np.array([across, across, ITEM_SIZE[2] / mean[2]])
+
+
+def _hexagon(radius: float, top: np.ndarray) -> tuple[Mesh, np.ndarray]:
+    """A flat hexagonal plate with a cyan rim, and its light [P, 3]."""
+    side = shapes.lathe([(radius, 0), (radius * 0.96, PLATE)], 6)
+    rim = shapes.lathe([(radius * 0.96, PLATE), (radius * 0.8, PLATE)], 6)
+    inner = shapes.disc(radius * 0.8, 6).moved(z=PLATE)
+    colours = (np.array([0.10, 0.42, 0.50]), np.array([0.25, 0.95, 1.0]), top)
+    parts = (side, rim, inner)
+    light = [np.tile(c, (len(m.points), 1)) for c, m in zip(colours, parts, strict=True)]
+    return shapes.join(*parts), np.concatenate(light)
+
+
+def _city() -> tuple[Mesh, np.ndarray]:
+    """The stadium's stands all round and towers behind them, seen over the walls; with their light [P, 3]."""
+    rng = np.random.default_rng(7)
+    parts, colours = [], []
+    panels = 14
+    for k in range(panels):  # the bowl of the stadium, open to the east and west
+        if k % 7 == 6:
+            continue
+        a, b = (TAU * (k + e) / panels for e in (0.0, 1.0))
+        for low, high, tone in ((60, 390, (0.55, 0.66, 0.76)), (390, 425, (0.85, 0.90, 0.95))):
+            parts.append(_upright(a, b, 1150.0, low, high))
+            colours.append(np.array(tone) * (0.92 + 0.08 * (k % 2)))
+    for angle in np.arange(10) * TAU / 10 + rng.uniform(0, 0.4, 10):
+        width, high = rng.uniform(0.025, 0.06), rng.uniform(520, 900)
+        parts.append(_upright(angle, angle + width, 1350.0, 60, high))
+        colours.append(np.array([0.38, 0.55, 0.74]) * rng.uniform(0.85, 1.15))
+    light = np.concatenate(
+        [np.tile(c, (len(m.points), 1)) for c, m in zip(colours, parts, strict=True)]
+    )
+    return shapes.join(*parts), light
+
+
+def _upright(a: float, b: float, radius: float, low: float, high: float) -> Mesh:
+    """A rectangle that stands at some distance between two angles and faces the middle."""
+    (x0, y0), (x1, y1) = ((radius * np.cos(t), radius * np.sin(t)) for t in (a, b))
+    return shapes.quad([(x1, y1, low), (x0, y0, low), (x0, y0, high), (x1, y1, high)], 1, 1)
 
 
 def _turns_left(way: np.ndarray, after: np.ndarray) -> bool:

@@ -15,12 +15,19 @@ from panda3d import core as p3
 from envs.room import layout as plan
 from envs.room import textures
 from envs.room.buffers import Tiles, open_pipe
-from envs.room.dynamics import N_STYLES, RoomWorlds
+from envs.room.dynamics import N_STYLES, REWARD_MATCH, REWARD_OTHER, REWARD_PAD, RoomWorlds
+from envs.room.hud import Hud
 from envs.room.models import AGENT, DEPTH, TOP, NodeMaker
+from envs.room.settings import FRAMES_PER_SECOND
 
-SPIN_FRAMES = 240  # an object turns once in four seconds
+SPIN_FRAMES = 128  # an object turns once in 2.05 s
+BOB, BOB_FRAMES = 4.0, 78.5  # objects rise and sink by this much, once in so many frames
+# At a trial's begin objects have this share of their size, and all of it after so many frames.
+FIRST_SIZE, GROWTH_FRAMES = 0.25, 60
+DARK = 40  # grey of the frame in which the pad takes the player
+DEPTH_NEAR, DEPTH_FAR = 3.5, 3000.0  # what the engine's depth byte counts between
 VIEWS = ("agent", "top")
-_SKY, _TABLE = (0.42, 0.66, 0.95), (0.10, 0.11, 0.14)  # behind the agent's view and the top view
+_SKY, _TABLE = (0.55, 0.82, 1.0), (0.10, 0.11, 0.14)  # behind the agent's view and the top view
 _FINE = 2  # pictures are drawn this much larger and then shrunk, which smooths their edges
 
 
@@ -55,10 +62,14 @@ class RoomScene:
         self._floors = [maker.texture(textures.floor_texture(k)) for k in range(N_STYLES)]
         self._worlds = [_World(i, rooms) for i in range(worlds.n)]
         self._tiles = Tiles(self._engine, self._pipe, worlds.n, height, width)
+        self._hud = Hud(height, width) if settings.hud else None
         self._depth_tiles = None
         if depth:
             self._depth_tiles = Tiles(self._engine, self._pipe, worlds.n, height, width)
-        lens, as_depth = _lens(width / height), maker.depth_state(1024 * worlds.layout.scale)
+        lens, as_depth = (
+            _lens(width / height),
+            maker.depth_state(1024 * worlds.layout.scale, DEPTH_NEAR, DEPTH_FAR),
+        )
         for i, world in enumerate(self._worlds):
             self._tiles.look(i, _camera(world.eye, lens, AGENT), _SKY)
             if self._depth_tiles is not None:
@@ -71,12 +82,32 @@ class RoomScene:
         """Every world's frame, uint8 [N, height, width, 3], a fresh array."""
         self._place()
         self._engine.renderFrame()
-        return self._tiles.colours()
+        return self._finished(self._tiles.colours(), self.worlds.dark, self._hud)
+
+    def _finished(self, frames: np.ndarray, dark: np.ndarray, hud: Hud | None) -> np.ndarray:
+        """What the engine draws over the rooms: the dark of the teleport, and the display."""
+        if dark.any():
+            frames[dark] = DARK
+        if hud is not None:
+            hud.draw(frames, *self._shown_numbers())
+        return frames
+
+    def _shown_numbers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds left and score, int [N] each."""
+        worlds = self.worlds
+        frames_left = np.maximum(worlds.settings.frames - worlds.frame, 0)
+        score = (
+            worlds.teleports * REWARD_PAD
+            + worlds.correct * REWARD_OTHER
+            + worlds.wrong * REWARD_MATCH
+        )
+        return -(-frames_left // FRAMES_PER_SECOND), score.astype(np.int64)
 
     def depths(self) -> np.ndarray:
-        """Distances along the view in 1/256 of 1,024 units (times room_scale) as drawn by the last `frames()`.
+        """The engine's depth byte as of the last `frames()`, uint8 [N, height, width, 1], a fresh array.
 
-        uint8 [N, height, width, 1], a fresh array; 255 is the sky.
+        For a distance z along the view it is 255 f / (f - n) (1 - n / z), rounded, with the planes n = `DEPTH_NEAR` and
+        f = `DEPTH_FAR`: 242 to 254 in the level's rooms, 255 for the sky.
         """
         assert self._depth_tiles is not None
         return self._depth_tiles.greens()
@@ -101,7 +132,13 @@ class RoomScene:
             tiles.window.setActive(True)
         self._marker.detachNode()
         drawn = self._view.tiles.colours()[0]
-        return cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
+        drawn = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
+        if view == "agent" and self.worlds.dark[i]:
+            drawn[:] = DARK
+        if view == "agent" and self.worlds.settings.hud:
+            left, score = self._shown_numbers()
+            Hud(height, width).draw(drawn[None], left[i : i + 1], score[i : i + 1])
+        return drawn
 
     def close(self) -> None:
         """Frees the buffers."""
@@ -113,15 +150,22 @@ class RoomScene:
         for i in worlds.changed:
             self._update(i)
         worlds.changed.clear()
-        heading = (worlds.yaw * (360 / 65536) - 90).tolist()
-        pitch = (worlds.pitch * (360 / 65536)).tolist()
-        spins = (worlds.frame % SPIN_FRAMES).tolist()
-        for scene, x, y, h, p, spin in zip(
-            self._worlds, worlds.x.tolist(), worlds.y.tolist(), heading, pitch, spins, strict=True
+        heading = (worlds.yaw / 1e4 - 90).tolist()
+        pitch = (worlds.pitch / 1e4).tolist()
+        time = worlds.trial_frame
+        spins = (time % SPIN_FRAMES * (360 / SPIN_FRAMES)).tolist()
+        bobs = (BOB * np.cos(time * (2 * np.pi / BOB_FRAMES))).tolist()
+        sizes = np.ones(worlds.n)
+        if worlds.settings.growth:
+            sizes = FIRST_SIZE + (1 - FIRST_SIZE) * np.minimum(time / GROWTH_FRAMES, 1)
+        heights = (worlds.z + plan.EYE).tolist()
+        xs, ys = worlds.x.tolist(), worlds.y.tolist()
+        for scene, x, y, z, h, p, spin, bob, size in zip(
+            self._worlds, xs, ys, heights, heading, pitch, spins, bobs, sizes.tolist(), strict=True
         ):
-            scene.eye.setPosHpr(x, y, plan.EYE, h, p, 0)
-            for node in scene.slots[: scene.shown]:
-                node.setH(spin * (360 / SPIN_FRAMES))
+            scene.eye.setPosHpr(x, y, z, h, p, 0)
+            for node, (at_x, at_y, at_z) in zip(scene.slots, scene.places, strict=False):
+                node.setPosHprScale(at_x, at_y, at_z + bob, spin, 0, 0, size, size, size)
 
     def _update(self, i: int) -> None:
         """Give world i the room, objects, door and textures that it has now."""
@@ -130,12 +174,12 @@ class RoomScene:
         shown: list[tuple[int, float, float, float]] = []
         if room == 0:
             x, y = worlds.layout.example_stands[worlds.example_side[i]]
-            shown.append((int(worlds.match[i]), x, y, plan.EXAMPLE_Z))
+            shown.append((int(worlds.match[i]), x, y, plan.OBJECT_Z))
         else:
             stands, right = worlds.layout.choice_stands, int(worlds.match_side[i])
             if not worlds.finished[i]:
-                shown.append((int(worlds.match[i]), *stands[right], plan.CHOICE_Z))
-                shown.append((int(worlds.other[i]), *stands[1 - right], plan.CHOICE_Z))
+                shown.append((int(worlds.match[i]), *stands[right], plan.OBJECT_Z))
+                shown.append((int(worlds.other[i]), *stands[1 - right], plan.OBJECT_Z))
             if worlds.settings.distractor:
                 place = worlds.layout.distractor
                 shown.append((int(worlds.distractor[i]), *place, plan.DISTRACTOR_Z))
@@ -167,7 +211,7 @@ class RoomScene:
         lens.setNearFar(10, 2000)
         seen.camera.node().setLens(lens)
         self._marker.reparentTo(scene.root)
-        self._marker.setPosHpr(worlds.x[i], worlds.y[i], 60, worlds.yaw[i] * (360 / 65536), 0, 0)
+        self._marker.setPosHpr(worlds.x[i], worlds.y[i], 60, worlds.yaw[i] / 1e4, 0, 0)
 
 
 class _World:
@@ -186,7 +230,7 @@ class _World:
         self.room = -1
         self.slots = [self.root.attachNewNode(f"slot {k}") for k in range(3)]
         self.extra = self.root.attachNewNode("extra")
-        self.shown = 0
+        self.places: list[tuple[float, float, float]] = []  # of the objects shown
 
     def enter(self, room: int) -> None:
         if room != self.room:
@@ -198,10 +242,9 @@ class _World:
     def show(self, objects: list[tuple[Any, float, float, float]]) -> None:
         for slot in self.slots:
             slot.node().removeAllChildren()
-        for slot, (model, x, y, z) in zip(self.slots, objects, strict=False):
+        for slot, (model, *_) in zip(self.slots, objects, strict=False):
             slot.node().addChild(model.node())
-            slot.setPos(x, y, z)
-        self.shown = len(objects)
+        self.places = [(x, y, z) for _, x, y, z in objects]
 
     def dress(self, wall: p3.Texture, floor: p3.Texture) -> None:
         for node in self.parts:

@@ -49,7 +49,9 @@ class RoomSettings:
     spawn: range (lo, hi) of the spawn's x in DMLab units, drawn anew for each trial.
     delay: agent steps for which a door keeps the second room closed after arrival.
     room_scale: factor on the plan of both rooms; objects and the player keep their size.
-    object_scale: factor on the size of the objects.
+    object_scale: factor on the size of the objects; 1.4 is the size that this room had at first.
+    growth: objects grow in the first second of a trial, as the level's do.
+    hud: show the level's head-up display: health, ammunition, score and the seconds left.
     distractor: show a third object, drawn anew for each trial, out of reach over the way into the second hall.
     textures: "level", or "random" for walls and floors drawn anew for each episode.
     stagger: cut the first episodes short, each world's by another share, so that worlds do not run in step:
@@ -69,6 +71,8 @@ class RoomSettings:
     delay: int = 0
     room_scale: float = 1.0
     object_scale: float = 1.0
+    growth: bool = True
+    hud: bool = True
     distractor: bool = False
     textures: str = "level"
     stagger: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
+import cv2
 import numpy as np
 
 from envs.room.shapes import SHAPES
@@ -11,8 +12,8 @@ from envs.room.shapes import SHAPES
 SHAPE_NAMES = tuple(SHAPES)
 _TONES = ((0.95, 0.95), (0.45, 1.0), (0.95, 0.55))  # saturation and value: pure, pale, dark
 # Hues (turns) of walls and floors; style 0 is the level's blue wall and orange floor.
-_WALL_HUES = (0.60, 0.33, 0.00, 0.83, 0.13, 0.48, 0.72, 0.92)
-_FLOOR_HUES = (0.07, 0.58, 0.28, 0.75, 0.42, 0.00, 0.90, 0.15)
+_WALL_HUES = (0.571, 0.33, 0.00, 0.83, 0.13, 0.48, 0.72, 0.92)
+_FLOOR_HUES = (0.1135, 0.58, 0.28, 0.75, 0.42, 0.00, 0.90, 0.15)
 
 
 def object_name(index: int) -> str:
@@ -63,18 +64,31 @@ def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def wall_texture(style: int, size: int = 128) -> np.ndarray:
-    """One wall panel, uint8 [size, size, 3], row 0 at the top: plates with seams, a lit band, a skirting."""
+    """One wall panel, uint8 [size, size, 3], row 0 at the top: plates with the tracks and pads of a circuit board."""
     hue = _WALL_HUES[style]
     rng = np.random.default_rng(100 + style)
+    light = np.full((size, size), 0.92)
+    for _ in range(14):  # tracks: across, then slanting, then up or down, with a pad at each end
+        x, y = rng.integers(0, size, 2)
+        run, slant, rise = rng.integers(10, 44), rng.integers(4, 12), rng.integers(6, 30)
+        way = int(rng.choice((-1, 1)))
+        corners = [(x, y), (x + run, y), (x + run + slant, y + way * slant)]
+        corners.append((corners[-1][0], corners[-1][1] + way * rise))
+        for shift in (0, size):
+            path = np.array([[(px - shift, py) for px, py in corners]], np.int32)
+            cv2.polylines(light, path, False, 1.38, 2)
+            for end in (path[0, 0], path[0, -1]):
+                cv2.circle(light, tuple(map(int, end)), 3, 1.6, -1)
     y, x = np.mgrid[:size, :size] / size
-    shade = 0.92 - 0.22 * y + rng.normal(0, 0.012, (size, size))
-    plate = _hsv(hue, 0.78, 0.78)[None, None] * shade[..., None]
-    plate[(x % 0.5 < 0.016) | ((y % 0.25 < 0.016) & (y > 0.2))] *= 0.62
-    plate[(x % 0.5 > 0.484) & (y > 0.2)] *= 1.18
-    plate[(y > 0.1) & (y < 0.19)] = _hsv(hue + 0.03, 0.35, 1.0)
-    plate[y < 0.1] = _hsv(hue, 0.8, 0.5)
-    plate[y > 0.92] = _hsv(hue, 0.7, 0.33)
-    return plate.clip(0, 255).astype(np.uint8)
+    light[(x % 0.5 < 0.016) | (y % 0.5 < 0.016)] = 0.6
+    light[y > 0.94] = 0.55
+    light[y < 0.05] = 1.5
+    return _painted(light, _hsv(hue, 0.80, 0.68) / 0.84)  # the mean light on walls
+
+
+def _painted(light: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """A texture of brightness `light` [H, W] whose mean colour is `mean`, uint8 [H, W, 3]."""
+    return (light[..., None] * (mean / light.mean())).clip(0, 255).astype(np.uint8)
 
 
 def floor_texture(style: int, size: int = 128) -> np.ndarray:
@@ -96,9 +110,7 @@ def floor_texture(style: int, size: int = 128) -> np.ndarray:
             shade = np.where(first, tints[j % rows, i % int(cols)], shade)
             best[0] = np.minimum(best[0], near)
     seam = best[1] - best[0] < 0.1
-    colour = _hsv(hue, 0.85, 0.88)[None, None] * shade[..., None]
-    colour[seam] = _hsv(hue - 0.02, 0.9, 0.55)
-    return colour.clip(0, 255).astype(np.uint8)
+    return _painted(np.where(seam, 0.62, shade), _hsv(hue, 0.754, 0.718))
 
 
 def pad_texture(size: int = 64) -> np.ndarray:

@@ -54,6 +54,7 @@ def make_runner(
 
 
 EXACT = 1e-9  # float64 all the way: what is left is the order of sums, on any processor
+SHOWS = 1e-5  # what a mistake must make at least: ten thousand times what exactness leaves
 
 
 def error(runner, fragments):
@@ -93,7 +94,7 @@ def test_a_wrong_state_shows(memory, damage):
             late = runner.module.net(first, start, resets).state
         state = {key: x.numpy() for key, x in late.items()}
     fragment.state = state
-    assert error(runner, [fragment]) > 1e-3
+    assert error(runner, [fragment]) > SHOWS
 
 
 def test_a_missing_reset_shows():
@@ -101,7 +102,7 @@ def test_a_missing_reset_shows():
     fragments = [f for _ in range(3) for f in runner.sample()]
     for fragment in fragments:
         fragment.resets = np.zeros_like(fragment.resets)
-    assert error(runner, fragments) > 1e-3
+    assert error(runner, fragments) > SHOWS
 
 
 @pytest.mark.parametrize("action", ACTIONS)

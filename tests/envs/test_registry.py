@@ -171,3 +171,17 @@ assert envs.make("tests.envs.own_envs:own_walk").action_space.n == 2
     )
     assert done.returncode == 0, done.stderr
     assert envs.registration("nobody") is None and own_envs.Walk is Walk
+
+
+def test_what_an_environment_lacks_is_one_line():
+    def lacks(**settings):
+        raise gym.error.DependencyNotInstalled("pip install it\nand more")
+
+    gym.register("Lacks-v0", entry_point=lacks)
+    try:
+        with pytest.raises(
+            envs.MissingDependencyError, match=r"^Lacks-v0 needs .*: pip install it$"
+        ):
+            envs.make_vec("Lacks-v0", 2)
+    finally:
+        del gym.registry["Lacks-v0"]

@@ -1,5 +1,6 @@
 """The laws that every registered core obeys, as properties over random sizes, cuts, phases and resets."""
 
+from dataclasses import dataclass
 from unittest import mock
 
 import pytest
@@ -7,11 +8,60 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ct_rl.memory import build_memory, memory_class, memory_names
+from ct_rl.memory import (
+    MemoryCore,
+    MemoryOutput,
+    build_memory,
+    memory_class,
+    memory_names,
+    register_memory,
+    registry,
+)
 from ct_rl.memory.compressive import core as compressive
 from ct_rl.memory.compressive.compression import COMPRESSIONS
 
 B, T, D = 3, 45, 8
+
+
+@dataclass(frozen=True)
+class OwnOptions:
+    d_model: int = 128
+    """Width [units]."""
+
+
+class OwnMemory(MemoryCore):
+    """A stranger's core with nothing beyond the contract's three methods: a sum that decays, step after step."""
+
+    def __init__(self, d_model: int = 128):
+        super().__init__()
+        self.d_model = self.d_out = d_model
+        self.inlet = torch.nn.Linear(d_model, d_model)
+
+    @property
+    def context_length(self):
+        return None
+
+    def initial_state(self, batch_size):
+        return {"sum": self.like.new_zeros(batch_size, self.d_model)}
+
+    def run(self, x, state, resets, attention):
+        held, y = state["sum"], []
+        for x_t, begins in zip(self.inlet(x).unbind(1), resets.unbind(1), strict=True):
+            held = torch.where(begins[:, None], 0.0, 0.9 * held) + x_t
+            y.append(held)
+        return MemoryOutput(torch.stack(y, 1), {"sum": held.detach()})
+
+
+NAMES = [*memory_names(), "own"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered():
+    """Known to this module alone: others list the names that the package has."""
+    with mock.patch.dict(registry._CORES):
+        register_memory("own", OwnMemory, OwnOptions)
+        yield
+
 
 SIZES = st.sampled_from(  # window, memory, compressed, rate
     [
@@ -112,7 +162,7 @@ def same_state(left, right):
         torch.testing.assert_close(left[key], right[key], msg=key)
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None)
 @given(sizes=SIZES, cuts=st.sets(st.integers(1, T - 1), max_size=8), seed=st.integers(0, 99))
 def test_any_cut_gives_the_same(name, sizes, cuts, seed):
@@ -125,7 +175,7 @@ def test_any_cut_gives_the_same(name, sizes, cuts, seed):
     same_state(cut_state, state)
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=8, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 99), start=st.integers(0, 30), back=st.integers(0, 14))
 def test_single_steps_give_the_same(name, sizes, seed, start, back):
@@ -192,7 +242,7 @@ def test_a_long_call_is_its_passes(sizes, chosen, seed):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=10, deadline=None)
 @given(sizes=SIZES, at=st.integers(0, T - 1), seed=st.integers(0, 99))
 def test_a_reset_row_is_a_fresh_row(name, sizes, at, seed):
@@ -207,7 +257,21 @@ def test_a_reset_row_is_a_fresh_row(name, sizes, at, seed):
         torch.testing.assert_close(state[key][1], alone_state[key][1], msg=key)
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reset_heals_a_row_that_is_not_finite(name):
+    """A step looks at no values; what broke before an episode began has no part in it."""
+    core, (x, _) = core_of(name).eval(), inputs(5)
+    state, broken = fresh(core), fresh(core)
+    for value in broken.values():
+        if value.is_floating_point():
+            value[1] = torch.nan
+    resets = torch.tensor([False, True, False])
+    y, z = core.step(x[:, 0], state, resets), core.step(x[:, 0], broken, resets)
+    torch.testing.assert_close(y, z)
+    same_state(state, broken)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_gradient_crosses_a_reset(name):
     core = core_of(name)
     x, resets = inputs(0, resets=False)
@@ -218,7 +282,7 @@ def test_no_gradient_crosses_a_reset(name):
     assert x.grad[:, 20:].abs().max() > 0
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_row_does_not_depend_on_the_others(name):
     core = core_of(name).eval()
     x, resets = inputs(1)
@@ -231,7 +295,7 @@ def test_a_row_does_not_depend_on_the_others(name):
     assert (y[0] - z[0]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_the_state_is_detached_plain_and_empty_at_first(name):
     core = core_of(name)
     state = fresh(core)
@@ -243,7 +307,7 @@ def test_the_state_is_detached_plain_and_empty_at_first(name):
     assert all(not value.any() for value in state.values()), "a call must not write its input state"
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_wrong_arguments_are_named(name):
     core = core_of(name)
     x, resets = inputs(3)
@@ -265,7 +329,25 @@ def test_wrong_arguments_are_named(name):
             core(*wrong)
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_arguments_of_a_step_are_named(name):
+    core = core_of(name)
+    x, state = inputs(3)[0][:, 0], fresh(core)
+    before = {key: value.clone() for key, value in state.items()}
+    for wrong, words in [
+        ((x[:, :-1], state), "expected floating point"),
+        ((x.float(), state), "x is torch.float32, this core torch.float64"),
+        ((x, state, torch.zeros(B)), "expected bool"),
+        ((x.to("meta"), state), "x is on meta and the core on cpu"),
+        ((x[:1], state), rf"is of {B} rows.*initial_state\(1\)"),
+        ((x, {}), f"is absent, expected one for {B} rows"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            core.step(*wrong)
+    torch.testing.assert_close(state, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_state_that_is_not_finite_is_named(name, bad):
     core = core_of(name)
@@ -280,7 +362,7 @@ def test_a_state_that_is_not_finite_is_named(name, bad):
                 core(x[:, :1], state, resets[:, :1])
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_tensors_on_other_devices_are_named(name):
     core = core_of(name)
     x, resets = inputs(3)
@@ -307,7 +389,7 @@ def test_an_episode_of_billions_of_steps_is_like_any_other(steps):
     torch.testing.assert_close(late["past"], end["past"])
 
 
-@pytest.mark.parametrize("name", memory_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_float32_keeps_the_law_too(name):
     core = core_of(name).float().eval()
     x, resets = inputs(4)

@@ -2,6 +2,8 @@
 
 import ast
 import dataclasses
+import functools
+import inspect
 import sys
 from pathlib import Path
 
@@ -24,18 +26,24 @@ FOLDER = Path(ct_rl.memory.__path__[0])
 DOCS = Path(__file__).parents[2] / "docs" / "memory.md"
 
 
+@functools.cache
 def imports():
-    """What each module of the package imports, also inside functions and under conditions."""
+    """What each module of the package imports, also inside functions; a name that is a module counts as itself."""
+    files = {
+        ".".join(["ct_rl.memory", *file.relative_to(FOLDER).with_suffix("").parts]): file
+        for file in FOLDER.rglob("*.py")
+    }
+    modules = {name.removesuffix(".__init__") for name in files}
     found = {}
-    for file in FOLDER.rglob("*.py"):
-        name = ".".join(["ct_rl.memory", *file.relative_to(FOLDER).with_suffix("").parts])
-        tree = ast.parse(file.read_text())
-        if file != FOLDER / "__init__.py":  # which names for type checkers what it resolves later
-            assert "TYPE_CHECKING" not in file.read_text(), f"{name} hides an import"
-        wanted = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                wanted.add(node.module)
+    for name, file in files.items():
+        text, wanted = file.read_text(), set()
+        if name != "ct_rl.memory.__init__":  # which names for type checkers what it resolves later
+            assert "TYPE_CHECKING" not in text, f"{name} hides an import"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{name} imports by dots, which this test does not follow"
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+                wanted |= inner or {node.module}
             if isinstance(node, ast.Import):
                 wanted |= {alias.name for alias in node.names}
         found[name.removesuffix(".__init__")] = wanted
@@ -47,13 +55,22 @@ def test_plain_torch_and_nothing_else():
     assert outside - set(sys.stdlib_module_names) == {"torch", "annotated_types", "ct_rl"}
 
 
-def test_there_is_no_circle():
-    graph = {name: {m for m in wanted if m in imports()} for name, wanted in imports().items()}
+def in_order(graph):
+    """The modules, each after those that it imports; AssertionError for a circle."""
     done: list[str] = []
     while len(done) < len(graph):
-        free = [n for n, wanted in graph.items() if n not in done and wanted <= set(done)]
+        free = [
+            n for n, wanted in graph.items() if n not in done and wanted & set(graph) <= {*done}
+        ]
         assert free, f"a circle among {sorted(set(graph) - set(done))}"
         done += free
+    return done
+
+
+def test_there_is_no_circle():
+    assert in_order(imports())[-1] == "ct_rl.memory"
+    with pytest.raises(AssertionError, match=r"a circle among \['a', 'b'\]"):
+        in_order({"a": {"b"}, "b": {"a"}, "c": set()})
 
 
 def test_the_contract_knows_no_core():
@@ -79,8 +96,6 @@ def test_every_option_has_a_type_a_default_and_a_help_text(name):
 @pytest.mark.parametrize("name", memory_names())
 def test_the_constructor_has_the_defaults_of_the_dataclass(name):
     """Whoever builds the class itself gets what whoever names it gets."""
-    import inspect
-
     given = inspect.signature(memory_class(name)).parameters
     for field in dataclasses.fields(memory_options(name)):
         assert given[field.name].default == field.default, field.name

@@ -1,0 +1,155 @@
+"""An environment by name and by class is the same environment; masks and modules reach every process."""
+
+import sys
+import types
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import ray
+import torch
+
+import envs
+from agents import MemoryPPOConfig
+from agents.rllib.runner import MemoryEnvRunner
+
+
+class Nested(gym.Env):
+    """A grey frame and a nested Dict, as games give them."""
+
+    observation_space = gym.spaces.Dict(
+        {
+            "screen": gym.spaces.Box(0, 255, (40, 40), np.uint8),
+            "self": gym.spaces.Dict({"health": gym.spaces.Box(0, 1, (1,), np.uint8)}),
+        }
+    )
+    action_space = gym.spaces.Box(0, 1000, (1,), np.float32)
+
+    def __init__(self, config=None):
+        pass
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 6
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.left -= 1
+        return self.observation_space.sample(), 1.0, self.left == 0, False, {}
+
+
+class Choosy(gym.Env):
+    """Allows one action of three in every step, and says which."""
+
+    observation_space = gym.spaces.Dict(
+        action_mask=gym.spaces.MultiBinary(3), step=gym.spaces.Discrete(9)
+    )
+    action_space = gym.spaces.Discrete(3)
+
+    def __init__(self, config=None):
+        pass
+
+    def _observe(self):
+        self.allowed = int(self.np_random.integers(3))
+        return {"action_mask": np.eye(3, dtype=np.int8)[self.allowed], "step": self.t}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        assert action == self.allowed, "a forbidden action"
+        self.t += 1
+        return self._observe(), 1.0, self.t == 8, False, {}
+
+
+def runner_of(env):
+    config = (
+        MemoryPPOConfig()
+        .environment(env)
+        .memory("gru", d_model=8, hidden=8)
+        .network(width=8)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=9)
+        .training(train_batch_size_per_learner=18)
+        .debugging(seed=1)
+    )
+    config.validate()
+    return MemoryEnvRunner(config=config, worker_index=0)
+
+
+def test_by_class_and_by_name_is_the_same_environment():
+    envs.register("nested_by_name", Nested)
+    spaces = [runner_of(env).get_spaces()["__env_single__"] for env in (Nested, "nested_by_name")]
+    assert spaces[0] == spaces[1]
+    assert "last_action" in spaces[0][0].spaces
+    (fragment,) = runner_of(Nested).sample()
+    assert np.abs(fragment.obs["last_action"]).max() <= 1.0, (
+        "the policy's own action, not 0 to 1000"
+    )
+
+
+def test_forbidden_actions_are_never_taken_nor_learned():
+    runner = runner_of(Choosy)
+    for _ in range(3):
+        (fragment,) = runner.sample()
+    fragment = fragment.to_device("cpu")
+    net = runner.module.net
+    assert net.masks
+    out = net(fragment.obs, fragment.state, fragment.resets)
+    policy = net.distribution(out.policy[:, :-1])
+    # One action is allowed: it is certain, there is nothing to explore, and nothing to learn.
+    torch.testing.assert_close(policy.entropy(), torch.zeros_like(policy.entropy()))
+    torch.testing.assert_close(fragment.log_probs, torch.zeros_like(fragment.log_probs))
+    (policy.log_prob(fragment.actions).sum() - policy.entropy().sum()).backward()
+    assert not net.policy.weight.grad.any()
+
+
+def test_what_a_script_registers_is_known_in_a_runners_process(build):
+    gym.register("OnlyHere-v0", entry_point=Choosy)
+    envs.register("only_here", Choosy)
+    for name in ("OnlyHere-v0", "only_here"):
+        config = MemoryPPOConfig().environment(name).memory("gru", d_model=8, hidden=8)
+        creator = config.env
+        assert creator == name
+
+        @ray.remote
+        def names_there(pickled):
+            env = pickled({"num_envs": 2})
+            return env.single_action_space
+
+        from agents.rllib.internals import environment_creator
+
+        space = ray.get(names_there.remote(environment_creator(name)))
+        assert space == gym.spaces.Discrete(3)
+
+
+def test_modules_are_imported_where_they_are_needed(monkeypatch):
+    module = types.ModuleType("my_environments")
+    monkeypatch.setitem(sys.modules, "my_environments", module)
+    config = MemoryPPOConfig().environment("CartPole-v1").imports("my_environments")
+    assert config._module_settings["imports"] == ("my_environments",)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        MemoryPPOConfig().imports("no_such_module")
+
+
+def test_a_setting_named_num_envs_is_the_environments_own():
+    class Sized(gym.Env):
+        observation_space, action_space = gym.spaces.Discrete(2), gym.spaces.Discrete(2)
+
+        def __init__(self, num_envs=1, size=1):
+            self.size = (num_envs, size)
+
+        def reset(self, *, seed=None, options=None):
+            return 0, {}
+
+        def step(self, action):
+            return 0, 0.0, True, False, {}
+
+    gym.register("Sized-v0", entry_point=Sized)
+    from agents.rllib.internals import environment_creator
+
+    config = MemoryPPOConfig().environment("Sized-v0", env_config={"num_envs": 7, "size": 3})
+    env = environment_creator("Sized-v0")({**config.env_config})
+    assert env.unwrapped.size == (7, 3)

@@ -1,0 +1,30 @@
+"""What all tests share: which of them are slow."""
+
+import pytest
+
+# Whoever uses one of these starts Ray, a run, or another program.
+_SLOW_FIXTURES = {"cluster", "build", "trained"}
+_SLOW_FILES = (
+    "tests/cli/test_train.py",
+    "tests/cli/test_evaluate.py",
+    "tests/cli/test_experiment.py",
+    "tests/cli/test_processes.py",
+    "tests/cli/test_benchmarks.py",
+    "tests/envs/test_benchmarks.py",
+    "tests/envs/test_deepmind_lab.py",
+    "tests/agents/test_old_stack.py",
+    "tests/lm/test_commands.py",
+)
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "slow: starts other programs or takes long; leave out with -m 'not slow'"
+    )
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        named = item.nodeid.startswith(_SLOW_FILES)
+        if named or _SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
