@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 
 from ct_rl.config import EnvConfig, TrainConfig
-from ct_rl.errors import UserError, one_line, suggestion
+from ct_rl.errors import RunFailed, UserError, one_line, suggestion
 from ct_rl.scores import EnvFacts, env_facts
 from ct_rl.sections import auxiliary_settings, memory_settings
 
@@ -216,6 +216,11 @@ def build_algorithm(config: TrainConfig) -> Any:
         algorithm = algorithm_config(config).build_algo()
     except ValueError as error:
         raise UserError(one_line(error)[:400]) from error
+    except IndexError as error:  # RLlib asks its first runner, and none is there
+        raise RunFailed(
+            "no environment runner could be started: its process failed while it made its environments "
+            "(too little memory, or a module that it cannot import)"
+        ) from error
     algorithm.goal = config.run.steps
     return algorithm
 

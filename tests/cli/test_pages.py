@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ct_rl import __main__ as commands
+from ct_rl.reader import _EXPECTED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -36,11 +37,10 @@ QUOTED = [
 
 def test_every_message_on_the_page_is_one_that_the_code_gives():
     text = source()
-    # The reader puts "expected ... not ..." together.
-    made = {
-        "expected a whole number, not", "expected a number, not", "expected true or false, not",
-        "expected a text, not", "unknown auxiliary loss", "unknown encoder", "is not valid YAML at line", "more than 100,000 values",
-    }  # fmt: skip
+    # What is put together of parts.
+    made = {f"expected {what}, not" for what in (*_EXPECTED.values(), "a text")}
+    made |= {"unknown auxiliary loss", "unknown encoder", "more than 100,000 values"}
+    made |= {"is not valid YAML at line"}
     missing = [part for part in QUOTED if part not in text and part not in made]
     assert len(QUOTED) > 60 and not missing
 
