@@ -6,6 +6,7 @@ those of each loss. Nothing of them is repeated here: names, types, bounds, defa
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
@@ -74,7 +75,8 @@ def _memory_section(kind: str, options: Any) -> Any:
             hint: Any = Annotated[(declared, arg(aliases=("--rate",)))]
             extra.append(("rate", hint, field(default=item.default, kw_only=True)))
     frozen = options.__dataclass_params__.frozen
-    return make_dataclass("memory", extra, bases=(options, Memory), frozen=frozen)
+    words = {"__doc__": inspect.getdoc(options) or ""}
+    return make_dataclass("memory", extra, bases=(options, Memory), frozen=frozen, namespace=words)
 
 
 def _memory_help() -> str:
@@ -99,7 +101,8 @@ def auxiliary_section(names: Sequence[str]) -> Any:
 @cache
 def _auxiliary_section(chosen: tuple[tuple[str, Any], ...]) -> Any:
     items = [(name, options, field(default_factory=options)) for name, options in chosen]
-    return make_dataclass("auxiliary", items, bases=(Auxiliary,))
+    words = {"__doc__": "Auxiliary losses, learned beside the task."}
+    return make_dataclass("auxiliary", items, bases=(Auxiliary,), namespace=words)
 
 
 def sections_for(memory: Any, auxiliary: Any) -> dict[str, type]:

@@ -75,6 +75,7 @@ class Trainer:
             finally:
                 self._events.close()
         except OSError as error:
+            self.run.require_there()  # says it better
             if not is_disk_error(error):
                 raise
             raise UserError(os_message(error, f"writing the run; {self._way_back()}")) from None
