@@ -143,10 +143,10 @@ def make(name: str, /, **settings: Any) -> gym.Env:
 
 
 def _worlds(builders: list[Callable[[], gym.Env]], apart: bool = False) -> VectorEnv:
-    kind = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    mode = AutoresetMode.NEXT_STEP
     if apart:
-        return AsyncVectorEnv(builders, context="spawn", **kind)
-    return SyncVectorEnv(builders, **kind)
+        return AsyncVectorEnv(builders, context="spawn", autoreset_mode=mode)
+    return SyncVectorEnv(builders, autoreset_mode=mode)
 
 
 def _bare(spec: EnvSpec, benchmark: Benchmark | None) -> gym.Env:
@@ -179,9 +179,10 @@ def _vector(
     return _finished(name, factory(num_envs, **settings), VectorEnv)
 
 
-def _finished(name: str, made: Any, kind: type) -> Any:
+def _finished(name: str, given: Any, kind: type) -> Any:
     """What a factory made, looked at and adapted; this package's own environments are as they are."""
-    if not isinstance(made, kind):
+    made: Any = given
+    if not isinstance(given, kind):
         raise ValueError(
             f"environment {name!r}: its factory made a {type(made).__name__}: expected a {kind.__name__} "
             "(a factory of vector environments has num_envs as its first parameter)"
