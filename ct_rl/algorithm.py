@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 
-from ct_rl.config import EnvConfig, MemoryConfig, TrainConfig
-from ct_rl.errors import UserError, one_line
-from ct_rl.memory import memory_options
+from ct_rl.config import EnvConfig, TrainConfig
+from ct_rl.errors import RunFailed, UserError, one_line, suggestion
 from ct_rl.scores import EnvFacts, env_facts
+from ct_rl.sections import auxiliary_settings, memory_settings
 
 _MACHINE = ("dataset_path", "level_cache")  # where deepmind_lab finds its files on this machine
 # Settings of DeepMind Lab's levels that a network is built for.
@@ -57,15 +57,30 @@ def lasting_options(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in config.env.options.items() if key in kept}
 
 
-def probe_env(env: EnvConfig) -> EnvProbe:
-    """Make the training environment once and look at it, before any process starts.
+def probe(config: TrainConfig) -> EnvProbe:
+    """Make the training environment once, and the evaluation's where it has settings of its own.
 
     Raises UserError for what `envs` refuses: an unknown name or setting, an engine or library not there.
     """
+    env = config.env
+    if not env.name.startswith("dmlab_") and env.engine != "auto":
+        raise UserError(f"--engine {env.engine}: {env.name} has no engines: leave it out")
+    found = probe_env(env)
+    if config.eval_env.options:
+        options = {**lasting_options(config), **config.eval_env.options}
+        try:
+            probe_env(env, options)
+        except UserError as error:
+            raise UserError(f"--eval-env-option: {error}") from None
+    return found
+
+
+def probe_env(env: EnvConfig, options: Mapping[str, Any] | None = None) -> EnvProbe:
+    """Make an environment once and look at it, before any process starts; raises UserError."""
     import envs
 
     with env_errors(env.name):
-        made = envs.make_vec(env.name, 1, **env_settings(env))
+        made = envs.make_vec(env.name, 1, **env_settings(env, options))
     try:
         facts = env_facts(made.metadata)
         return EnvProbe(made.single_observation_space, made.single_action_space, facts)
@@ -87,23 +102,10 @@ def env_errors(name: str) -> Iterator[None]:
         raise UserError(text if name in text else f"--env {name}: {text}") from error
 
 
-def memory_settings(memory: MemoryConfig) -> dict[str, Any]:
-    """The fields that this kind of memory takes, without those left to its own default.
-
-    Raises UserError for an unknown kind.
-    """
-    try:
-        taken = fields(memory_options(memory.kind))
-    except ValueError as error:
-        raise UserError(f"--memory: {error}") from None
-    values = {item.name: getattr(memory, item.name, None) for item in taken}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def network_settings(config: TrainConfig) -> dict[str, Any]:
     """Keyword arguments of `agents.ActorCritic` beside the spaces."""
     network = config.network
-    return {
+    settings = {
         "memory": config.memory.kind,
         "memory_options": memory_settings(config.memory),
         "encoder": network.encoder,
@@ -112,17 +114,32 @@ def network_settings(config: TrainConfig) -> dict[str, Any]:
         "head": network.head,
         "reward_clip": network.reward_clip,
     }
+    auxiliary = auxiliary_settings(config.auxiliary)
+    return settings | ({"auxiliary": auxiliary} if auxiliary else {})
 
 
 def check_network(config: TrainConfig, probe: EnvProbe) -> int:
     """Build the network once and return its number of parameters; raises UserError when it cannot be."""
+    import torch
+
     from agents import ActorCritic
 
     settings = network_settings(config)
     try:
         net = ActorCritic(probe.observation_space, probe.action_space, **settings)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+        with torch.no_grad():
+            inner = net.core(torch.zeros(1, 1, net.core.d_model), net.initial_state(1))
+    except (ValueError, TypeError) as error:
+        raise UserError(one_line(error)) from error
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise UserError(f"this network cannot be built: {one_line(error)[:300]}") from error
+    known = sorted({*inner.losses, *net.auxiliary})
+    for name in config.training.loss_coeffs:
+        if name not in known:
+            raise UserError(
+                f"--training.loss-coeffs {name[:80]}: this network has no such loss"
+                f"{suggestion(name, known) or ': it has none of its own'}"
+            )
     return sum(parameter.numel() for parameter in net.parameters())
 
 
@@ -135,21 +152,20 @@ def use_gpu(device: str) -> bool:
     return device != "cpu" and torch.cuda.is_available()
 
 
-def build_algorithm(config: TrainConfig) -> Any:
-    """The RLlib algorithm that the configuration describes, ready for `train()`; Ray must run.
-
-    Raises UserError for settings that RLlib or the fast path refuses.
-    """
+def algorithm_config(config: TrainConfig) -> Any:
+    """RLlib's configuration of the run."""
     from agents import MemoryAPPOConfig, MemoryIMPALAConfig, MemoryPPOConfig
 
     configs = {"impala": MemoryIMPALAConfig, "appo": MemoryAPPOConfig, "ppo": MemoryPPOConfig}
     network = network_settings(config)
     runners, training = config.runners, config.training
-    built = (
-        configs[training.algorithm]()
-        .environment(config.env.name, env_config=env_settings(config.env))
-        .memory(network.pop("memory"), **network.pop("memory_options"))
-        .network(**network)
+    built = configs[training.algorithm]().imports(*config.run.imports)
+    built.environment(config.env.name, env_config=env_settings(config.env))
+    built.memory(network.pop("memory"), **network.pop("memory_options"))
+    for name, options in network.pop("auxiliary", {}).items():
+        built.auxiliary(name, **options)
+    return (
+        built.network(**network)
         .env_runners(
             num_env_runners=runners.num_env_runners,
             num_envs_per_env_runner=runners.envs_per_runner,
@@ -160,7 +176,7 @@ def build_algorithm(config: TrainConfig) -> Any:
             entropy_coeff=_schedule(training.entropy_coeff),
             gamma=training.gamma,
             vf_loss_coeff=training.vf_loss_coeff,
-            loss_coeffs={"compression": training.compression_coeff},
+            loss_coeffs=dict(training.loss_coeffs),
             grad_clip=training.grad_clip,
             train_batch_size_per_learner=training.batch // max(1, runners.num_learners),
             minibatch_size=training.minibatch,
@@ -178,10 +194,35 @@ def build_algorithm(config: TrainConfig) -> Any:
         .reporting(min_time_s_per_iteration=1)
         .debugging(seed=config.run.seed, log_level="ERROR")
     )
+
+
+def check_algorithm(config: TrainConfig) -> None:
+    """Let RLlib and the fast path look at the settings before anything is made; raises UserError."""
+    from ct_rl.ray_session import quiet_ray
+
+    quiet_ray()
     try:
-        return built.build_algo()
+        algorithm_config(config).validate()
     except ValueError as error:
         raise UserError(one_line(error)[:400]) from error
+
+
+def build_algorithm(config: TrainConfig) -> Any:
+    """The RLlib algorithm that the configuration describes, ready for `train()`; Ray must run.
+
+    Raises UserError for settings that RLlib or the fast path refuses.
+    """
+    try:
+        algorithm = algorithm_config(config).build_algo()
+    except ValueError as error:
+        raise UserError(one_line(error)[:400]) from error
+    except IndexError as error:  # RLlib asks its first runner, and none is there
+        raise RunFailed(
+            "no environment runner could be started: its process failed while it made its environments "
+            "(too little memory, or a module that it cannot import)"
+        ) from error
+    algorithm.goal = config.run.steps
+    return algorithm
 
 
 def _schedule(value: float | list[list[float]]) -> Any:

@@ -15,15 +15,18 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import safetensors.torch
-from safetensors import SafetensorError
-from torch import Tensor
+from annotated_types import Ge
 
-from ct_rl.errors import UserError, disk_message, is_disk_error
+from ct_rl.errors import UserError, is_disk_error, one_line, os_message
+from ct_rl.plain_files import Unreadable, parse_json, read_bytes, write_synced
+from ct_rl.reader import Invalid, quoted, read
+
+if TYPE_CHECKING:  # torch takes a second to import, and the commands read their flags first
+    from torch import Tensor
 
 WEIGHTS, TRAINING, META, MANIFEST = (
     "weights.safetensors",
@@ -33,7 +36,20 @@ WEIGHTS, TRAINING, META, MANIFEST = (
 )
 _NAME = re.compile(r"step_(\d{12})")
 _FORMAT = 1
+_MOST_BYTES, _MOST_META = 2**36, 2**26
 _KEPT_LATEST = 2  # the last and, should it be damaged later, the one before
+
+
+@dataclass(frozen=True)
+class _Meta:
+    """What every checkpoint's meta.json holds, whoever wrote it."""
+
+    step: Annotated[int, Ge(0)]
+    score: float | None = None
+    env: str = ""
+    network: dict[str, Any] = field(default_factory=dict)
+    algorithm: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[s
     target = folder / f"step_{step:012d}"
     partial = folder / f".partial-{os.getpid()}-{target.name}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # not its parents: a run's folder that is gone stays so
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         _write_files(partial, step, tensors, meta)
@@ -84,7 +100,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[s
             raise
         whole = steps(folder)
         kept = f"last good one: {folder / _name(whole[-1])}" if whole else "there is none before it"
-        raise UserError(disk_message(error, f"saving a checkpoint; {kept}")) from None
+        raise UserError(os_message(error, f"saving a checkpoint; {kept}")) from None
     _drop_old(folder)
     return target
 
@@ -102,18 +118,23 @@ def load(path: Path) -> Checkpoint:
     if not isinstance(files, dict) or set(files) != {WEIGHTS, TRAINING, META}:
         raise Damaged(f"{path / MANIFEST} is not a checkpoint's list of files")
     if manifest.get("format") != _FORMAT:
-        raise Damaged(f"{path / MANIFEST} has format {manifest.get('format')!r}, not {_FORMAT}")
+        given = quoted(manifest.get("format"))
+        raise Damaged(f"{path / MANIFEST} has format {given}, not {_FORMAT}")
     contents = {name: _read_verified(path / name, entry) for name, entry in files.items()}
+    import safetensors.torch
+
     tensors: dict[str, Tensor] = {}
     for name in (WEIGHTS, TRAINING):
         try:
             tensors |= safetensors.torch.load(contents[name])
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise Damaged(f"{path / name} holds no tensors: {error}") from None
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise Damaged(f"{path / name} holds no tensors: {one_line(error)[:200]}") from None
     meta = _parse_json(contents[META], path / META)
-    if not isinstance(meta, dict) or not isinstance(meta.get("step"), int):
-        raise Damaged(f"{path / META} names no training step")
-    return Checkpoint(path, meta["step"], tensors, meta)
+    try:
+        step = read(_Meta, meta, extra="ignore").step
+    except Invalid as error:
+        raise Damaged(f"{path / META} is no checkpoint's: {one_line(error)}") from None
+    return Checkpoint(path, step, tensors, meta)
 
 
 def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -151,6 +172,8 @@ def _name(step: int) -> str:
 def _write_files(
     folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
 ) -> None:
+    import safetensors.torch
+
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     weights = {key: value for key, value in plain.items() if key.startswith("weights/")}
     training = {key: value for key, value in plain.items() if key not in weights}
@@ -169,26 +192,6 @@ def _write_files(
     _sync_folder(folder)
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and force it to disk before returning."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader sees the old or the new content, never a part."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        write_synced(partial, content)
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-
-
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -198,38 +201,42 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _read_verified(path: Path, entry: Any) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Damaged(f"{path} cannot be read: {error.strerror}") from None
+    content = _read(path, _MOST_BYTES)
     if not isinstance(entry, dict) or entry.get("bytes") != len(content):
         expected = entry.get("bytes") if isinstance(entry, dict) else "?"
-        raise Damaged(f"{path} has {len(content)} bytes, {expected} were written")
+        raise Damaged(f"{path} has {len(content)} bytes, {quoted(expected)} were written")
     if entry.get("sha256") != hashlib.sha256(content).hexdigest():
         raise Damaged(f"{path} is not what was written: its checksum differs")
     return content
 
 
-def _read_json(path: Path) -> Any:
+def _read(path: Path, most: int) -> bytes:
     try:
-        return _parse_json(path.read_bytes(), path)
-    except OSError as error:
-        raise Damaged(f"{path} cannot be read: {error.strerror}") from None
+        return read_bytes(path, most)
+    except FileNotFoundError:
+        raise Damaged(f"{path} cannot be read: no such file") from None
+    except Unreadable as error:
+        raise Damaged(str(error)) from None
+
+
+def _read_json(path: Path) -> Any:
+    return _parse_json(_read(path, _MOST_META), path)
 
 
 def _parse_json(content: bytes, path: Path) -> Any:
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        return parse_json(content, str(path))
+    except Unreadable:
         raise Damaged(f"{path} is not JSON") from None
 
 
 def _score(folder: Path, step: int) -> float:
     try:
         meta = _read_json(folder / _name(step) / META)
-        return float(meta["score"])
-    except (Damaged, KeyError, TypeError, ValueError):
+        score = read(_Meta, meta, extra="ignore").score
+    except (Damaged, Invalid):
         return float("-inf")
+    return float("-inf") if score is None else score
 
 
 def _drop_old(folder: Path) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ct_rl.checkpoint import write_atomically
+from ct_rl.evaluation_file import Evaluation
+from ct_rl.metrics import evaluated, metric
+from ct_rl.plain_files import write_atomically
 
 if TYPE_CHECKING:
     from ct_rl.experiment_file import Experiment
@@ -29,7 +31,7 @@ class Outcome:
     variant: str
     seed: int
     rows: list[dict[str, Any]]
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -41,13 +43,13 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def summarise(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, Any]:
+def compare(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, Any]:
     """Everything that the picture and the table show, in plain values."""
     measure = experiment.measure
     variants: dict[str, Any] = {}
     for name in dict.fromkeys(outcome.variant for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.variant == name]
-        ways = own[0].evaluation["scores"]
+        ways = own[0].evaluation.scores
         variants[name] = {
             "runs": [_run(outcome, measure) for outcome in own],
             "scores": {way: _scores(own, way, measure) for way in ways},
@@ -70,7 +72,7 @@ def _run(outcome: Outcome, measure: str) -> dict[str, Any]:
         "seed": outcome.seed,
         "steps": last["steps"],
         "minutes": round(last["seconds"] / 60, 1),
-        "evaluation": outcome.evaluation["scores"],
+        "evaluation": outcome.evaluation.scores,
         "curve": [
             [round(row["seconds"] / 60, 2), row["steps"], round(row[measure], 4)] for row in thin
         ],
@@ -79,24 +81,26 @@ def _run(outcome: Outcome, measure: str) -> dict[str, Any]:
 
 def _scores(own: Sequence[Outcome], way: str, measure: str) -> dict[str, Any]:
     key = {"return": "mean"}.get(measure, measure)
-    values = [outcome.evaluation["scores"][way][key] for outcome in own]
+    values = [outcome.evaluation.scores[way].get(key) for outcome in own]
     known = [value for value in values if value is not None]
     return {
         "values": values,
         "mean": float(np.mean(known)) if known else None,
         "interval": interval(known),
-        "return": float(np.mean([outcome.evaluation["scores"][way]["mean"] for outcome in own])),
+        "return": float(
+            np.mean([outcome.evaluation.scores[way]["mean"] or 0.0 for outcome in own])
+        ),
     }
 
 
-def draw(path: Path, results: dict[str, Any]) -> None:
+def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     """Curves of every seed and their mean on the left, evaluations on the right; replaces `path` atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4.6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(results["title"])
+    figure.suptitle(results["title"], parse_math=False)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     for i, (name, variant) in enumerate(results["variants"].items()):
         colour = f"C{i}"
@@ -119,7 +123,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     if results["chance"] is not None:
         for axes in (left, right):
             axes.axhline(results["chance"], color="grey", linestyle=":", linewidth=1)
-    named = results["measure"].replace("_", " ")
+    named = _label(results["measure"])
     left.set(xlabel="minutes of training", ylabel=f"{named} in training", title="every seed, mean")
     ways = ", ".join(next(iter(results["variants"].values()))["scores"])
     right.set(title=f"evaluation: {ways}; mean, 95 %", ylabel=named)
@@ -133,12 +137,16 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     write_atomically(path, image.getvalue())
 
 
+def _label(measure: str) -> str:
+    return evaluated(metric(measure, (measure,))).label
+
+
 def show(results: dict[str, Any]) -> None:
     """The evaluations as a table."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{results['measure'].replace('_', ' ')} in evaluation")
+    table = Table(title=f"{_label(results['measure'])} in evaluation")
     for head in ("variant", "actions", "each seed", "mean", "95 % of means", "return"):
         table.add_column(head)
     for name, variant in results["variants"].items():

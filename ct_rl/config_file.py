@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import types
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-import yaml
-
-from ct_rl.config import Options, Schedule, TrainConfig, parse_schedule
-from ct_rl.errors import UserError, disk_message, nearest, one_line
+from ct_rl import reader
+from ct_rl.config import TrainConfig
+from ct_rl.errors import UserError, nearest, one_line
+from ct_rl.plain_files import Unreadable, dump_yaml, parse_yaml, read_text
+from ct_rl.reader import Invalid, shown
+from ct_rl.sections import DEFAULT, KIND, Auxiliary, foreign_option, memory_section, sections_for
 
 PROVENANCE = "provenance"  # what a run adds to its own config.yaml; not a setting
-Section = TypeVar("Section")
 
 
 def recipe_names() -> list[str]:
@@ -43,156 +45,204 @@ def is_experiment(text: str) -> bool:
     return re.search(r"^variants:", text, re.MULTILINE) is not None
 
 
-def read_recipe(name_or_path: str) -> tuple[TrainConfig, str]:
+def read_recipe(
+    name_or_path: str, imported: Sequence[str] | None = None
+) -> tuple[TrainConfig, str]:
     """A shipped recipe by name or any YAML file by path, and where it was found; raises UserError."""
+    data, source = read_data(name_or_path)
+    return from_data(data, label(source), imported), source
+
+
+def read_data(name_or_path: str) -> tuple[dict[str, Any], str]:
+    """What a recipe says, as plain data, and where it was found; raises UserError."""
     path = Path(name_or_path)
-    name = name_or_path.removesuffix(".yaml")
-    if not path.exists() and name.removeprefix("configs/") in recipe_names():
-        name = name.removeprefix("configs/")
+    name = name_or_path.removesuffix(".yaml").removeprefix("configs/")
+    if not _there(path) and name in recipe_names():
         text = (resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8")
-        return parse(text, f"configs/{name}.yaml"), f"configs/{name}.yaml"
-    if not path.exists() and name.removeprefix("configs/") in experiment_names():
+        return parse_data(text, f"configs/{name}.yaml"), f"configs/{name}.yaml"
+    if not _there(path) and name in experiment_names():
         raise UserError(_is_experiment(name_or_path))
-    return read(path), str(path)
+    return parse_data(_text(path, links=True), str(path)), str(path)
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _is_experiment(source: str) -> str:
     return (
-        f"config {source!r} is an experiment of several runs: python -m ct_rl.experiment {source}"
+        f"{label(source)} is an experiment of several runs: "
+        f"python -m ct_rl.experiment {shlex.quote(source)}"
     )
 
 
-def read(path: Path) -> TrainConfig:
-    """The configuration in a YAML file; raises UserError."""
+def read(path: Path, *, links: bool = False) -> TrainConfig:
+    """The configuration in a YAML file; raises UserError.
+
+    Args:
+        links: whether the file may be a symbolic link; a run's own is none.
+    """
+    return parse(_text(path, links=links), str(path))
+
+
+def _text(path: Path, *, links: bool) -> str:
     try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
+        return read_text(path, links=links)
+    except (FileNotFoundError, ValueError):
         known = recipe_names()
         raise UserError(
-            f"config {str(path)!r} not found{nearest(str(path), known)}; "
+            f"config {shown(str(path))} not found{nearest(str(path), known)}; "
             f"give a YAML file or one of {', '.join(known)}"
         ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"config {str(path)!r} is not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(disk_message(error, f"reading config {str(path)!r}")) from None
+    except Unreadable as error:
+        raise Unreadable(f"config: {error}") from None
+
+
+def read_run(path: Path, imported: Sequence[str] = ()) -> TrainConfig:
+    """The configuration of a run's own config.yaml; raises UserError.
+
+    Neither the modules that it names are imported nor the cluster that it names is joined: a run may be a stranger's.
+
+    Args:
+        imported: what `--import` named; a run that was trained with more says so.
+    """
+    return from_data(parse_data(_text(path, links=False), str(path)), label(str(path)), imported)
 
 
 def parse(text: str, source: str) -> TrainConfig:
     """The configuration in a YAML text; `source` names it in errors. Raises UserError."""
-    if is_experiment(text):
-        raise UserError(_is_experiment(source))
+    return from_data(parse_data(text, source), label(source))
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """What is raised inside is said to come from `name`."""
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = one_line(getattr(error, "problem", None) or error)
-        raise UserError(f"config {source!r} is not valid YAML{at}: {problem}") from None
+        yield
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def label(source: str) -> str:
+    """What errors call a recipe."""
+    return f"config {shown(source)}"
+
+
+def parse_data(text: str, source: str) -> dict[str, Any]:
+    """The sections in a YAML text as plain data, without the provenance that a run adds; raises UserError."""
+    try:
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{label(source)} {error}") from None
     if data is None:
         data = {}
-    if isinstance(data, dict):
-        data = {key: value for key, value in data.items() if key != PROVENANCE}
-    return _build(TrainConfig, data, source, "")
+    if not isinstance(data, dict):
+        raise UserError(f"{label(source)}: the file must hold `name: value` lines")
+    if "variants" in data:
+        raise UserError(_is_experiment(source))
+    return {key: value for key, value in data.items() if key != PROVENANCE}
+
+
+def from_data(
+    data: dict[str, Any], name: str, imported: Sequence[str] | None = None
+) -> TrainConfig:
+    """The configuration of plain data; errors begin with `name`. Raises UserError.
+
+    Args:
+        imported: what `--import` named: data that need more modules are refused; None: they are not looked at.
+    """
+    if imported is not None:
+        _require_imports(data, name, imported)
+    try:
+        sections = sections_for(data.get("memory"), data.get("auxiliary"))
+        return reader.read(TrainConfig, data, sections)
+    except Invalid as error:
+        place = ".".join(map(str, error.where))[:120]
+        problem = f"{place}: {error.problem}" if place else error.problem
+        if error.key is not None:
+            problem = error.problem.replace("unknown key", f"unknown key '{place}'", 1)
+        if error.key is not None and error.where[0] == "memory" and len(error.where) == 2:
+            kind = (data.get("memory") or {}).get(KIND, DEFAULT)
+            problem = foreign_option(kind, error.key[:80])
+        raise UserError(f"{name}: {problem}") from None
+    except (UserError, ValueError) as error:
+        raise UserError(f"{name}: {one_line(error)}") from None
+
+
+def _require_imports(data: dict[str, Any], name: str, imported: Sequence[str]) -> None:
+    """Raise UserError where data name modules that no flag named: code is never imported because a file says so."""
+    run, env = data.get("run"), data.get("env")
+    named = run.get("imports") if isinstance(run, Mapping) else None
+    listed = named if isinstance(named, list) else []
+    missing = [str(one)[:80] for one in listed if one not in imported]
+    env_name = env.get("name") if isinstance(env, Mapping) else None
+    module, colon, _ = str(env_name or "").partition(":")
+    if colon and module not in (*imported, *missing):
+        missing.append(module[:80])  # gymnasium would import it
+    if missing:
+        words = shlex.join(missing)
+        raise UserError(f"{name} would import {words}: add --import {words} if you trust it")
+
+
+def over(below: dict[str, Any], above: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """`below` with the values of `above`, section by section; and what was left out on the way.
+
+    Where `above` chooses another memory, the options of `below` that this one has not go.
+    """
+    below = dict(below)
+    left_out: list[str] = []
+    memory, chosen = below.get("memory"), above.get("memory")
+    if isinstance(memory, Mapping) and isinstance(chosen, Mapping):
+        kind = chosen.get(KIND, memory.get(KIND, DEFAULT))
+        if isinstance(kind, str) and kind != memory.get(KIND, DEFAULT):
+            known = {item.name for item in fields(memory_section(kind))}
+            left_out = [str(key) for key in memory if key not in known]
+            below["memory"] = {key: memory[key] for key in memory if key in known}
+    return _over(below, above), left_out
+
+
+def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        before = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(before, dict):
+            value = _over(before, value)
+        merged[key] = value
+    return merged
 
 
 def dump(config: Any, provenance: dict[str, Any] | None = None) -> str:
     """The complete configuration as YAML, the provenance behind it."""
-    plain = to_plain(config)
+    plain = reader.plain(config)
+    if KIND in plain.get("memory", {}):
+        plain["memory"] = {KIND: plain["memory"].pop(KIND), **plain["memory"]}
     if provenance is not None:
         plain[PROVENANCE] = provenance
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    return dump_yaml(plain)
 
 
 def to_plain(config: Any) -> dict[str, Any]:
     """Nested dataclasses as nested dicts."""
-    return {
-        item.name: to_plain(value) if is_dataclass(value := getattr(config, item.name)) else value
-        for item in fields(config)
-    }
+    plain: dict[str, Any] = reader.plain(config)
+    return plain
 
 
 def changes(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """The fields in which two configurations differ, as `section.field: (old, new)`."""
     found: dict[str, tuple[Any, Any]] = {}
     for item in fields(old):
-        before, after = getattr(old, item.name), getattr(new, item.name)
-        if is_dataclass(before):
+        before: Any = getattr(old, item.name)
+        after: Any = getattr(new, item.name, None)
+        if is_dataclass(before) and type(before) is type(after):
             found |= changes(before, after, f"{prefix}{item.name}.")
+        elif hasattr(before, KIND) and hasattr(after, KIND):
+            found[f"{prefix}{item.name}.{KIND}"] = (before.kind, after.kind)
+        elif isinstance(before, Auxiliary):
+            names = [[loss.name for loss in fields(section)] for section in (before, after)]
+            found[prefix + item.name] = (names[0], names[1])
         elif before != after:
             found[prefix + item.name] = (before, after)
     return found
-
-
-def _build(cls: type[Section], data: Any, source: str, prefix: str) -> Section:
-    if not isinstance(data, Mapping):
-        where = prefix.rstrip(".") or "the file"
-        raise UserError(f"config {source!r}: {where} must hold `name: value` lines, not {data!r}")
-    known = [item.name for item in fields(cls)]  # type: ignore[arg-type]
-    hints = get_type_hints(cls, include_extras=True)
-    values = {}
-    for key, value in data.items():
-        if key not in known:
-            hint = nearest(str(key), known) or f"; known here: {', '.join(known)}"
-            raise UserError(f"config {source!r}: unknown key '{prefix}{key}'{hint}")
-        hinted = hints[key]
-        if is_dataclass(hinted):
-            values[key] = _build(hinted, value or {}, source, f"{prefix}{key}.")  # type: ignore[arg-type]
-        else:
-            values[key] = _value(hinted, value, source, prefix + key)
-    return cls(**values)
-
-
-def _value(hint: Any, value: Any, source: str, key: str) -> Any:
-    try:
-        return _convert(hint, value)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"config {source!r}: {key}: {one_line(error)}") from None
-
-
-def _convert(hint: Any, value: Any) -> Any:
-    if hint == Options or (get_origin(hint) is Annotated and get_args(hint)[0] == dict[str, Any]):
-        if value is None:
-            return {}
-        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-            raise TypeError(f"expected `name: value` lines, not {value!r}")
-        return dict(value)
-    if hint == Schedule or (get_origin(hint) is Annotated and get_args(hint)[0] == _SCHEDULE):
-        if isinstance(value, list):
-            if not value or not all(isinstance(point, list) and len(point) == 2 for point in value):
-                raise TypeError(f"expected a number or [[step, value], ...], not {value!r}")
-            return [[_convert(float, part) for part in point] for point in value]
-        return parse_schedule(value) if isinstance(value, str) else _convert(float, value)
-    if get_origin(hint) is Annotated:
-        return _convert(get_args(hint)[0], value)
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(one for one in get_args(hint) if one is not type(None)), value)
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise TypeError(f"expected one of {', '.join(get_args(hint))}, not {value!r}")
-        return value
-    if hint is float and not isinstance(value, bool):
-        if isinstance(value, str):  # YAML 1.1 reads 3e-4 as a text
-            return _number(value)
-        if isinstance(value, int | float):
-            return float(value)
-    if hint is int and isinstance(value, int | float | str) and not isinstance(value, bool):
-        number = _number(value) if isinstance(value, str) else value
-        if number == int(number):
-            return int(number)
-    if hint in (str, bool) and isinstance(value, hint):
-        return value
-    raise TypeError(f"expected {_WORDS.get(hint, hint)}, not {value!r}")
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text.replace("_", ""))
-    except ValueError:
-        raise TypeError(f"expected a number, not {text!r}") from None
-
-
-_SCHEDULE = get_args(Schedule)[0]
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

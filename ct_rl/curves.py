@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from ct_rl.checkpoint import write_atomically
+from ct_rl.metrics import PANELS, ordered
+from ct_rl.plain_files import write_atomically
 
-_PANELS = (
-    ("return per episode", (("return", "mean of the last 100"), ("return_best_mean", "best"))),
-    (
-        "counts per episode",
-        tuple((key, key) for key in ("teleports", "trials", "correct", "wrong")),
-    ),
-    ("right choices among choices", (("choice_accuracy", "accuracy"),)),
-    ("policy entropy [nats]", (("entropy", "entropy"),)),
-    ("losses", tuple((f"{key}_loss", key) for key in ("policy", "value", "compression"))),
-    ("speed [steps/s]", (("steps_per_second", "steps/s"),)),
-)
 _POINTS = 2000
 
 
-def draw(path: Path, rows: Sequence[dict[str, Any]], title: str, action_repeat: int) -> None:
-    """Draw the rows' curves over agent steps and replace `path` atomically; nothing without rows."""
+def draw_curves(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    title: str,
+    action_repeat: int,
+    counts: Collection[str] = (),
+) -> None:
+    """Draw the rows' curves over agent steps and replace `path` atomically; nothing without rows.
+
+    Args:
+        counts: names of the environment's counts.
+    """
     if not rows:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,13 +34,16 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], title: str, action_repeat: 
     rows = rows[:: max(1, len(rows) // _POINTS)]
     figure = Figure(figsize=(13, 7), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    for axes, (name, series) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
+    figure.suptitle(title, parse_math=False)
+    figures = ordered(dict.fromkeys(key for row in rows for key in row), counts)
+    for axes, name in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
         axes.set_title(name, fontsize=10)
         axes.grid(alpha=0.3)
-        for key, label in series:
+        for series in (item for item in figures if item.panel == name):
+            key = series.key
             points = [(row["steps"], row[key]) for row in rows if row.get(key) is not None]
             if points:
+                label = (series.short or series.label).replace("$", r"\$")
                 axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2)
         if axes.get_lines():
             axes.legend(fontsize=8, loc="best")

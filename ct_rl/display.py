@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console, Group
@@ -15,61 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ct_rl.metrics import duration, ordered
+
 Row = dict[str, Any]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `1h 05m`, `5m 10s` or `10s`."""
-    whole = int(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"
-
-
-def _size(value: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} GiB"
-
-
-_SHOWN: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("return", "return (mean of 100)", lambda x: f"{x:.2f}"),
-    ("return_best_mean", "best mean return", lambda x: f"{x:.2f}"),
-    ("return_best_episode", "best episode", lambda x: f"{x:.2f}"),
-    ("human_normalised", "human-normalised", lambda x: f"{x:.1f} %"),
-    ("length", "episode length [steps]", lambda x: f"{x:.0f}"),
-    ("teleports", "teleports / episode", lambda x: f"{x:.2f}"),
-    ("trials", "trials / episode", lambda x: f"{x:.2f}"),
-    ("correct", "correct / episode", lambda x: f"{x:.2f}"),
-    ("wrong", "wrong / episode", lambda x: f"{x:.2f}"),
-    ("choice_accuracy", "right among choices", lambda x: f"{100 * x:.0f} %"),
-    ("policy_loss", "policy loss", lambda x: f"{x:.4f}"),
-    ("value_loss", "value loss", lambda x: f"{x:.4f}"),
-    ("entropy", "entropy [nats]", lambda x: f"{x:.3f}"),
-    ("compression_loss", "compression loss", lambda x: f"{x:.4f}"),
-    ("rho_mean", "V-trace rho (mean)", lambda x: f"{x:.3f}"),
-    ("policy_lag", "policy lag [updates]", lambda x: f"{x:.2f}"),
-    ("learning_rate", "learning rate", lambda x: f"{x:.2e}"),
-    ("memory_bytes_per_runner", "memory / runner", _size),
-)
-_SHORT = {
-    "return": "return",
-    "return_best_mean": "best",
-    "human_normalised": "human",
-    "teleports": "teleports",
-    "trials": "trials",
-    "correct": "correct",
-    "wrong": "wrong",
-    "policy_loss": "policy",
-    "value_loss": "value",
-    "entropy": "entropy",
-    "compression_loss": "compression",
-    "rho_mean": "rho",
-    "policy_lag": "lag",
-    "memory_bytes_per_runner": "memory",
-}
 
 
 def time_left(row: Row, goal: int, seconds_left: float | None) -> str:
@@ -81,8 +29,10 @@ def time_left(row: Row, goal: int, seconds_left: float | None) -> str:
     return "?" if left is None else duration(max(left, 0))
 
 
-def plain_line(row: Row, goal: int, seconds_left: float | None = None) -> str:
-    """One report as one line."""
+def plain_line(
+    row: Row, goal: int, seconds_left: float | None = None, counts: Collection[str] = ()
+) -> str:
+    """One report as one line; `counts` names the environment's."""
     parts = [
         f"steps {row['steps']:,}/{goal:,}",
         f"frames {row['frames']:,}",
@@ -90,16 +40,19 @@ def plain_line(row: Row, goal: int, seconds_left: float | None = None) -> str:
         f"left {time_left(row, goal, seconds_left)}",
         f"episodes {row['episodes']:,}",
     ]
-    shown = {key: form for key, _, form in _SHOWN}
-    parts += [f"{name} {shown[key](row[key])}" for key, name in _SHORT.items() if key in row]
+    parts += [
+        f"{figure.short} {figure.text(row[figure.key])}"
+        for figure in ordered(row, counts)
+        if figure.short and row[figure.key] is not None
+    ]
     return " | ".join(parts)
 
 
 class PlainDisplay:
     """One line a report, for pipes, files and logs. A reader that goes away does not end the run."""
 
-    def __init__(self, goal: int, out: TextIO | None = None):
-        self.goal, self.out = goal, out or sys.stdout
+    def __init__(self, goal: int, out: TextIO | None = None, counts: Collection[str] = ()):
+        self.goal, self.out, self.counts = goal, out or sys.stdout, counts
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -117,14 +70,20 @@ class PlainDisplay:
 
     def show(self, row: Row, seconds_left: float | None = None) -> None:
         """Show one report."""
-        self.note(plain_line(row, self.goal, seconds_left))
+        self.note(plain_line(row, self.goal, seconds_left, self.counts))
 
 
 class LiveDisplay:
     """A table that stays in place and shows the newest report."""
 
-    def __init__(self, goal: int, title: str, console: Console | None = None):
-        self.goal, self.title = goal, title
+    def __init__(
+        self,
+        goal: int,
+        title: str,
+        console: Console | None = None,
+        counts: Collection[str] = (),
+    ):
+        self.goal, self.title, self.counts = goal, title, counts
         self.console = console or Console()
         self._live = Live(Text("starting..."), console=self.console, auto_refresh=False)
 
@@ -152,23 +111,29 @@ class LiveDisplay:
             f"{duration(row['seconds'])} so far, {time_left(row, self.goal, seconds_left)} left",
         )
         table = Table.grid(padding=(0, 2))
-        cells = [(name, form(row[key])) for key, name, form in _SHOWN if key in row]
+        cells = [
+            (figure.label, figure.text(row[figure.key]))
+            for figure in ordered(row, self.counts)
+            if figure.shown and row[figure.key] is not None
+        ]
         half = (len(cells) + 1) // 2
         for index in range(half):
             left = cells[index]
             right = cells[index + half] if index + half < len(cells) else ("", "")
-            table.add_row(f"[dim]{left[0]}", left[1], f"[dim]{right[0]}", right[1])
+            table.add_row(
+                Text(left[0], "dim"), Text(left[1]), Text(right[0], "dim"), Text(right[1])
+            )  # names may be an environment's own
         bar = ProgressBar(total=self.goal, completed=min(row["steps"], self.goal), width=70)
         line = Table.grid()  # a bar alone ends without a line break
         line.add_row(bar)
         return Group(head, line, table)
 
 
-def open_display(goal: int, title: str) -> PlainDisplay | LiveDisplay:
-    """The live table where standard output is a terminal, plain lines elsewhere."""
+def open_display(goal: int, title: str, counts: Collection[str] = ()) -> PlainDisplay | LiveDisplay:
+    """The live table where standard output is a terminal, plain lines elsewhere; `counts` names the environment's."""
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-        return LiveDisplay(goal, title)
-    return PlainDisplay(goal)
+        return LiveDisplay(goal, title, counts=counts)
+    return PlainDisplay(goal, counts=counts)
 
 
 @contextlib.contextmanager

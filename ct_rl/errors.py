@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -27,10 +27,15 @@ class RunFailed(Exception):
     """The run itself broke (a learner error, a NaN); its text is the one line they read."""
 
 
-def nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
     """`, did you mean 'x'?` when a known word resembles `word`, else an empty string."""
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    close = get_close_matches(word[:100], known, n=1, cutoff=0.6)
     return f", did you mean '{close[0]}'?" if close else ""
+
+
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """As `nearest`, or all that is known where nothing resembles `word`."""
+    return nearest(word, known) or (f"; known here: {', '.join(known)}" if known else "")
 
 
 def is_disk_error(error: OSError) -> bool:
@@ -38,10 +43,12 @@ def is_disk_error(error: OSError) -> bool:
     return error.errno in _DISK
 
 
-def disk_message(error: OSError, doing: str) -> str:
-    """One line for a disk error: what failed, while doing what, and on which file."""
-    where = f" ({error.filename})" if error.filename else ""
-    return f"{_DISK.get(error.errno or 0, error.strerror)} while {doing}{where}"
+def os_message(error: OSError, doing: str) -> str:
+    """One line for what the system refused: why, while doing what, and on which file where that is not said."""
+    name = str(error.filename or "")
+    where = f" ({name[:200]})" if name and name not in doing else ""
+    why = _DISK.get(error.errno or 0) or (error.strerror or str(error)).lower()
+    return f"{why} while {doing[:300]}{where}"
 
 
 def one_line(text: object) -> str:
@@ -67,9 +74,9 @@ def run_command(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        if not is_disk_error(error):
-            raise
-        _complain(disk_message(error, "writing"))
+        if error.filename is None and not is_disk_error(error):
+            raise  # no file: a programming error
+        _complain(os_message(error, "reading or writing files"))
         return BAD_INPUT
     except KeyboardInterrupt:
         _complain("interrupted")

@@ -5,17 +5,17 @@ The level is evaluated as it is, even when training used an easier start; `--as-
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from tyro.conf import Positional, arg
 
-from ct_rl import checkpoint, command_line
-from ct_rl.config import Options, TrainConfig
-from ct_rl.errors import DONE, UserError, run_command
+from ct_rl import command_line
+from ct_rl.config import Options, Text, TrainConfig
+from ct_rl.errors import DONE, RunFailed, UserError, one_line, run_command
 from ct_rl.run_folder import RunFolder
 
 PROG = "ct_rl.evaluate"
@@ -25,28 +25,32 @@ PROG = "ct_rl.evaluate"
 class Arguments:
     """Score a trained run: a table, JSON in the run's evaluations/, and a video on request."""
 
-    run: Positional[str]
+    run: Positional[Text]
     """Folder of the run."""
-    episodes: int = 20
+    episodes: Annotated[int, Ge(1), Le(10**6)] = 20
     """Episodes for each way of acting [count]."""
     actions: Literal["both", "sampled", "greedy"] = "both"
     """Ways of acting: sampled from the policy, greedy (the likeliest action), or both in turn."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint: the last, or the one with the best mean return in training."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
     """Seed of environments and actions; evaluation's environment seeds are never training's."""
     video: bool = False
     """Also write an H.264 video into the run's videos/."""
-    video_episodes: int = 3
+    video_episodes: Annotated[int, Ge(1), Le(1000)] = 3
     """Episodes in the video [count]."""
-    speed: float = 1.0
+    speed: Annotated[float, Ge(0.01), Le(100)] = 1.0
     """Speed of the video; 1 is real time."""
     as_trained: bool = False
     """Use the environment settings of training instead of the level as it is."""
-    engine: str | None = None
+    max_steps: Annotated[int, Ge(1), Le(10**9)] = 100_000
+    """Steps after which an episode is cut, for environments that never end [agent steps]."""
+    engine: Text | None = None
     """Engine of DeepMind Lab's levels: auto, embedded or deepmind_lab; the run's own when absent."""
     env_option: Annotated[Options, arg(name="env-option")] = field(default_factory=dict)
     """Further settings of the environment."""
+    imports: Annotated[list[Text], arg(name="import")] = field(default_factory=list)
+    """Modules to import first, which register the run's own environments, memories, encoders or losses."""
 
 
 def main() -> None:
@@ -57,28 +61,17 @@ def main() -> None:
 def command(argv: list[str]) -> int:
     """Read the flags, play, report, return the exit status."""
     given = command_line.parse(Arguments, argv, prog=PROG)
-    for flag in ("episodes", "video_episodes"):
-        if getattr(given, flag) < 1:
-            raise UserError(
-                f"--{flag.replace('_', '-')} {getattr(given, flag)} is too small: give 1 or more"
-            )
-    if not 0.01 <= given.speed <= 100:
-        raise UserError(f"--speed {given.speed:g} is out of range: give 0.01 to 100")
-    if given.seed < 0:
-        raise UserError(f"--seed {given.seed} is too small: give 0 or more")
+    given.imports = command_line.take_values(argv, "--import")
+    command_line.import_modules(given.imports)
     run = RunFolder(Path(given.run))
     run.require()
-    config = run.read_config()
-    if ":" in config.env.name:
-        # gymnasium imports what stands before the colon: a stranger's run must not choose that.
-        raise UserError(
-            f"'{run.config}' names the environment {config.env.name!r}, which would import a module: "
-            "import it yourself and register it under a plain name"
-        )
+    config = run.read_config(given.imports)
     return _evaluate(given, run, config, _load(run, given.checkpoint))
 
 
-def _load(run: RunFolder, which: str) -> checkpoint.Checkpoint:
+def _load(run: RunFolder, which: str) -> Any:
+    from ct_rl import checkpoint
+
     read = checkpoint.load_best if which == "best" else checkpoint.load_last
     saved, damaged = read(run.checkpoints)
     if saved is None:
@@ -93,6 +86,10 @@ def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
     from ct_rl.algorithm import env_settings, lasting_options
 
     if given.engine is not None:
+        if not config.env.name.startswith("dmlab_"):
+            raise UserError(
+                f"--engine {given.engine}: {config.env.name} has no engines: leave it out"
+            )
         config.env.engine = given.engine
     options = config.env.options if given.as_trained else config.eval_env.options
     options = {**lasting_options(config), **options, **given.env_option}
@@ -101,12 +98,11 @@ def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
     return env_settings(config.env, options)
 
 
-def _evaluate(
-    given: Arguments, run: RunFolder, config: TrainConfig, saved: checkpoint.Checkpoint
-) -> int:
+def _evaluate(given: Arguments, run: RunFolder, config: TrainConfig, saved: Any) -> int:
     import envs
     from ct_rl.algorithm import env_errors
-    from ct_rl.evaluation import load_network, summarise, worlds_for
+    from ct_rl.evaluation import load_network, score_episodes, worlds_for
+    from ct_rl.evaluation_file import fresh_evaluation, write_evaluation
     from ct_rl.scores import env_facts
 
     settings = _settings(given, config)
@@ -116,39 +112,50 @@ def _evaluate(
         facts = env_facts(env.metadata)
         net = load_network(saved, env.single_observation_space, env.single_action_space)
         _describe(given, config, saved, settings, facts)
-        played = {
-            way: _play(net, env, given, way, facts)
-            for way in (("sampled", "greedy") if given.actions == "both" else (given.actions,))
+        name = f"{saved.path.name}_seed{given.seed}"
+        if given.engine is not None:
+            name += f"_{facts.engine}"
+        path = fresh_evaluation(run.path, name)
+        report: dict[str, Any] = {
+            "run": str(run.path),
+            "checkpoint": saved.path.name,
+            "steps": saved.step,
+            "frames": saved.step * facts.action_repeat,
+            "env": config.env.name,
+            "engine": facts.engine,
+            "env_options": {key: value for key, value in settings.items() if key != "engine"},
+            "seed": given.seed,
+            "max_steps": given.max_steps,
+            "scores": {},
+            "episodes": {},
         }
+        for way in ("sampled", "greedy") if given.actions == "both" else (given.actions,):
+            episodes = _play(net, env, given, way, facts)
+            report["episodes"][way] = episodes
+            report["scores"][way] = score_episodes(episodes, facts)
+            write_evaluation(path, report)  # at once: nothing that follows can lose it
     finally:
         env.close()
-    report: dict[str, Any] = {
-        "run": str(run.path),
-        "checkpoint": saved.path.name,
-        "steps": saved.step,
-        "frames": saved.step * facts.action_repeat,
-        "env": config.env.name,
-        "engine": facts.engine,
-        "env_options": {key: value for key, value in settings.items() if key != "engine"},
-        "seed": given.seed,
-        "scores": {way: summarise(episodes, facts) for way, episodes in played.items()},
-        "episodes": played,
-    }
-    _table(report["scores"])
-    name = f"{saved.path.name}_seed{given.seed}"
-    if given.engine is not None:
-        name += f"_{facts.engine}"
+    _table(report["scores"], facts.episode_metrics)
+    _say_cut(report["scores"], given)
+    print(f"scores       {path}", flush=True)
     if given.video:
         way = max(report["scores"], key=lambda key: report["scores"][key]["mean"])
-        path = run.videos / f"{name}_{way}.mp4"
-        _film(net, config, given, settings, facts, way, path)
-        report["video"] = str(path)
-        print(f"video        {path}")
-    path = run.path / "evaluations" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    checkpoint.write_atomically(path, json.dumps(report, indent=1).encode())
-    print(f"scores       {path}")
+        film = run.videos / f"{path.stem}_{way}.mp4"
+        if _film(net, config, given, settings, facts, way, film):
+            report["video"] = str(film)
+            write_evaluation(path, report)
+            print(f"video        {film}")
     return DONE
+
+
+def _say_cut(scores: dict[str, dict[str, Any]], given: Arguments) -> None:
+    cut = sum(score["unfinished"] or 0 for score in scores.values())
+    if cut:
+        print(
+            f"note: {cut} episodes were cut at {given.max_steps:,} steps and count as they stood; the worlds that "
+            "played them played no more (--max-steps sets the limit)"
+        )
 
 
 def _play(net: Any, env: Any, given: Arguments, way: str, facts: Any) -> list[dict[str, float]]:
@@ -163,6 +170,7 @@ def _play(net: Any, env: Any, given: Arguments, way: str, facts: Any) -> list[di
             seed=given.seed,
             greedy=way == "greedy",
             metrics=facts.episode_metrics,
+            max_steps=given.max_steps,
             on_episode=count,
         )
 
@@ -175,21 +183,35 @@ def _film(
     facts: Any,
     way: str,
     path: Path,
-) -> None:
+) -> bool:
+    """Film some episodes; where that cannot be, says so in a line and returns False: the scores are written."""
     import envs
     from ct_rl import video
     from ct_rl.algorithm import env_errors
     from ct_rl.display import counting
     from ct_rl.evaluation import film
 
-    with env_errors(config.env.name):
-        env = envs.make(config.env.name, render_mode="rgb_array", **settings)
+    env = None
     try:
+        with env_errors(config.env.name):
+            env = envs.make(config.env.name, render_mode="rgb_array", **settings)
         with counting(f"video ({way} actions)", given.video_episodes, "episodes") as count:
-            moments = film(net, env, given.video_episodes, seed=given.seed, greedy=way == "greedy")
+            moments = film(
+                net,
+                env,
+                given.video_episodes,
+                seed=given.seed,
+                greedy=way == "greedy",
+                max_steps=given.max_steps,
+            )
             video.write(path, _counted(moments, count), facts.fps * given.speed)
+    except (UserError, RunFailed, ValueError, OSError) as error:
+        print(f"note: no video: {one_line(error)[:300]}", flush=True)
+        return False
     finally:
-        env.close()
+        if env is not None:
+            env.close()
+    return True
 
 
 def _counted(moments: Any, count: Any) -> Any:
@@ -210,33 +232,24 @@ def _describe(
           f"{saved.step * facts.action_repeat:,} frames", flush=True)  # fmt: skip
 
 
-def _table(scores: dict[str, dict[str, Any]]) -> None:
+def _table(scores: dict[str, dict[str, Any]], counts: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    rows = (
-        ("mean", "mean return", "{:.2f}"),
-        ("standard_error", "standard error", "{:.2f}"),
-        ("median", "median", "{:.2f}"),
-        ("best", "best", "{:.2f}"),
-        ("human_normalised", "human-normalised [%]", "{:.1f}"),
-        ("teleports", "teleports / episode", "{:.2f}"),
-        ("trials", "trials / episode", "{:.2f}"),
-        ("correct", "correct / episode", "{:.2f}"),
-        ("wrong", "wrong / episode", "{:.2f}"),
-        ("choice_accuracy", "accuracy of choices", "{:.2f}"),
-        ("length", "episode length [steps]", "{:.0f}"),
-        ("episodes", "episodes", "{:d}"),
-    )
+    from ct_rl.metrics import SCORE, evaluated, ordered
+
+    keys = {key for score in scores.values() for key, value in score.items() if value is not None}
+    rows = sorted(ordered(keys, counts), key=lambda row: row.group != SCORE)  # the scores first
     table = Table()
     table.add_column("")
     for way in scores:
         table.add_column(f"{way} actions", justify="right")
-    for key, label, form in rows:
-        cells = [score.get(key) for score in scores.values()]
-        if any(cell is not None for cell in cells):
-            table.add_row(label, *("-" if cell is None else form.format(cell) for cell in cells))
-    Console().print(table)
+    for row in rows:
+        cells = [score.get(row.key) for score in scores.values()]
+        table.add_row(
+            evaluated(row).label, *("-" if cell is None else row.text(cell) for cell in cells)
+        )
+    Console().print(table, markup=False)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.acting import Actor
 from ct_rl.checkpoint import Checkpoint
-from ct_rl.errors import UserError, one_line
+from ct_rl.errors import RunFailed, UserError, one_line
 from ct_rl.scores import EnvFacts, episode_means, human_normalised
+from envs.seeding import world_seeds
+
+MAX_STEPS = 100_000  # of an episode, where an environment may never end [agent steps]
 
 _WORLDS = 16  # environments stepped at once
-_SEEDS, _SEEDS_EACH = 2_000_000_000, 1_000  # training's seeds are small numbers and step counts
-
-
-def evaluation_seed(seed: int) -> int:
-    """The first environment seed of an evaluation; apart from every training seed below 2e9."""
-    return _SEEDS + (seed * _SEEDS_EACH) % 147_000_000
 
 
 def load_network(saved: Checkpoint, observation_space: Any, action_space: Any) -> Any:
@@ -31,7 +29,7 @@ def load_network(saved: Checkpoint, observation_space: Any, action_space: Any) -
     try:
         net = ActorCritic(observation_space, action_space, **saved.meta["network"])
         net.load_state_dict(saved.weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError, AttributeError) as error:
         raise UserError(
             f"checkpoint '{saved.path}' does not fit this environment: {one_line(error)[:300]}"
         ) from error
@@ -46,34 +44,41 @@ def play(
     seed: int,
     greedy: bool,
     metrics: tuple[str, ...] = (),
+    max_steps: int = MAX_STEPS,
     on_episode: Callable[[], None] | None = None,
 ) -> list[dict[str, float]]:
     """Return, length and counts of `episodes` episodes on a vector environment (NEXT_STEP resets).
 
-    Every world plays its fixed share, so that short episodes are not favoured.
+    Every world plays its fixed share, so that short episodes are not favoured. An episode of `max_steps` steps is cut
+    there, counts as it stands with `unfinished` 1, and is its world's last: nothing says that another would end.
     """
     worlds = env.num_envs
     share = np.full(worlds, episodes // worlds)
     share[: episodes % worlds] += 1
-    generator = torch.Generator().manual_seed(seed)
-    obs, _ = env.reset(seed=evaluation_seed(seed))
-    state, resets = net.initial_state(worlds), np.ones(worlds, bool)
-    ended = np.zeros(worlds, bool)
-    returns, lengths = np.zeros(worlds), np.zeros(worlds, int)
+    actor = Actor(
+        net,
+        env,
+        seeds=world_seeds(seed, worlds, evaluation=True),
+        noise=torch.Generator().manual_seed(seed),
+        metrics=metrics,
+    )
     finished: list[dict[str, float]] = []
     while share.any():
-        actions, state = net.act(obs, state, greedy=greedy, resets=resets, generator=generator)
-        obs, rewards, terminated, truncated, info = env.step(actions)
-        returns = np.where(ended, 0.0, returns + rewards)
-        lengths = np.where(ended, 0, lengths + 1)
-        resets = ended  # this step only began those worlds' next episode
-        ended = (terminated | truncated) & ~ended
-        for i in np.flatnonzero(ended & (share > 0)):
-            share[i] -= 1
-            counts = {key: float(info[key][i]) for key in metrics if key in info}
-            finished.append({"return": float(returns[i]), "length": int(lengths[i]), **counts})
-            if on_episode is not None:
-                on_episode()
+        try:
+            actor.step(explore=not greedy)
+        except ValueError as error:
+            raise RunFailed(f"playing stopped: {one_line(error)[:400]}") from error
+        ended = actor.take_finished()
+        for i in map(int, np.flatnonzero((actor.lengths >= max_steps) & (share > 0))):
+            cut = {"return": float(actor.returns[i]), "length": int(actor.lengths[i])}
+            ended.append((i, {**cut, "unfinished": 1}))
+            share[i] = 1
+        for i, episode in ended:
+            if share[i]:
+                share[i] -= 1
+                finished.append(episode)
+                if on_episode is not None:
+                    on_episode()
     return finished
 
 
@@ -82,7 +87,7 @@ def worlds_for(episodes: int) -> int:
     return min(episodes, _WORLDS)
 
 
-def summarise(episodes: Sequence[dict[str, float]], facts: EnvFacts) -> dict[str, Any]:
+def score_episodes(episodes: Sequence[dict[str, float]], facts: EnvFacts) -> dict[str, Any]:
     """Mean, standard error, median and best return, human-normalised score, means of the counts."""
     returns = [episode["return"] for episode in episodes]
     mean = statistics.fmean(returns)
@@ -96,6 +101,7 @@ def summarise(episodes: Sequence[dict[str, float]], facts: EnvFacts) -> dict[str
         "median": statistics.median(returns),
         "best": max(returns),
         "human_normalised": human_normalised(mean, facts.score_range),
+        "unfinished": sum(int(episode.get("unfinished", 0)) for episode in episodes) or None,
         **counts,
     }
 
@@ -104,7 +110,7 @@ def summarise(episodes: Sequence[dict[str, float]], facts: EnvFacts) -> dict[str
 class Moment:
     """One step of a filmed episode: the picture before the action, and what belongs to it."""
 
-    picture: np.ndarray  # uint8 [H, W, 3]
+    picture: np.ndarray  # as the environment draws it
     episode: int
     step: int
     total: float
@@ -112,16 +118,18 @@ class Moment:
     action: str
 
 
-def film(net: Any, env: Any, episodes: int, *, seed: int, greedy: bool) -> Iterator[Moment]:
-    """Plays episodes on one environment with `render_mode="rgb_array"`, one moment a step."""
+def film(
+    net: Any, env: Any, episodes: int, *, seed: int, greedy: bool, max_steps: int = MAX_STEPS
+) -> Iterator[Moment]:
+    """Plays episodes on one environment with `render_mode="rgb_array"`, one moment a step, each cut at `max_steps`."""
     names = action_names(env)
     generator = torch.Generator().manual_seed(seed)
-    for episode in range(episodes):
-        obs, _ = env.reset(seed=evaluation_seed(seed) + episode)
+    for episode, world in enumerate(world_seeds(seed, episodes, evaluation=True)):
+        obs, _ = env.reset(seed=world)
         state, over = net.initial_state(1), False
         total = reward = 0.0
         step = 0
-        while not over:
+        while not over and step < max_steps:
             picture = env.render()
             batch = _batch(obs)
             actions, state = net.act(batch, state, greedy=greedy, generator=generator)

@@ -5,38 +5,22 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-_GROUPS = {
-    "return": "episode",
-    "length": "episode",
-    "trials": "episode",
-    "teleports": "episode",
-    "correct": "episode",
-    "wrong": "episode",
-    "choice_accuracy": "episode",
-    "human_normalised": "episode",
-    "return_best_mean": "episode",
-    "return_best_episode": "episode",
-    "steps_per_second": "run",
-    "seconds": "run",
-    "frames": "run",
-    "episodes": "run",
-    "updates": "run",
-    "memory_bytes_per_runner": "run",
-}
+from ct_rl.metrics import metric
 
 
 class EventFile:
     """One file of scalars. `first_step` > 0 tells TensorBoard to drop later points of earlier files."""
 
-    def __init__(self, folder: Path, first_step: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, first_step: int = 0, counts: Collection[str] = ()):
+        self._counts = counts  # names of the environment's
+        folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = open(folder / name, "wb")  # noqa: SIM115
         self._records = RecordWriter(self._file)
@@ -48,7 +32,7 @@ class EventFile:
     def add(self, row: Mapping[str, float], step: int) -> None:
         """Write one report's numbers at an agent step."""
         values = [
-            Summary.Value(tag=f"{_GROUPS.get(key, 'learner')}/{key}", simple_value=float(value))
+            Summary.Value(tag=f"{metric(key, self._counts).group}/{key}", simple_value=float(value))
             for key, value in row.items()
             if key != "steps" and value is not None
         ]

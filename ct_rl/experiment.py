@@ -9,23 +9,34 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from ct_rl import checkpoint, command_line, comparison, config_file
-from ct_rl.algorithm import probe_env
-from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, nearest, run_command
-from ct_rl.experiment_file import Experiment, Variant, read_experiment
+from ct_rl.config import Text
+from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command, suggestion
+from ct_rl.evaluation_file import FOLDER, Evaluation, read_evaluation
+from ct_rl.experiment_file import (
+    Episodes,
+    Experiment,
+    Minutes,
+    Parallel,
+    Variant,
+    read_experiment,
+)
 from ct_rl.interrupts import Interrupts
-from ct_rl.run_folder import RunFolder, provenance
+from ct_rl.metrics import count_key
+from ct_rl.plain_files import write_atomically
+from ct_rl.run_folder import RunFolder, origin
 
 PROG = "ct_rl.experiment"
 _LOOK_SECONDS, _STATUS_SECONDS = 0.5, 60.0
@@ -35,16 +46,18 @@ _LOOK_SECONDS, _STATUS_SECONDS = 0.5, 60.0
 class Arguments:
     """Train and evaluate several runs, and compare them."""
 
-    experiment: Positional[str]
+    experiment: Positional[Text]
     """The experiment: a YAML file or the name of a shipped one."""
-    run_dir: Annotated[str | None, arg(name="run-dir")] = None
+    run_dir: Text | None = None
     """Folder of the experiment; runs/NAME when absent. One that holds a part of it goes on from there."""
-    parallel: int | None = None
+    parallel: Parallel | None = None
     """Runs at a time, each on its share of the cores [count]; the experiment's own when absent."""
-    minutes: float | None = None
+    minutes: Minutes | None = None
     """Training of each run by the clock [minutes]; the experiment's own when absent."""
-    episodes: int | None = None
+    episodes: Episodes | None = None
     """Episodes that each run is evaluated with [count]; the experiment's own when absent."""
+    imports: Annotated[list[Text], arg(name="import")] = field(default_factory=list)
+    """Modules that every run imports first, which register environments, memories, encoders or losses."""
 
 
 def main() -> None:
@@ -55,17 +68,17 @@ def main() -> None:
 def command(argv: list[str]) -> int:
     """Read the flags, do what is left to do, compare, return the exit status."""
     given = command_line.parse(Arguments, argv, prog=PROG)
-    experiment = read_experiment(given.experiment)
+    given.imports = command_line.take_values(argv, "--import")
+    command_line.import_modules(given.imports)
+    experiment = read_experiment(given.experiment, given.imports)
     for name in ("parallel", "minutes", "episodes"):
         value = getattr(given, name)
         if value is not None:
-            if not value > 0:
-                raise UserError(f"--{name} {value:g} is out of range: give a number above 0")
             setattr(experiment, name, value)
     _check_measure(experiment)
     folder = Path(given.run_dir or Path("runs") / experiment.name)
     jobs = [
-        Job(experiment, variant, seed, folder / f"{variant.folder}_seed{seed}")
+        Job(experiment, variant, seed, folder / f"{variant.folder}_seed{seed}", given.imports)
         for seed in experiment.seeds
         for variant in experiment.variants
     ]
@@ -76,7 +89,8 @@ def command(argv: list[str]) -> int:
     with Interrupts() as interrupts:
         interrupts.arm()
         if not _work(jobs, experiment, folder, interrupts):
-            print(f"interrupted, all saved; go on with the same command: {PROG} {' '.join(argv)}")
+            again = shlex.join(["python", "-m", PROG, *argv])
+            print(f"interrupted, all saved; go on with the same command:\n  {again}")
             return INTERRUPTED
     results = folder / "results.json"
     print(f"results      {results}\npicture      {folder / 'comparison.png'}")
@@ -85,24 +99,29 @@ def command(argv: list[str]) -> int:
 
 def _check_measure(experiment: Experiment) -> None:
     """Raise UserError for a measure that no evaluation will have, or an environment that cannot be made."""
+    from ct_rl.algorithm import probe
+
     for variant in experiment.variants:
-        facts = probe_env(variant.config.env).facts
-        known = ["return", "length", *facts.episode_metrics]
+        facts = probe(variant.config).facts
+        known = ["return", "length", *map(count_key, facts.episode_metrics)]
         known += ["human_normalised"] if facts.score_range else []
         known += ["choice_accuracy"] if {"correct", "wrong"} <= set(known) else []
         if experiment.measure not in known:
             raise UserError(
                 f"experiment {experiment.name!r}: measure {experiment.measure!r} is none of "
-                f"{variant.config.env.name}{nearest(experiment.measure, known)}; "
-                f"choose one of {', '.join(known)}"
+                f"{variant.config.env.name}{suggestion(experiment.measure, known)}"
             )
 
 
 class Job:
     """One run of the experiment: its training, then its evaluation, each a process of its own."""
 
-    def __init__(self, experiment: Experiment, variant: Variant, seed: int, path: Path):
+    def __init__(
+        self, experiment: Experiment, variant: Variant, seed: int, path: Path, imports: list[str]
+    ):
         self.experiment, self.variant, self.seed, self.path = experiment, variant, seed, path
+        self.imports = imports
+        self.more = ["--import", *imports] if imports else []
         self.run = RunFolder(path / "run")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -119,16 +138,18 @@ class Job:
                 if self.evaluation() is not None:
                     return None
                 episodes = str(self.experiment.episodes)
-                return ["ct_rl.evaluate", str(self.run.path), "--episodes", episodes]
+                words = ["ct_rl.evaluate", str(self.run.path), "--episodes", episodes]
+                return [*words, *self.more]
             words = ["ct_rl.train", "--resume", str(self.run.path)]
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             recipe = self.path / "recipe.yaml"
             text = config_file.dump(self.variant.config)
-            checkpoint.write_atomically(recipe, text.encode())
+            write_atomically(recipe, text.encode())
             words = ["ct_rl.train", "--config", str(recipe), "--seed", str(self.seed)]
             words += ["--run-dir", str(self.run.path)]
-        return words if left is None else [*words, "--minutes", f"{left:.3f}"]
+        words += self.more
+        return words if left is None else [*words, "--minutes", f"{max(left, 0.001):.3f}"]
 
     def start(self, words: list[str], cores: list[int]) -> None:
         """Begin a command on `cores`, its output in a log beside the run."""
@@ -164,13 +185,14 @@ class Job:
         """The reports of its training so far."""
         return self.run.read_metrics()
 
-    def evaluation(self) -> dict[str, Any] | None:
+    def evaluation(self) -> Evaluation | None:
         """What an evaluation of its last checkpoint with enough episodes says; None without one."""
         last = max(checkpoint.steps(self.run.checkpoints), default=None)
-        for file in sorted(self.run.path.glob("evaluations/*.json")):
-            found = json.loads(file.read_text(encoding="utf-8"))
-            enough = min(score["episodes"] for score in found["scores"].values())
-            if found["steps"] == last and enough >= self.experiment.episodes:
+        for file in sorted(self.run.path.glob(f"{FOLDER}/*.json")):
+            found = read_evaluation(file)
+            enough = min(score.get("episodes") or 0 for score in found.scores.values())
+            both = {"sampled", "greedy"} <= set(found.scores)
+            if found.steps == last and both and enough >= self.experiment.episodes:
                 return found
         return None
 
@@ -192,7 +214,7 @@ class Job:
 
     def _require_same(self) -> None:
         """Raise UserError where the folder holds a run of other settings."""
-        found = self.run.read_config()
+        found = self.run.read_config(self.imports)
         wanted = config_file.parse(config_file.dump(self.variant.config), "")
         for key, (old, new) in config_file.changes(found, wanted).items():
             if not key.startswith("run.") and key != "env.engine":
@@ -261,7 +283,9 @@ def _require_success(job: Job, interrupts: Interrupts) -> None:
     assert job.process is not None
     status = job.process.returncode
     if status and not interrupts.requested:
-        lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with open(job.log, "rb") as log:
+            log.seek(max(0, job.log.stat().st_size - 65_536))
+            lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
         last = lines[-1] if lines else f"status {status}"
         raise RunFailed(f"{job.title} stopped: {last}; all of it is in {job.log}")
 
@@ -298,10 +322,10 @@ def _compare(jobs: list[Job], experiment: Experiment, folder: Path) -> None:
     ]
     if not finished:
         return
-    results = comparison.summarise(finished, experiment) | {"provenance": provenance()}
+    results = comparison.compare(finished, experiment) | {"provenance": origin()}
     text = json.dumps(results, indent=1) + "\n"
-    checkpoint.write_atomically(folder / "results.json", text.encode())
-    comparison.draw(folder / "comparison.png", results)
+    write_atomically(folder / "results.json", text.encode())
+    comparison.draw_comparison(folder / "comparison.png", results)
     if len(finished) == len(jobs):
         comparison.show(results)
 

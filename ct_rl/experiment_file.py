@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from annotated_types import Ge, Gt, Le, Len
 
 from ct_rl import config_file
-from ct_rl.config import TrainConfig, check
-from ct_rl.errors import UserError, nearest, one_line
+from ct_rl.config import Text, TrainConfig, check, resolve_reward_clip
+from ct_rl.errors import UserError, nearest
+from ct_rl.plain_files import Unreadable, parse_yaml, read_text
+from ct_rl.reader import Invalid, quoted, read, shown
+
+Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
+Minutes = Annotated[float, Gt(0), Le(1e9)]
+Episodes = Annotated[int, Ge(1), Le(10**6)]
+Parallel = Annotated[int, Ge(1), Le(4096)]
 
 
 @dataclass(frozen=True)
@@ -54,99 +62,117 @@ class Experiment:
     chance: float | None = None
 
 
-_KEYS = (
-    "recipe",
-    "variants",
-    *(f.name for f in fields(Experiment) if f.name not in ("name", "variants")),
-)
+@dataclass
+class _File:
+    """What an experiment's YAML may hold."""
+
+    variants: dict[str, Any]
+    recipe: Text = "rooms_select"
+    title: Text | None = None
+    seeds: Annotated[list[Seed], Len(1, 10_000)] = field(default_factory=lambda: [0])
+    minutes: Minutes | None = None
+    episodes: Episodes = 100
+    parallel: Parallel = 1
+    measure: Text = "return"
+    chance: float | None = None
 
 
-def read_experiment(name_or_path: str) -> Experiment:
-    """A shipped experiment by name or any YAML file by path; raises UserError."""
+def read_experiment(name_or_path: str, imported: Sequence[str] = ()) -> Experiment:
+    """A shipped experiment by name or any YAML file by path; raises UserError.
+
+    Args:
+        imported: what `--import` named.
+    """
     path = Path(name_or_path)
     name = name_or_path.removesuffix(".yaml").removeprefix("configs/")
-    if not path.is_file() and name in config_file.experiment_names():
-        text = (resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8")
-        return parse(text, name, f"configs/{name}.yaml")
     try:
-        return parse(path.read_text(encoding="utf-8"), path.stem, str(path))
-    except (FileNotFoundError, IsADirectoryError):
+        text = read_text(path, links=True)
+    except (FileNotFoundError, ValueError, Unreadable) as error:
+        if name in config_file.experiment_names():
+            text = (resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8")
+            return parse(text, name, f"configs/{name}.yaml", imported)
         if name in config_file.recipe_names():
             raise UserError(_is_recipe(name_or_path)) from None
+        if isinstance(error, Unreadable):
+            raise UserError(f"experiment: {error}") from None
         known = config_file.experiment_names()
         raise UserError(
-            f"experiment {name_or_path!r} not found{nearest(name, known)}; "
+            f"experiment {shown(name_or_path)} not found{nearest(name, known)}; "
             f"give a YAML file or one of {', '.join(known)}"
         ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"experiment {name_or_path!r} is not a text file (UTF-8)") from None
+    return parse(text, path.stem, str(path), imported)
 
 
 def _is_recipe(source: str) -> str:
-    return f"experiment {source!r} is a recipe of one run: python -m ct_rl.train --config {source}"
-
-
-def parse(text: str, name: str, source: str) -> Experiment:
-    """The experiment in a YAML text; `source` names it in errors. Raises UserError."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"experiment {source!r} is not valid YAML: {one_line(error)}") from None
-    if isinstance(data, dict) and "variants" not in data and "env" in data:
-        raise UserError(_is_recipe(source))
-    if not isinstance(data, dict) or not isinstance(data.get("variants"), dict):
-        raise UserError(
-            f"experiment {source!r} has no variants: give 'variants:' with a name and settings each"
-        )
-    for key in data:
-        if key not in _KEYS:
-            hint = nearest(str(key), list(_KEYS)) or f"; known here: {', '.join(_KEYS)}"
-            raise UserError(f"experiment {source!r}: unknown key '{key}'{hint}")
-    base, _ = config_file.read_recipe(str(data.get("recipe", "rooms_select")))
-    variants = [
-        Variant(str(key), _merged(base, settings, f"{source}: variant {key!r}"))
-        for key, settings in data["variants"].items()
-    ]
-    if len({variant.folder for variant in variants}) < len(variants):
-        raise UserError(f"experiment {source!r}: two variants' names differ in punctuation alone")
-    seeds = data.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
-        raise UserError(f"experiment {source!r}: seeds: expected a list of whole numbers")
-    return Experiment(
-        name=name,
-        title=str(data.get("title", name)),
-        variants=variants,
-        seeds=seeds,
-        minutes=_number(data, "minutes", source, None),
-        episodes=int(_number(data, "episodes", source, 100) or 0),
-        parallel=int(_number(data, "parallel", source, 1) or 0),
-        measure=str(data.get("measure", "return")),
-        chance=_number(data, "chance", source, None),
+    return (
+        f"experiment {shown(source)} is a recipe of one run: "
+        f"python -m ct_rl.train --config {shlex.quote(source)}"
     )
 
 
-def _merged(base: TrainConfig, settings: Any, source: str) -> TrainConfig:
-    merged = _over(config_file.to_plain(base), settings or {})
-    config = config_file.parse(yaml.safe_dump(merged), source)
-    check(config)
+def parse(text: str, name: str, source: str, imported: Sequence[str] = ()) -> Experiment:
+    """The experiment in a YAML text; `source` names it in errors. Raises UserError."""
+    named = f"experiment {shown(source)}"
+    try:
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{named} {error}") from None
+    if isinstance(data, dict) and "variants" not in data and "env" in data:
+        raise UserError(_is_recipe(source))
+    if not isinstance(data, dict) or not isinstance(data.get("variants"), dict):
+        raise UserError(f"{named} has no variants: give 'variants:' with a name and settings each")
+    variants = {str(key): value for key, value in data["variants"].items()}
+    try:
+        file = read(_File, {**data, "variants": variants})
+    except Invalid as error:
+        place = ".".join(map(str, error.where))[:120]
+        problem = f"{place}: {error.problem}"
+        if error.key is not None:
+            problem = error.problem.replace("unknown key", f"unknown key '{place}'", 1)
+        raise UserError(f"{named}: {problem}") from None
+    if not variants:
+        raise UserError(f"{named} has no variants: give 'variants:' with a name and settings each")
+    if len(set(file.seeds)) < len(file.seeds):
+        raise UserError(f"{named}: seeds: {file.seeds} names one twice")
+    base, where = config_file.read_data(file.recipe)
+    config_file.from_data(base, config_file.label(where), imported)
+    made = [
+        Variant(key, _merged(base, settings, f"{named}: variant {quoted(key)}", imported))
+        for key, settings in variants.items()
+    ]
+    folders = {variant.folder for variant in made}
+    if len(folders) < len(made) or "" in folders:
+        raise UserError(
+            f"{named}: two variants' names differ in punctuation alone, or one has no other"
+        )
+    if max(map(len, folders)) > 100:
+        raise UserError(f"{named}: a variant's name has more than 100 letters: give a shorter one")
+    return Experiment(
+        name=name,
+        title=name if file.title is None else file.title,
+        variants=made,
+        seeds=file.seeds,
+        minutes=file.minutes,
+        episodes=file.episodes,
+        parallel=file.parallel,
+        measure=file.measure,
+        chance=file.chance,
+    )
+
+
+def _merged(
+    base: dict[str, Any], settings: Any, named: str, imported: Sequence[str]
+) -> TrainConfig:
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{named}: expected settings, not {quoted(settings)}")
+    with config_file.named(named):
+        merged, _ = config_file.over(base, settings)
+    config = config_file.from_data(merged, named, imported)
+    if config.run.ray_address is not None:
+        raise UserError(f"{named}: run.ray_address: a cluster is joined by --ray-address alone")
+    with config_file.named(named):
+        check(config)
+    resolve_reward_clip(config)
     return config
-
-
-def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with the values of `above`, section by section."""
-    merged = dict(below)
-    for key, value in above.items():
-        before = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(before, dict):
-            value = _over(before, value)
-        merged[key] = value
-    return merged
-
-
-def _number(data: dict[str, Any], key: str, source: str, absent: float | None) -> float | None:
-    value = data.get(key, absent)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise UserError(f"experiment {source!r}: {key}: expected a number above 0, not {value!r}")
-    return value

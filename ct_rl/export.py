@@ -72,7 +72,7 @@ def write(folder: Path, agent: Any, evaluation: dict[str, Any] | None) -> None:
     import safetensors.torch
 
     from ct_rl.agent import CONFIG, FORMAT, WEIGHTS
-    from ct_rl.checkpoint import write_atomically
+    from ct_rl.plain_files import write_atomically
     from ct_rl.spaces import to_plain
 
     description = dict(agent.description)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from ct_rl.errors import INTERRUPTED
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REMIND_SECONDS = 15.0  # until a line says what the first signal still waits for
+LEAVE_SECONDS = 5.0  # until the second ends the process, whoever has not answered
 
 
 class Interrupts:
@@ -17,14 +23,19 @@ class Interrupts:
 
     Before `arm` a signal raises KeyboardInterrupt: there is nothing to save yet. After it, the first
     sets `requested`; a second one gives up waiting and raises KeyboardInterrupt, except inside
-    `protected`, where it is only acknowledged. After `finish`, or once it has raised, nothing breaks
-    the way out.
+    `protected`, where it is only acknowledged. After `finish`, or once it has raised, a further signal
+    does not break the way out, but gives it `LEAVE_SECONDS`: then the process ends with status 130.
+
+    Args:
+        unanswered: says which processes have not answered, or nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unanswered: Callable[[], str] = lambda: "") -> None:
         self.requested = False
+        self.unanswered = unanswered
         self._armed = self._protected = self._finished = False
         self._before: dict[int, Any] = {}
+        self._timers: list[threading.Timer] = []
 
     def __enter__(self) -> Interrupts:
         for number in _SIGNALS:
@@ -34,6 +45,8 @@ class Interrupts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for timer in self._timers:
+            timer.cancel()
         for number, handler in self._before.items():
             # The process is about to end: a late signal must not print a traceback into its last lines.
             signal.signal(number, signal.SIG_IGN if self.requested else handler)
@@ -48,7 +61,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def protected(self) -> Iterator[None]:
-        """Code that no signal may break off."""
+        """Code that no signal may break off; it must not wait for another process."""
         self._protected = True
         try:
             yield
@@ -59,11 +72,37 @@ class Interrupts:
         again, self.requested = self.requested, True
         if self._protected or self._finished:
             _say("saving and shutting down, one moment")
+            if again:
+                self._after(LEAVE_SECONDS, self._leave)
         elif again or not self._armed:
             self._finished = True
+            self._after(LEAVE_SECONDS, self._leave)
             raise KeyboardInterrupt
         else:
             _say("stopping: saves first (once more stops without saving)")
+            self._after(REMIND_SECONDS, self._remind)
+
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, action)
+        timer.daemon = True
+        self._timers.append(timer)
+        timer.start()
+
+    def _remind(self) -> None:
+        _say(f"still waiting{self._who()}; once more stops without saving")
+
+    def _leave(self) -> None:
+        if self._protected:  # files are being written, which ends by itself
+            self._after(0.5, self._leave)
+            return
+        _say(f"ended without waiting any longer{self._who()}")
+        os._exit(INTERRUPTED)
+
+    def _who(self) -> str:
+        with contextlib.suppress(Exception):  # a courtesy, which must not get in the way
+            who = self.unanswered()
+            return f" for {who}" if who else ""
+        return ""
 
 
 def _say(text: str) -> None:

@@ -12,17 +12,7 @@ from typing import Any
 from ct_rl.scores import EnvFacts, episode_means, human_normalised
 
 RECENT_EPISODES = 100
-_LEARNER = (
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "compression_loss",
-    "rho_mean",
-    "policy_lag",
-    "grad_norm",
-    "learning_rate",
-    "memory_bytes_per_runner",
-)
+_NOT_FIGURES = ("steps", "updates", "episodes")
 
 
 class Progress:
@@ -48,9 +38,11 @@ class Progress:
         """Take in one result of the algorithm."""
         self.steps = max(self.steps, int(report.get("steps", self.steps)))
         self.updates = int(report.get("updates", self.updates))
-        for key in _LEARNER:
-            if report.get(key) is not None:
-                self._learner[key] = float(report[key])
+        self._learner |= {
+            key: float(value)
+            for key, value in report.items()
+            if key not in _NOT_FIGURES and value is not None
+        }
         for episode in report.get("episodes", ()):
             self.episodes += 1
             self._recent.append(dict(episode))
@@ -112,5 +104,10 @@ class Progress:
         self.episodes = int(state["episodes"])
         self.best_episode, self.best_mean = state["best_episode"], state["best_mean"]
         self._seconds_before = float(state["seconds"])
-        self._recent.extend(state["recent"])
+        self._recent.extend(
+            {str(key): float(value) for key, value in episode.items()}
+            for episode in state["recent"]
+        )
+        if not all("return" in episode for episode in self._recent):
+            raise ValueError("an episode without a return")
         self._mark = (time.monotonic(), self.steps)

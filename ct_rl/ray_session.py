@@ -41,17 +41,13 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
 
     Raises RunFailed when Ray does not start, UserError when no cluster answers at `address`.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    quiet_ray()
     # Where this package is imported from, for workers that start in another folder.
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *(path for path in paths if path)])
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
     import ray
 
-    for name in ("ray", "ray.rllib", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     if address is not None:
         with _joined(address):
             yield
@@ -99,6 +95,35 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
         cleaner.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             cleaner.wait(timeout=10)
+
+
+def quiet_ray() -> None:
+    """Import Ray so that it keeps silent; before anything else imports it."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    import ray  # noqa: F401
+
+    for name in ("ray", "ray.rllib", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def unanswered() -> str:
+    """The run's acting and learning processes, those that were stopped alone where there are such; for a person."""
+    folder = os.environ.get(reaper.MARK)
+    if folder is None:
+        return ""
+    found: list[tuple[bool, str]] = []
+    for process in reaper.processes_of(folder, os.getpid()):
+        with contextlib.suppress(OSError, IndexError):
+            title = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0].decode()
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+            if title.startswith("ray::") and "IDLE" not in title:
+                stopped = state in "Tt"
+                name = title.removeprefix("ray::").partition(".")[0]
+                found.append((stopped, f"{name} (process {process}{', stopped' * stopped})"))
+    some = [text for stopped, text in found if stopped] or [text for _, text in found]
+    return ", ".join(some[:5])
 
 
 def check_cluster(address: str) -> None:

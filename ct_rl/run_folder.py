@@ -8,16 +8,22 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import ct_rl
 from ct_rl import checkpoint, config_file
 from ct_rl.config import TrainConfig
-from ct_rl.errors import UserError, disk_message, is_disk_error
+from ct_rl.errors import UserError, is_disk_error, os_message
+from ct_rl.plain_files import Unreadable, parse_json, read_bytes, write_atomically
+from ct_rl.reader import shown
 
+_METRICS_BYTES = 2**30
 _PACKAGES = ("torch", "ray", "gymnasium", "numpy", "panda3d")
 
 
@@ -42,11 +48,12 @@ class RunFolder:
     def create(cls, path: Path) -> RunFolder:
         """A folder that holds nothing yet, made if need be, and locked."""
         run = cls(path)
+        again = shlex.quote(str(path))
         try:
             path.mkdir(parents=True, exist_ok=True)
             if run.config.exists():
                 raise UserError(
-                    f"run folder '{path}' already holds a run: continue it with --resume {path}, "
+                    f"run folder '{path}' already holds a run: continue it with --resume {again}, "
                     "or choose another --run-dir"
                 )
             if any(item.name != ".lock" for item in path.iterdir()):
@@ -57,7 +64,9 @@ class RunFolder:
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"run folder '{path}' is a file: choose another --run-dir") from None
         except OSError as error:
-            raise UserError(disk_message(error, f"making the run folder '{path}'")) from None
+            raise UserError(os_message(error, f"making the run folder '{path}'")) from None
+        except ValueError as error:  # a null byte
+            raise UserError(f"--run-dir {str(path)[:80]!r}: {error}") from None
         return run
 
     @classmethod
@@ -71,15 +80,41 @@ class RunFolder:
             if run.checkpoints.is_dir():
                 checkpoint.clean(run.checkpoints)
         except OSError as error:
-            raise UserError(disk_message(error, f"opening the run folder '{path}'")) from None
+            raise UserError(os_message(error, f"opening the run folder '{path}'")) from None
         return run
 
     def require(self) -> None:
-        """Raise UserError unless this is a run's folder."""
-        if not self.path.is_dir():
-            raise UserError(f"run folder '{self.path}' not found")
-        if not self.config.is_file():
-            raise UserError(f"'{self.path}' is no run: it holds no config.yaml")
+        """Raise UserError unless this is a run's folder, without symbolic links out of it."""
+        name = shown(str(self.path))
+        try:
+            if not self.path.is_dir():
+                raise UserError(f"run folder {name} not found")
+            for item in (self.path, *self.path.iterdir(), *_inside(self.checkpoints)):
+                # The folder itself may be one; a file inside could make us overwrite another's.
+                if item is not self.path and item.is_symlink():
+                    raise UserError(
+                        f"'{item}' is a symbolic link: a run's files must lie in its folder"
+                    )
+            if not self.config.is_file():
+                raise UserError(f"{name} is no run: it holds no config.yaml")
+        except ValueError as error:  # a null byte
+            raise UserError(f"run folder {name}: {error}") from None
+        except OSError as error:
+            raise UserError(os_message(error, f"looking at the run folder {name}")) from None
+
+    def require_there(self) -> None:
+        """Raise UserError where the folder that was locked is gone, or another lies in its place."""
+        if self._lock is None:
+            return
+        try:
+            same = os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / ".lock"))
+        except OSError:
+            same = False
+        if not same:
+            raise UserError(
+                f"the run folder '{self.path}' was removed or replaced while the run was using it: "
+                "nothing more can be saved, and the run ends"
+            )
 
     def close(self) -> None:
         """Close the metrics file and let go of the lock."""
@@ -88,17 +123,23 @@ class RunFolder:
                 file.close()
         self._metrics = self._lock = None
 
-    def read_config(self) -> TrainConfig:
-        """The run's configuration; raises UserError."""
-        return config_file.read(self.config)
+    def read_config(self, imports: Sequence[str] | None = None) -> TrainConfig:
+        """The run's configuration; raises UserError.
+
+        Args:
+            imports: what `--import` named, None for all that this process has imported: a run that needs more says so.
+        """
+        given = tuple(sys.modules) if imports is None else imports
+        return config_file.read_run(self.config, given)
 
     def write_config(self, config: TrainConfig, provenance: dict[str, Any]) -> None:
         """Replace config.yaml atomically."""
         text = config_file.dump(config, provenance)
-        checkpoint.write_atomically(self.config, text.encode())
+        write_atomically(self.config, text.encode())
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl; numbers that are not finite become null."""
+        self.require_there()
         if self._metrics is None:
             self._metrics = open(self.metrics, "a", encoding="utf-8")  # noqa: SIM115
         finite = {
@@ -110,31 +151,35 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a line cut short by a kill is left out."""
+        try:
+            content = read_bytes(self.metrics, _METRICS_BYTES)
+        except FileNotFoundError:
+            return []
         rows = []
-        if self.metrics.is_file():
-            for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(row, dict) and isinstance(row.get("steps"), int):
-                    rows.append(row)
+        for line in content.decode("utf-8", errors="replace").splitlines():
+            try:
+                row = parse_json(line, str(self.metrics))
+            except Unreadable:
+                continue
+            if _is_report(row):
+                rows.append(row)
         return rows
 
     def cut_metrics(self, step: int) -> list[dict[str, Any]]:
         """Drop the lines past `step`, which a resumed run will write again; returns those kept."""
         kept = [row for row in self.read_metrics() if row["steps"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in kept)
-        checkpoint.write_atomically(self.metrics, text.encode())
+        write_atomically(self.metrics, text.encode())
         return kept
 
     def _take_lock(self) -> None:
-        lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        lock = os.fdopen(os.open(self.path / ".lock", flags, 0o666), "a+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().strip() or "another process"
+            holder = lock.read(20).strip() or "another process"
             lock.close()
             raise UserError(
                 f"run '{self.path}' is being trained by process {holder}: stop that one first"
@@ -149,11 +194,28 @@ class RunFolder:
         self._lock = lock
 
 
+def _inside(folder: Path) -> Iterator[Path]:
+    """All that lies below a folder; what a link leads to is not looked at."""
+    if folder.is_dir() and not folder.is_symlink():
+        for above, folders, files in os.walk(folder):
+            yield from (Path(above, name) for name in (*folders, *files))
+
+
+def _is_report(row: Any) -> bool:
+    """Whether a line of metrics.jsonl holds a report: steps, and numbers or nothing under every name."""
+    if not isinstance(row, dict) or type(row.get("steps")) is not int or row["steps"] < 0:
+        return False
+    return all(
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        for value in row.values()
+    )
+
+
 def fresh_path(config: TrainConfig) -> Path:
     """A name under runs/ that says what the run is, and that no other run has."""
     memory = config.memory.kind
     if memory == "compressive":
-        memory += f"_rate{config.memory.rate}"
+        memory += f"_rate{config.memory.rate}"  # type: ignore[attr-defined]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     env = "".join(c if c.isalnum() or c in "-_." else "_" for c in config.env.name)
     base = Path("runs") / f"{env}_{memory}_seed{config.run.seed}_{stamp}"
@@ -164,7 +226,7 @@ def fresh_path(config: TrainConfig) -> Path:
     return path
 
 
-def provenance(**more: Any) -> dict[str, Any]:
+def origin(**more: Any) -> dict[str, Any]:
     """Where a run comes from: versions, git commit when there is one, machine."""
     return {
         "ct_rl": _version("ct_rl"),

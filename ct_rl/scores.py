@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ct_rl.metrics import count_key
+
 
 @dataclass(frozen=True)
 class EnvFacts:
@@ -52,20 +54,26 @@ def human_normalised(mean_return: float, score_range: tuple[float, float] | None
 def episode_means(
     episodes: Iterable[Mapping[str, float]], metrics: tuple[str, ...] = ()
 ) -> dict[str, float]:
-    """Means over episodes of return, length and the environment's counts; right choices among all choices."""
+    """Means over episodes of return, length and the environment's counts; right choices among all choices.
+
+    A count is averaged over the episodes that gave it, and absent where none did.
+    """
     episodes = list(episodes)
-    means = {
-        key: sum(float(episode[key]) for episode in episodes) / len(episodes)
-        for key in ("return", "length", *metrics)
-        if all(key in episode for episode in episodes)
-    }
-    accuracy = choice_accuracy(means)
+    means: dict[str, float] = {}
+    for key, name in (
+        ("return", "return"),
+        ("length", "length"),
+        *((m, count_key(m)) for m in metrics),
+    ):
+        given = [float(episode[key]) for episode in episodes if episode.get(key) is not None]
+        if given and name not in means:
+            means[name] = sum(given) / len(given)
+    accuracy = choice_accuracy(episodes)
     return means if accuracy is None else means | {"choice_accuracy": accuracy}
 
 
-def choice_accuracy(counts: Mapping[str, float]) -> float | None:
-    """Right choices among all choices; None where none was made or counted."""
-    right, wrong = counts.get("correct"), counts.get("wrong")
-    if right is None or wrong is None or right + wrong == 0:
-        return None
-    return right / (right + wrong)
+def choice_accuracy(episodes: Iterable[Mapping[str, float]]) -> float | None:
+    """Right choices among all choices of the episodes that count both; None where none was made or counted."""
+    both = [(e["correct"], e["wrong"]) for e in episodes if "correct" in e and "wrong" in e]
+    right, wrong = sum(pair[0] for pair in both), sum(pair[1] for pair in both)
+    return right / (right + wrong) if right + wrong else None

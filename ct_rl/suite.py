@@ -7,6 +7,7 @@ capped at 100; below, the mean of the capped scores over the levels (IMPALA, arX
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,11 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from ct_rl import command_line
+from ct_rl.config import Text
 from ct_rl.errors import DONE, UserError, run_command
+from ct_rl.evaluation_file import FOLDER, read_evaluation
+from ct_rl.plain_files import require_writable, write_new
+from ct_rl.reader import shown
 
 PROG = "ct_rl.suite"
 
@@ -25,11 +30,11 @@ PROG = "ct_rl.suite"
 class Arguments:
     """Human-normalised scores of evaluated runs, level by level, and their mean."""
 
-    runs: Positional[tuple[str, ...]]
+    runs: Positional[list[Text]]
     """Folders of runs, or evaluation files; several of a level count with their mean return."""
     actions: Literal["sampled", "greedy"] = "sampled"
     """Which way of acting counts."""
-    json: str | None = None
+    json: Text | None = None
     """Also write the scores to this file."""
 
 
@@ -43,6 +48,8 @@ def command(argv: list[str]) -> int:
     given = command_line.parse(Arguments, argv, prog=PROG)
     if not given.runs:
         raise UserError("no runs given: name folders of runs that were evaluated")
+    if given.json is not None:
+        require_writable(Path(given.json), "--json")
     returns: dict[str, list[float]] = {}
     for name in given.runs:
         level, mean = _score(_newest(Path(name)), given.actions)
@@ -50,7 +57,7 @@ def command(argv: list[str]) -> int:
     scores = suite(returns)
     _table(scores)
     if given.json is not None:
-        Path(given.json).write_text(json.dumps(scores, indent=1) + "\n")
+        write_new(Path(given.json), json.dumps(scores, indent=1) + "\n", "--json")
     return DONE
 
 
@@ -78,11 +85,15 @@ def suite(returns: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def _newest(path: Path) -> Path:
-    if path.is_file():
-        return path
-    found = sorted(path.glob("evaluations/*.json"), key=lambda file: file.stat().st_mtime)
+    try:
+        if not path.is_dir():
+            return path
+        found = sorted(path.glob(f"{FOLDER}/*.json"), key=lambda file: file.stat().st_mtime)
+    except (OSError, ValueError):
+        raise UserError(f"run {shown(str(path))} not found") from None
     if not found:
-        raise UserError(f"no evaluation in '{path}': make one with python -m ct_rl.evaluate {path}")
+        again = shlex.join(["python", "-m", "ct_rl.evaluate", str(path)])
+        raise UserError(f"no evaluation in '{path}': make one with {again}")
     return found[-1]
 
 
@@ -90,18 +101,15 @@ def _score(path: Path, way: str) -> tuple[str, float]:
     """Level and mean return of an evaluation."""
     from envs.dmlab.levels import level_of
 
-    try:
-        evaluation = json.loads(path.read_text())
-        name, scores = str(evaluation["env"]), evaluation["scores"]
-        means = {key: float(score["mean"]) for key, score in scores.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"'{path}' is no evaluation of ct_rl.evaluate: {error!r}") from None
-    level = level_of(name)
+    evaluation = read_evaluation(path)
+    level = level_of(evaluation.env)
     if level is None:
-        raise UserError(f"'{path}' is of {name}, which is no level of DMLab-30")
-    if way not in means:
+        raise UserError(f"'{path}' is of {evaluation.env[:80]}, which is no level of DMLab-30")
+    if way not in evaluation.scores:
         raise UserError(f"'{path}' has no {way} actions: evaluate with --actions {way}")
-    return level, means[way]
+    mean = evaluation.scores[way]["mean"]
+    assert mean is not None  # read_evaluation's
+    return level, mean
 
 
 def _table(scores: dict[str, Any]) -> None:

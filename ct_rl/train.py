@@ -5,18 +5,20 @@ Writes a run folder and goes on until `--steps`, `--minutes` or Ctrl-C; `--resum
 
 from __future__ import annotations
 
+import shlex
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from ct_rl import checkpoint, command_line, config_file
-from ct_rl.config import TrainConfig, check
+from ct_rl import command_line, config_file
+from ct_rl.config import Text, TrainConfig, check, resolve_reward_clip
 from ct_rl.errors import DONE, INTERRUPTED, UserError, run_command
 from ct_rl.interrupts import Interrupts
-from ct_rl.run_folder import RunFolder, fresh_path, provenance
+from ct_rl.run_folder import RunFolder, fresh_path, origin
+from ct_rl.sections import KIND, auxiliary_section, foreign_option, memory_section
 
 PROG = "ct_rl.train"
 RECIPE = "rooms_select"
@@ -24,6 +26,7 @@ _FIXED = (
     "env.",
     "memory.",
     "network.",
+    "auxiliary",
     "training.algorithm",
     "run.seed",
     "run.run_dir",
@@ -37,10 +40,14 @@ class Arguments(TrainConfig):
     Flags stand above the recipe, the recipe above the defaults. 1 agent step is `action repeat` frames.
     """
 
-    config: Annotated[str | None, arg(prefix_name=False)] = None
+    config: Annotated[Text | None, arg(prefix_name=False)] = None
     """Recipe: a YAML file or the name of a shipped one; rooms_select when absent and --env is its own."""
-    resume: Annotated[str | None, arg(prefix_name=False)] = None
+    resume: Annotated[Text | None, arg(prefix_name=False)] = None
     """Run folder to go on with: counters, optimiser, schedules and random state continue."""
+    losses: Annotated[list[Text], arg(name="auxiliary", prefix_name=False)] = field(
+        default_factory=list
+    )
+    """Auxiliary losses to learn beside the task, by name; the flags --auxiliary.NAME.OPTION are theirs."""
 
 
 def main() -> None:
@@ -50,31 +57,43 @@ def main() -> None:
 
 def command(argv: list[str]) -> int:
     """Read the flags, train, return the exit status."""
+    imports = command_line.take_values(argv, "--import")
+    command_line.import_modules(imports)
     resume = command_line.flag_value(argv, "--resume")
     if resume is not None:
-        return _resume(Path(resume), argv)
-    config, recipe = _new_config(argv)
+        return _resume(Path(resume), argv, imports)
+    config, recipe = _new_config(argv, imports)
     check(config)
     return _train(config, recipe=recipe)
 
 
-def _new_config(argv: list[str]) -> tuple[TrainConfig, str | None]:
+def _new_config(argv: list[str], imports: list[str]) -> tuple[TrainConfig, str | None]:
     recipe = command_line.flag_value(argv, "--config")
     env = command_line.flag_value(argv, "--env")
     source = None
-    base = TrainConfig()
+    data: dict[str, Any] = {}
     if recipe is not None:
-        base, source = config_file.read_recipe(recipe)
+        data, source = config_file.read_data(recipe)
     elif RECIPE in config_file.recipe_names():
-        shipped, where = config_file.read_recipe(RECIPE)
-        if env in (None, shipped.env.name):
-            base, source = shipped, where
+        shipped, where = config_file.read_data(RECIPE)
+        if env in (None, shipped["env"]["name"]):
+            data, source = shipped, where
+    named = config_file.label(source or "")
+    config_file.from_data(data, named, imports)  # what it says must be right as it stands
+    chosen, left_out = _chosen(argv, data)
+    base = config_file.from_data(chosen, named)
     if env not in (None, base.env.name):
         base.env.options = {}  # settings of another environment
         base.eval_env.options = {}
     elif source is not None:
         _fit_options(base, command_line.flag_value(argv, "--engine"), source)
-    return _parse(argv, base), source
+    config = _parse(argv, base, imports)
+    if left_out:
+        kind = config.memory.kind
+        print(f"note: memory {kind} has no {', '.join(left_out)}: {source}'s are left out")
+    if config.run.ray_address != command_line.flag_value(argv, "--ray-address"):
+        raise UserError(f"{source} names a Ray cluster: join it with --ray-address, or take it out")
+    return config, source
 
 
 def _fit_options(config: TrainConfig, engine: str | None, source: str) -> None:
@@ -93,19 +112,66 @@ def _fit_options(config: TrainConfig, engine: str | None, source: str) -> None:
             del options[key]
 
 
-def _parse(argv: list[str], base: TrainConfig) -> TrainConfig:
+def _parse(argv: list[str], base: TrainConfig, imports: list[str]) -> TrainConfig:
+    """The configuration that the flags give on top of `base`."""
+    memory = getattr(base.memory, KIND)
+    sections = {"memory": type(base.memory), "auxiliary": type(base.auxiliary)}
     values = {item.name: getattr(base, item.name) for item in fields(TrainConfig)}
-    parsed = command_line.parse(Arguments, argv, prog=PROG, default=Arguments(**values))
+    parsed = command_line.parse(
+        Arguments,
+        argv,
+        prog=PROG,
+        default=Arguments(**values),
+        sections=sections,
+        foreign=lambda flag: _foreign(flag, memory),
+    )
+    module, colon, _ = parsed.env.name.partition(":")
+    # gymnasium imports it here; what goes on with the run is to name it.
+    parsed.run.imports = list(dict.fromkeys([*imports, *([module] if colon else [])]))
     return TrainConfig(**{name: getattr(parsed, name) for name in values})
 
 
-def _resume(path: Path, argv: list[str]) -> int:
+def _chosen(argv: list[str], data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A recipe with the memory and the losses that the flags choose, and the options that the memory has not."""
+    above: dict[str, Any] = {}
+    kind = command_line.flag_value(argv, "--memory")
+    if kind is not None:
+        with config_file.named("--memory"):
+            memory_section(kind)
+        above["memory"] = {KIND: kind}
+    losses = command_line.take_values(argv, "--auxiliary")
+    if losses:
+        with config_file.named("--auxiliary"):
+            auxiliary_section(losses)
+        above["auxiliary"] = {name: {} for name in losses}
+    return config_file.over(data, above)
+
+
+def _foreign(flag: str, kind: str) -> str | None:
+    """One line about a flag of a memory's option that this one has not."""
+    if flag.startswith("--auxiliary."):
+        name = flag.split(".")[1]
+        return f"{flag}: choose the loss first: --auxiliary {name}"
+    option = flag.removeprefix("--memory.")
+    if option == flag and flag != "--rate":
+        return None
+    return foreign_option(kind, option.removeprefix("--").replace("-", "_"))
+
+
+def _resume(path: Path, argv: list[str], imports: list[str]) -> int:
     if command_line.flag_value(argv, "--config") is not None:
         raise UserError("--resume takes the run's own configuration: leave --config out")
     RunFolder(path).require()
-    before = RunFolder(path).read_config()
+    before = RunFolder(path).read_config(imports)
     before.run.minutes = None  # the clock's end was that start's, not the run's
-    config = _parse(argv, before)
+    if before.run.ray_address is not None:
+        # Ray speaks pickle with a cluster, and a run may be a stranger's: its address is a record, no order.
+        before.run.ray_address = None
+        if command_line.flag_value(argv, "--ray-address") is None:
+            print("note: the run was on a Ray cluster; give --ray-address to join one again")
+    chosen, _ = _chosen(argv, config_file.to_plain(before))
+    base = config_file.from_data(chosen, config_file.label(str(path)))
+    config = _parse(argv, base, imports)
     for key, (old, new) in config_file.changes(before, config).items():
         if key.startswith(_FIXED):
             raise UserError(
@@ -117,20 +183,30 @@ def _resume(path: Path, argv: list[str]) -> int:
 
 
 def _train(config: TrainConfig, *, recipe: str | None = None, resume: Path | None = None) -> int:
-    with Interrupts() as interrupts:
+    with Interrupts(_unanswered) as interrupts:
         # Heavy imports come after everything that can be wrong with the flags alone.
-        from ct_rl import algorithm, ray_session
+        from ct_rl import algorithm
 
-        probe = algorithm.probe_env(config.env)
+        probe = algorithm.probe(config)
+        resolve_reward_clip(config)
         parameters = algorithm.check_network(config, probe)
         gpu = algorithm.use_gpu(config.run.device)
         if config.run.ray_address is not None:
+            from ct_rl import ray_session
+
             ray_session.check_cluster(config.run.ray_address)
+        algorithm.check_algorithm(config)
         run = RunFolder.open(resume) if resume else _create(config)
         try:
             return _in_folder(config, run, recipe, probe, parameters, gpu, interrupts)
         finally:
             run.close()
+
+
+def _unanswered() -> str:
+    from ct_rl.ray_session import unanswered
+
+    return unanswered()
 
 
 def _create(config: TrainConfig) -> RunFolder:
@@ -156,7 +232,7 @@ def _in_folder(
     if saved is not None and saved.step >= config.run.steps:
         raise UserError(
             f"run '{run.path}' has its {saved.step:,} of {config.run.steps:,} steps: "
-            f"go on with --resume {run.path} --steps {2 * saved.step}"
+            f"go on with --resume {shlex.quote(str(run.path))} --steps {2 * saved.step}"
         )
     _describe(config, run, recipe, probe, parameters, gpu)
     _write_config(config, run, recipe, probe, parameters)
@@ -167,7 +243,7 @@ def _in_folder(
             int(gpu) * max(1, config.runners.num_learners),
             config.run.ray_address,
         ),
-        open_display(config.run.steps, title) as display,
+        open_display(config.run.steps, title, probe.facts.episode_metrics) as display,
     ):
         algo = build_algorithm(config)
         try:
@@ -177,19 +253,27 @@ def _in_folder(
                 display.note(f"going on from {saved.path}")
             interrupts.arm()
             met = trainer.train()
+            if not met:  # said before the way out, which somebody may cut short
+                display.note(
+                    f"interrupted at step {trainer.progress.steps:,}, saved; go on with:\n"
+                    f"  {_command(config, run)}"
+                )
+                return INTERRUPTED
         except KeyboardInterrupt:
             display.note(
                 f"stopped without saving; go on from the last checkpoint with:\n"
-                f"  python -m {PROG} --resume {run.path}"
+                f"  {_command(config, run)}"
             )
             return INTERRUPTED
         finally:
             algo.stop()
-    return _farewell(config, trainer, met)
+    return _farewell(config, trainer)
 
 
-def _saved(run: RunFolder) -> tuple[checkpoint.Checkpoint | None, list[dict[str, Any]]]:
+def _saved(run: RunFolder) -> tuple[Any, list[dict[str, Any]]]:
     """The checkpoint to go on from and the reports up to it, with a word about every damaged one."""
+    from ct_rl import checkpoint
+
     saved, damaged = checkpoint.load_last(run.checkpoints)
     if damaged and saved is None:
         raise UserError(f"no checkpoint of '{run.path}' is whole: {damaged[0]}")
@@ -210,7 +294,7 @@ def _write_config(
     written.env.engine = probe.facts.engine or config.env.engine
     run.write_config(
         written,
-        provenance(
+        origin(
             recipe=recipe,
             engine=probe.facts.engine,
             engine_asked=config.env.engine,
@@ -230,29 +314,33 @@ def _describe(
     engine = f" ({facts.engine} engine)" if facts.engine else ""
     print(f"environment  {config.env.name}{engine}, {runners.envs_per_runner} in each of "
           f"{max(1, runners.num_env_runners)} runners")  # fmt: skip
+    print(f"rewards      clipped for learning: {config.network.reward_clip}")
     print(f"memory       {config.memory.kind}, network of {parameters:,} parameters, "
           f"learning on {'a GPU' if gpu else 'the CPU'}")  # fmt: skip
     print(f"goal         {goal:,} agent steps = {goal * facts.action_repeat:,} frames")
     print(f"run folder   {run.path}", flush=True)
 
 
-def _farewell(config: TrainConfig, trainer: Any, met: bool) -> int:
+def _farewell(config: TrainConfig, trainer: Any) -> int:
     run, steps = trainer.run, trainer.progress.steps
-    if not met:
-        print(
-            f"interrupted at step {steps:,}, saved; go on with:\n"
-            f"  python -m {PROG} --resume {run.path}"
-        )
-        return INTERRUPTED
     repeat = trainer.progress.facts.action_repeat
     print(f"done         {steps:,} agent steps = {steps * repeat:,} frames")
     print(f"curves       {run.curves}")
     print(f"checkpoint   {trainer.saved}")
-    print(f"evaluate     python -m ct_rl.evaluate {run.path} --episodes 20 --video")
-    print(
-        f"go on        python -m {PROG} --resume {run.path} --steps {max(2 * steps, config.run.steps)}"
-    )
+    words = ["python", "-m", "ct_rl.evaluate", str(run.path), "--episodes", "20", "--video"]
+    print(f"evaluate     {shlex.join([*words, *_imports(config)])}")
+    print(f"go on        {_command(config, run, '--steps', str(max(2 * steps, config.run.steps)))}")
     return DONE
+
+
+def _imports(config: TrainConfig) -> list[str]:
+    return ["--import", *config.run.imports] if config.run.imports else []
+
+
+def _command(config: TrainConfig, run: RunFolder, *more: str) -> str:
+    """The command that goes on with a run, as a shell takes it."""
+    words = ["python", "-m", PROG, "--resume", str(run.path), *more, *_imports(config)]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-from ct_rl import checkpoint, curves
+from ct_rl import checkpoint
 from ct_rl.algorithm import network_settings
 from ct_rl.checkpoint import Checkpoint
 from ct_rl.config import TrainConfig
+from ct_rl.curves import draw_curves
 from ct_rl.display import LiveDisplay, PlainDisplay
-from ct_rl.errors import RunFailed, UserError, disk_message, is_disk_error, one_line
+from ct_rl.errors import RunFailed, UserError, is_disk_error, one_line, os_message
 from ct_rl.events import EventFile
 from ct_rl.interrupts import Interrupts
+from ct_rl.plain_files import write_atomically
 from ct_rl.progress import Progress
 from ct_rl.run_folder import RunFolder
 
@@ -64,7 +67,9 @@ class Trainer:
         Raises RunFailed when the learner or an environment fails, UserError when the disk is full.
         """
         try:
-            self._events = EventFile(self.run.events, self.progress.steps)
+            self._events = EventFile(
+                self.run.events, self.progress.steps, self.progress.facts.episode_metrics
+            )
             try:
                 return self._loop()
             finally:
@@ -72,7 +77,7 @@ class Trainer:
         except OSError as error:
             if not is_disk_error(error):
                 raise
-            raise UserError(disk_message(error, f"writing the run; {self._way_back()}")) from None
+            raise UserError(os_message(error, f"writing the run; {self._way_back()}")) from None
 
     def _loop(self) -> bool:
         from agents import LearnerFailed, RunnerFailed
@@ -85,6 +90,7 @@ class Trainer:
                 result = self.algorithm.train()
             except (LearnerFailed, RunnerFailed) as error:
                 raise self._failure(error) from error
+            self.run.require_there()
             self.progress.add(result["ct_rl"])
             now = time.monotonic()
             met = self.progress.steps >= self.config.run.steps or self._time_is_up(now)
@@ -115,8 +121,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint that no signal can break off."""
+        # Asking the learner may wait for ever, and a signal may end that; writing does not.
+        tensors, meta = self.algorithm.training_state()
         with self.interrupts.protected():
-            tensors, meta = self.algorithm.training_state()
+            self.run.require_there()
             self.saved = checkpoint.save(
                 self.run.checkpoints,
                 self.progress.steps,
@@ -134,7 +142,8 @@ class Trainer:
         """Refresh curves.png, spending at most a twentieth of the time on it; returns when it was done."""
         begun = time.monotonic()
         repeat = self.progress.facts.action_repeat
-        curves.draw(self.run.curves, self.rows, self._title, repeat)
+        counts = self.progress.facts.episode_metrics
+        draw_curves(self.run.curves, self.rows, self._title, repeat, counts)
         done = time.monotonic()
         self._curves_seconds = max(self.config.run.curves_seconds, 20 * (done - begun))
         return done
@@ -145,12 +154,16 @@ class Trainer:
     def _way_back(self) -> str:
         if self.saved is None:
             return "there is no checkpoint yet"
-        return f"last good checkpoint: {self.saved}, go on with --resume {self.run.path}"
+        return f"last good checkpoint: {self.saved}, go on with --resume {shlex.quote(str(self.run.path))}"
 
     def _failure(self, error: Exception) -> RunFailed:
         log = self.run.path / "error.log"
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        details = f"; details in {log}"
+        try:
+            self.run.require_there()
+            write_atomically(log, "".join(traceback.format_exception(error)).encode())
+        except (OSError, UserError):
+            details = ""
         return RunFailed(
-            f"{one_line(error)[:400]} at step {self.progress.steps:,}; {self._way_back()}; "
-            f"details in {log}"
+            f"{one_line(error)[:400]} at step {self.progress.steps:,}; {self._way_back()}{details}"
         )

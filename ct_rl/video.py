@@ -27,9 +27,13 @@ def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     writer = None
     count = 0
+    size: tuple[int, int] | None = None
     try:
         for moment in moments:
             frame = compose(moment)
+            if size is not None and frame.shape[1::-1] != size:  # ffmpeg takes one size only
+                frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+            size = frame.shape[1], frame.shape[0]
             if writer is None:
                 writer = _writer(partial, frame.shape[1], frame.shape[0], fps)
                 writer.send(None)
@@ -74,13 +78,49 @@ def compose(moment: Moment) -> np.ndarray:
 
 
 def enlarge(picture: np.ndarray) -> np.ndarray:
-    """An RGB picture scaled up by a whole factor to at least 640x480, cut to even sides."""
-    picture = np.asarray(picture, np.uint8)
+    """A picture scaled up by a whole factor to at least 640x480, cut to even sides; raises ValueError for none."""
+    picture = as_rgb(picture)
     factor = max(1, -(-WIDTH // picture.shape[1]), -(-HEIGHT // picture.shape[0]))
     if factor > 1:
         size = (picture.shape[1] * factor, picture.shape[0] * factor)
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
     return picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+
+
+def as_rgb(picture: object) -> np.ndarray:
+    """What an environment draws as uint8 [H, W, 3]: grey, RGBA, channels first and floats are converted.
+
+    Raises:
+        ValueError: for what is no picture.
+    """
+    array = None
+    if isinstance(picture, np.ndarray | list | tuple):
+        with contextlib.suppress(ValueError):  # lists of different lengths
+            array = np.asarray(picture)
+    if (
+        array is None
+        or array.dtype.kind not in "uifb"
+        or array.ndim not in (2, 3)
+        or not array.size
+    ):
+        kind = type(picture).__name__ if array is None else f"an array {array.dtype} {array.shape}"
+        raise ValueError(f"the environment drew {kind}, which is no picture [H, W, 3]")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.shape[-1] not in (1, 2, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    channels = array.shape[-1]
+    if channels not in (1, 3, 4):
+        raise ValueError(f"the environment drew a picture of {channels} channels, not 1, 3 or 4")
+    if array.dtype != np.uint8:
+        array = np.nan_to_num(array.astype(np.float32))
+        if array.max() <= 1.0:
+            array = array * 255
+        array = array.clip(0, 255).astype(np.uint8)
+    array = array[..., :3] if channels > 1 else np.repeat(array, 3, -1)
+    if min(array.shape[:2]) < 2 or max(array.shape[:2]) > 8192:
+        raise ValueError(f"the environment drew a picture of {array.shape[1]}x{array.shape[0]}")
+    return np.ascontiguousarray(array)
 
 
 def _text(

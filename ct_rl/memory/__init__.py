@@ -1,12 +1,14 @@
-"""Memory cores: the Compressive Transformer and the baselines beside it, in plain torch."""
+"""Memory cores: the Compressive Transformer and the baselines beside it, in plain torch.
 
-from ct_rl.memory.compressive.authors import AuthorsCore, from_authors
-from ct_rl.memory.compressive.core import CompressiveTransformer, GTrXL, TransformerXL
-from ct_rl.memory.contract import MemoryCore, MemoryOutput, State, state_bytes
-from ct_rl.memory.identity import Identity
-from ct_rl.memory.linear import LinearRecurrence
+Names that need torch are resolved when they are asked for: names and options of memories can be read without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ct_rl.memory.options import option_help
-from ct_rl.memory.recurrent import GRUMemory, LSTMMemory
 from ct_rl.memory.registry import (
     build_memory,
     memory_class,
@@ -14,7 +16,32 @@ from ct_rl.memory.registry import (
     memory_options,
     register_memory,
 )
-from ct_rl.memory.report import AttentionReport
+
+if TYPE_CHECKING:
+    from ct_rl.memory.compressive.authors import AuthorsCore, from_authors
+    from ct_rl.memory.compressive.core import CompressiveTransformer, GTrXL, TransformerXL
+    from ct_rl.memory.contract import MemoryCore, MemoryOutput, State, state_bytes
+    from ct_rl.memory.identity import Identity
+    from ct_rl.memory.linear import LinearRecurrence
+    from ct_rl.memory.recurrent import GRUMemory, LSTMMemory
+    from ct_rl.memory.report import AttentionReport
+
+_LAZY = {
+    "AttentionReport": "report",
+    "AuthorsCore": "compressive.authors",
+    "CompressiveTransformer": "compressive.core",
+    "GRUMemory": "recurrent",
+    "GTrXL": "compressive.core",
+    "Identity": "identity",
+    "LSTMMemory": "recurrent",
+    "LinearRecurrence": "linear",
+    "MemoryCore": "contract",
+    "MemoryOutput": "contract",
+    "State": "contract",
+    "TransformerXL": "compressive.core",
+    "from_authors": "compressive.authors",
+    "state_bytes": "contract",
+}
 
 __all__ = [
     "AttentionReport",
@@ -38,3 +65,9 @@ __all__ = [
     "register_memory",
     "state_bytes",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ct_rl.memory' has no attribute {name!r}")
+    return getattr(import_module(f"ct_rl.memory.{_LAZY[name]}"), name)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
 from typing import Any
 
-from ct_rl.memory.compressive.core import CompressiveTransformer, GTrXL, TransformerXL
-from ct_rl.memory.compressive.options import (
-    CompressiveOptions,
-    GTrXLOptions,
-    TransformerXLOptions,
-)
-from ct_rl.memory.contract import MemoryCore
-from ct_rl.memory.identity import Identity, IdentityOptions
-from ct_rl.memory.linear import LinearOptions, LinearRecurrence
 from ct_rl.memory.options import check_options
-from ct_rl.memory.recurrent import GRUMemory, LSTMMemory, RecurrentOptions
 
-_CORES: dict[str, tuple[type[MemoryCore], type]] = {}
+# name -> core and options as "module:class" below this package, imported when asked for: a command reads options
+# before it needs torch, which takes a second to import.
+_BUILT_IN = {
+    "compressive": ("compressive.core:CompressiveTransformer", "compressive.options:CompressiveOptions"),
+    "gru": ("recurrent:GRUMemory", "recurrent:RecurrentOptions"),
+    "gtrxl": ("compressive.core:GTrXL", "compressive.options:GTrXLOptions"),
+    "identity": ("identity:Identity", "identity:IdentityOptions"),
+    "linear": ("linear:LinearRecurrence", "linear:LinearOptions"),
+    "lstm": ("recurrent:LSTMMemory", "recurrent:RecurrentOptions"),
+    "transformer_xl": ("compressive.core:TransformerXL", "compressive.options:TransformerXLOptions"),
+}  # fmt: skip
+_CORES: dict[str, tuple[type, type]] = {}
 
 
-def register_memory(name: str, core: type[MemoryCore], options: type) -> None:
+def register_memory(name: str, core: type, options: type) -> None:
     """Makes a core known as `name`: `--memory NAME`, its own flags and help, and the contract tests.
 
     Args:
@@ -31,7 +33,8 @@ def register_memory(name: str, core: type[MemoryCore], options: type) -> None:
     Raises:
         ValueError: for something that is no core's class, or no such dataclass.
     """
-    if not (isinstance(core, type) and issubclass(core, MemoryCore)):
+    contract: Any = import_module("ct_rl.memory.contract")
+    if not (isinstance(core, type) and issubclass(core, contract.MemoryCore)):
         raise ValueError(f"memory {name!r} is {core!r}: give a subclass of MemoryCore")
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
         raise ValueError(f"memory {name!r} has options {options!r}: give a dataclass")
@@ -42,7 +45,7 @@ def register_memory(name: str, core: type[MemoryCore], options: type) -> None:
 
 def memory_names() -> list[str]:
     """The names that `build_memory` knows."""
-    return sorted(_CORES)
+    return sorted({*_BUILT_IN, *_CORES})
 
 
 def memory_options(name: str) -> type:
@@ -51,35 +54,30 @@ def memory_options(name: str) -> type:
     Raises:
         ValueError: for a name that does not exist, naming those that do.
     """
-    return _entry(name)[1]
+    return _find(name, 1)
 
 
-def memory_class(name: str) -> type[MemoryCore]:
+def memory_class(name: str) -> Any:
     """The class of the core `name`; raises ValueError as `memory_options` does."""
-    return _entry(name)[0]
+    return _find(name, 0)
 
 
-def build_memory(name: str, **options: Any) -> MemoryCore:
+def build_memory(name: str, **options: Any) -> Any:
     """A memory core by its name.
 
     Raises:
         ValueError: for a name or an option that does not exist, naming those that do, a value out of its bounds, or
             sizes that do not fit together.
     """
-    core, known = _entry(name)
-    return core(**check_options(f"memory {name!r}", known, options))
+    return memory_class(name)(**check_options(f"memory {name!r}", memory_options(name), options))
 
 
-def _entry(name: str) -> tuple[type[MemoryCore], type]:
-    if name not in _CORES:
+def _find(name: str, part: int) -> type:
+    """The core's class (0) or its options' (1)."""
+    if name in _CORES:
+        return _CORES[name][part]
+    if name not in _BUILT_IN:
         raise ValueError(f"unknown memory {name!r}: choose one of {', '.join(memory_names())}")
-    return _CORES[name]
-
-
-register_memory("compressive", CompressiveTransformer, CompressiveOptions)
-register_memory("gru", GRUMemory, RecurrentOptions)
-register_memory("gtrxl", GTrXL, GTrXLOptions)
-register_memory("identity", Identity, IdentityOptions)
-register_memory("linear", LinearRecurrence, LinearOptions)
-register_memory("lstm", LSTMMemory, RecurrentOptions)
-register_memory("transformer_xl", TransformerXL, TransformerXLOptions)
+    module, _, attribute = _BUILT_IN[name][part].partition(":")
+    found: type = getattr(import_module(f"ct_rl.memory.{module}"), attribute)
+    return found

@@ -1,26 +1,40 @@
-"""Recipes and flags: complete round trip, precedence, mistakes named."""
+"""Recipes and flags: complete round trip, precedence, every field a flag, mistakes named."""
 
-from dataclasses import replace
+import re
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import yaml
 
-from ct_rl import command_line, config_file
-from ct_rl.config import MemoryConfig, RunConfig, TrainConfig, TrainingConfig, check
+from ct_rl import command_line, config_file, reader
+from ct_rl.config import RunConfig, TrainConfig, TrainingConfig, check, resolve_reward_clip
 from ct_rl.errors import UserError
+from ct_rl.memory import memory_names, memory_options, option_help
+from ct_rl.sections import auxiliary_section, memory_section, memory_settings
 from ct_rl.train import Arguments, _new_config
 
 
-def test_a_written_configuration_reads_back_equal():
+def new(*words):
+    return _new_config(list(words), command_line.take_values(words, "--import"))[0]
+
+
+@pytest.mark.parametrize("kind", memory_names())
+def test_a_written_configuration_reads_back_equal(kind):
     config = TrainConfig(
-        memory=MemoryConfig(kind="lstm", rate=2, compression="max"),
+        memory=memory_section(kind)(),
+        auxiliary=auxiliary_section(["contrast"])(),
         training=TrainingConfig(lr=[[0.0, 1e-3], [1e6, 0.0]], entropy_coeff=3e-5, minibatch=7),
         run=RunConfig(minutes=1.5, seed=11),
     )
-    config.env.options = {"spawn": [-110.0, -110.0], "objects": 6}
+    config.training.loss_coeffs = {"compression": 0.25}
+    config.env.options = {"spawn": [-110.0, -110.0], "objects": 6, "text": "1e-3", "when": "1:30"}
     text = config_file.dump(config, {"torch": "2.13.0"})
     assert config_file.parse(text, "x") == config
     assert yaml.safe_load(text)["provenance"] == {"torch": "2.13.0"}
+    written = yaml.safe_load(text)["memory"]
+    assert written.pop("kind") == kind and set(written) == {
+        item.name for item in fields(memory_options(kind))
+    }
 
 
 @pytest.mark.parametrize("name", config_file.recipe_names())
@@ -41,55 +55,121 @@ def test_the_papers_recipe_has_the_papers_numbers():
 def test_flags_stand_above_the_recipe_and_the_recipe_above_the_defaults(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("memory: {rate: 2, window: 8}\nenv: {options: {objects: 6, seconds: 3}}\n")
-    config, _ = _new_config(
-        ["--config", str(recipe), "--rate", "8", "--env-option", "objects=2", "--lr", "0:1e-3,9:0"]
+    config = new(
+        *("--config", str(recipe), "--rate", "8", "--env-option", "objects=2", "x=1e-3"),
+        *("--lr", "0:1e-3,9:0", "--steps", "1e6", "--minibatch", "60"),
     )
     assert config.memory.rate == 8  # flag
     assert config.memory.window == 8  # recipe
-    assert config.memory.n_heads == MemoryConfig().n_heads  # default
-    assert config.env.options == {"objects": 2, "seconds": 3}
+    assert config.memory.n_heads == memory_section("compressive")().n_heads  # default
+    assert config.env.options == {"objects": 2, "seconds": 3, "x": 1e-3}
     assert config.training.lr == [[0.0, 1e-3], [9.0, 0.0]]
+    assert config.run.steps == 1_000_000 and config.training.minibatch == 60
 
 
 def test_another_environment_does_not_take_the_recipes_settings():
-    config, recipe = _new_config(["--env", "CartPole-v1"])
+    config, recipe = _new_config(["--env", "CartPole-v1"], [])
     assert (config.env.name, config.env.options, recipe) == ("CartPole-v1", {}, None)
 
 
-def test_every_field_has_a_flag_with_help_and_default(capsys):
+def test_another_memory_takes_the_recipes_settings_that_it_has_and_its_own_defaults_elsewhere(
+    tmp_path, capsys
+):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("memory: {kind: compressive, d_model: 32, rate: 2}\n")
+    config = new("--config", str(recipe), "--memory", "lstm")
+    assert memory_settings(config.memory) == {
+        **{item.name: item.default for item in fields(memory_options("lstm"))},
+        "d_model": 32,
+    }
+    assert "note: memory lstm has no rate: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("env", "clip"), [("dmlab_rooms_select", "optimistic_asymmetric"), ("CartPole-v1", "none")]
+)
+def test_rewards_are_clipped_where_that_is_the_benchmarks_own_way(env, clip):
+    config = new("--env", env)
+    assert resolve_reward_clip(config) == clip == config.network.reward_clip
+    assert resolve_reward_clip(new("--env", env, "--reward-clip", "unit")) == "unit"
+
+
+def leaves(cls, sections, at=()):
+    for item in fields(cls):
+        hint = sections.get(item.name, item.type)
+        inner = hint if is_dataclass(hint) else getattr(TrainConfig(), item.name, None)
+        if at == () and is_dataclass(inner):
+            yield from leaves(inner if isinstance(inner, type) else type(inner), {}, (item.name,))
+        else:
+            yield (*at, item.name)
+
+
+@pytest.mark.parametrize("kind", memory_names())
+def test_every_field_has_a_flag_with_help_and_default(kind, capsys):
+    sections = {"memory": memory_section(kind), "auxiliary": auxiliary_section(["contrast"])}
+    default = Arguments(memory=sections["memory"](), auxiliary=sections["auxiliary"]())
     with pytest.raises(SystemExit) as stop:
-        command_line.parse(Arguments, ["--help"], prog="ct_rl.train", default=Arguments())
+        command_line.parse(
+            Arguments, ["--help"], prog="ct_rl.train", default=default, sections=sections
+        )
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for flag in (
-        "--env",
-        "--rate",
-        "--memory",
-        "--steps",
-        "--seed",
-        "--config",
-        "--run-dir",
-        "--resume",
-    ):
-        assert f"{flag} " in shown
-    for section in ("memory", "run"):
-        for name in config_file.to_plain(getattr(TrainConfig(), section)):
-            assert name.replace("_", "-") in shown or name == "kind"
-    assert shown.count("(default:") >= 40
-    assert "[agent steps" in shown and "[seconds]" in shown
+    flags = command_line._flags(Arguments, sections)
+    wanted = set(leaves(Arguments, {"memory": sections["memory"]}))
+    wanted |= {("auxiliary", "contrast", "horizon"), ("auxiliary", "contrast", "temperature")}
+    wanted -= {("auxiliary", "contrast")}
+    assert wanted <= set(flags.values())
+    for flag in flags:
+        assert re.search(rf"(?<![\w-]){re.escape(flag)}\b", shown), flag
+    assert shown.count("(default:") >= len(wanted) - 6
+    for section in ("network", "runners", "training", "run", "env"):
+        cls = type(getattr(TrainConfig(), section))
+        texts = option_help(cls)
+        assert all(texts.get(item.name) for item in fields(cls)), section
+    for text in option_help(memory_options(kind)).values():
+        assert text.split()[0] in shown
+
+
+def test_short_and_long_form_of_the_rate_are_one():
+    assert new("--rate", "3").memory.rate == new("--memory.rate", "3").memory.rate == 3
+
+
+def test_auxiliary_losses_and_coefficients_are_chosen_by_name(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "auxiliary: {contrast: {pairs: 32}}\ntraining: {loss_coeffs: {contrast: 2}}\n"
+    )
+    config = new(
+        *("--config", str(recipe), "--auxiliary", "contrast", "--auxiliary.contrast.horizon", "3"),
+        *("--training.loss-coeffs", "compression=0.5"),
+    )
+    chosen = config.auxiliary.contrast
+    assert (chosen.pairs, chosen.horizon) == (32, 3)
+    assert config.training.loss_coeffs == {"contrast": 2.0, "compression": 0.5}
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("memry: {}", "'memry', did you mean 'memory'"),
-        ("memory: {rte: 3}", "'memory.rte', did you mean 'rate'"),
-        ("memory: {rate: many}", "memory.rate: expected a number, not 'many'"),
+        ("memory: {rte: 3}", "memory 'compressive' has no option 'rte'"),
+        ("memory: {kind: lstm, rate: 3}", "memory 'lstm' has no option 'rate': its options are"),
+        ("memory: {rate: many}", "memory.rate: expected a whole number, not 'many'"),
         ("memory: {rate: 1.5}", "memory.rate: expected a whole number, not 1.5"),
+        ("memory: {rate: 1e400}", "memory.rate: expected a whole number, not inf"),
+        ("memory: []", "memory: expected `name: value` lines"),
+        ("memory: {rate: 2, rate: 3}", "the key 'rate' is given twice"),
         ("training: {lr: [[0]]}", "training.lr: expected a number or [[step, value], ...]"),
+        ("training: {lr: 1e308}", "training.lr: expected a number"),
+        ("training: {batch: true}", "training.batch: expected a whole number, not True"),
+        ("training: {batch: '3'}", "training.batch: expected a whole number, not '3'"),
         ("run: {device: gpu}", "run.device: expected one of auto, cpu, cuda, not 'gpu'"),
         ("network: {around: 1}", "network.around: expected true or false, not 1"),
         ("env: {options: 3}", "env.options: expected `name: value` lines"),
+        ("env: {options: {a: !!binary aGk=}}", "env.options: a=b'hi'"),
+        ("env: {options: {a: .inf}}", "env.options: a=inf is not finite"),
+        ("auxiliary: {contrst: {}}", "did you mean 'contrast'?"),
+        ("auxiliary: {contrast: {horizon: 0}}", "auxiliary.contrast.horizon: 0 is too small"),
         ("- a list", "must hold `name: value` lines"),
         ("a: [", "not valid YAML at line 1, column 5"),
         ("\x00", "not valid YAML"),
@@ -103,22 +183,55 @@ def test_a_broken_recipe_is_named_in_one_line(text, says):
     assert "\n" not in str(error.value)
 
 
-def test_numbers_that_yaml_reads_as_text_are_numbers():
-    assert config_file.parse("training: {lr: 3e-4}\nrun: {steps: 1e6}", "x").training.lr == 3e-4
+def test_numbers_are_read_as_people_write_them():
+    config = config_file.parse(
+        "training: {lr: 3e-4}\nrun: {steps: 1e6}\n"
+        "env: {options: {a: 1e-3, b: 1_000, c: 010, d: 2020-01-01, e: 1:30, f: 0x10}}",
+        "x",
+    )
+    assert config.training.lr == 3e-4 and config.run.steps == 1_000_000
+    found = config.env.options
+    assert (found["a"], found["b"], found["c"], found["f"]) == (1e-3, 1000, 10, 16)
+    assert (found["d"], found["e"]) == ("2020-01-01", "1:30")
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("words", "says"),
     [
-        TrainConfig(training=TrainingConfig(lr=[[5, 1e-3]])),
-        TrainConfig(training=TrainingConfig(lr=[[0, 1e-3], [0, 1e-4]])),
-        TrainConfig(training=TrainingConfig(lr=float("nan"))),
-        TrainConfig(training=TrainingConfig(gamma=1.5)),
-        TrainConfig(training=TrainingConfig(grad_clip=float("inf"))),
-        TrainConfig(run=RunConfig(minutes=0)),
-        TrainConfig(run=replace(RunConfig(), seed=-1)),
+        ("--lr 5:1e-3", "--lr 5:1e-3: a schedule starts at step 0"),
+        ("--lr 0:1e-3,0:1e-4", "a schedule starts at step 0 and its steps rise"),
+        ("--lr nan", "--lr nan: give values from 0"),
+        ("--gamma 1.5", "--gamma 1.5 is too large: give 1 or less"),
+        ("--grad-clip .inf", "--grad-clip inf is not finite: give a number"),
+        ("--minutes 0", "--minutes 0 is too small: give more than 0"),
+        ("--seed -1", "--seed -1 is too small: give 0 or more"),
+        ("--minibatch 7", "--minibatch 7: give a multiple of --fragment 60, at most 1920"),
+        ("--batch 7", "--batch 7 is no whole number of fragments of 1920 steps"),
+        ("--fragment 100 --batch 80", "give 3200"),
+        ("--num-learners 2", "2 learners x 32 environments x 60 steps"),
+        ("--algorithm ppo --num-env-runners 2", "2 runners x 32 environments x 60 steps"),
     ],
 )
-def test_values_out_of_range_are_refused(bad):
-    with pytest.raises(UserError, match=r"^--\w"):
-        check(bad)
+def test_values_out_of_range_are_refused(words, says):
+    with pytest.raises(UserError, match=r"^--\w") as error:
+        check(new(*words.split()))
+    assert says in str(error.value)
+
+
+def test_changes_are_found_in_every_section():
+    one = TrainConfig()
+    for section in fields(TrainConfig):
+        for item in fields(getattr(one, section.name)):
+            before = getattr(getattr(one, section.name), item.name)
+            changed = replace(getattr(one, section.name), **{item.name: (before, "other")})
+            other = replace(one, **{section.name: changed})
+            assert list(config_file.changes(one, other)) == [f"{section.name}.{item.name}"]
+    assert config_file.changes(one, replace(one, memory=memory_section("lstm")())) == {
+        "memory.kind": ("compressive", "lstm")
+    }
+
+
+def test_a_reader_without_extra_keys_ignores_them_only_where_told():
+    with pytest.raises(reader.Invalid, match="unknown key"):
+        reader.read(RunConfig, {"seed": 1, "colour": 2})
+    assert reader.read(RunConfig, {"seed": 1, "colour": 2}, extra="ignore").seed == 1

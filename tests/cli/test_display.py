@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from ct_rl.display import LiveDisplay, duration, time_left
+from ct_rl.display import LiveDisplay, time_left
+from ct_rl.metrics import duration
 
 ROW = {
     "steps": 500,

@@ -61,7 +61,7 @@ def test_a_checkpoint_of_one_engine_is_evaluated_on_both(trained_on_lab, capsys)
     for (status, out, err), engine in ((real, "deepmind_lab"), (embedded, "embedded")):
         assert status == 0, out + err
         assert f"({engine} engine)" in out and "human-normalised" in out
-    for path in (run / "evaluations").glob("*.json"):
+    for path in sorted((run / "evaluations").glob("*.json")):
         report = json.loads(path.read_text())
         reports[report["engine"]] = report
         assert report["env_options"] == {"seconds": 2}
@@ -143,9 +143,9 @@ def test_what_is_no_evaluation_of_a_level_is_named_in_one_line(tmp_path, capsys)
     (tmp_path / "broken.json").write_text("[]")
     other = evaluation(tmp_path, "CartPole-v1", 3.0)
     for words, says in (
-        ([], "no runs given"),
+        ([], "RUNS: is missing"),
         ([str(tmp_path / "empty")], "no evaluation in"),
-        ([str(tmp_path / "broken.json")], "is no evaluation of ct_rl.evaluate"),
+        ([str(tmp_path / "broken.json")], "is no evaluation of ct_rl.evaluate: "),
         ([other], "is of CartPole-v1, which is no level of DMLab-30"),
     ):
         assert run_command(lambda words=words: suite.command(words)) == 2

@@ -4,15 +4,20 @@ import json
 from pathlib import Path
 
 import cv2
+import gymnasium as gym
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from agents import ActorCritic
 from ct_rl import video
 from ct_rl.algorithm import lasting_options
 from ct_rl.config import TrainConfig
-from ct_rl.evaluation import Moment, evaluation_seed, play, summarise
+from ct_rl.errors import UserError
+from ct_rl.evaluation import Moment, play, score_episodes
+from ct_rl.evaluation_file import fresh_evaluation, read_evaluation, write_evaluation
 from ct_rl.scores import EnvFacts, human_normalised
+from envs.seeding import world_seeds
 from tests.cli.conftest import command
 
 
@@ -97,41 +102,92 @@ class Counting:
 
     def reset(self, seed):
         self.seed = seed
-        return self.t.copy(), {}
+        return self.t.astype(np.float32)[:, None], {}
 
     def step(self, actions):
         rewards = np.where(self.ended, 100.0, 1.0)
         self.t = np.where(self.ended, 0, self.t + 1)
         self.ended = self.t == self.lengths
-        return self.t.copy(), rewards, self.ended.copy(), np.zeros(2, bool), {"wins": self.t}
+        info = {"wins": self.t, "rare": np.array([7, 0]), "_rare": np.array([True, False])}
+        obs = self.t.astype(np.float32)[:, None]
+        return obs, rewards, self.ended.copy(), np.zeros(2, bool), info
 
 
-class Following:
-    """A network that checks that its memory is told of each new episode."""
+def following(resets_seen):
+    """A real network that notes what its memory is told of each new episode."""
+    space = gym.spaces.Box(-100, 100, (1,), np.float32)
+    net = ActorCritic(space, gym.spaces.Discrete(2), memory="gru", width=4,
+                      memory_options={"d_model": 4, "hidden": 4}).eval()  # fmt: skip
+    step = net.step
 
-    def __init__(self):
-        from types import SimpleNamespace
+    def noting(observation, state, resets):
+        resets_seen.append((observation[:, 0].numpy() == 0, resets.numpy().copy()))
+        return step(observation, state, resets)
 
-        self.core = SimpleNamespace(cached=lambda state: state)
-
-    def initial_state(self, rows):
-        return None
-
-    def act(self, obs, state, *, greedy, resets, generator):
-        assert (resets == (obs == 0)).all()
-        return np.zeros(2, int), state
+    net.step = noting
+    return net
 
 
 def test_every_world_plays_its_share_and_reset_steps_do_not_count():
-    env = Counting()
-    played = play(Following(), env, 5, seed=3, greedy=False, metrics=("wins",))
-    assert env.seed == evaluation_seed(3)
+    env, seen = Counting(), []
+    played = play(following(seen), env, 5, seed=3, greedy=False, metrics=("wins", "rare"))
+    assert env.seed == world_seeds(3, 2, evaluation=True)
     assert sorted(episode["return"] for episode in played) == [2, 2, 2, 3, 3]
     assert all(episode["length"] == episode["return"] == episode["wins"] for episode in played)
+    assert all((told == begins).all() for begins, told in seen)
+    assert sorted("rare" in episode for episode in played) == [False, False, True, True, True]
+    means = score_episodes(played, EnvFacts(episode_metrics=("wins", "rare", "never")))
+    assert means["rare"] == 7 and "never" not in means  # averaged over those that gave it
+
+
+def test_an_environment_that_never_ends_is_cut_at_a_limit_of_steps():
+    env = Counting()
+    env.lengths = np.array([2, 10**9])
+    played = play(following([]), env, 5, seed=3, greedy=True, max_steps=50)
+    assert [episode["length"] for episode in played] == [2, 2, 2, 50]
+    score = score_episodes(played, EnvFacts())
+    assert score["unfinished"] == 1 and score["episodes"] == 4
+
+
+def test_an_evaluation_never_overwrites_another_and_is_written_before_it_can_be_lost(tmp_path):
+    first = fresh_evaluation(tmp_path, "step_1_seed0")
+    write_evaluation(first, {"env": "x", "scores": {"greedy": {"mean": 1.0, "best": float("inf")}}})
+    assert fresh_evaluation(tmp_path, "step_1_seed0").name == "step_1_seed0_2.json"
+    assert read_evaluation(first).scores == {"greedy": {"mean": 1.0, "best": None}}
+    blocked = tmp_path / "run"
+    blocked.mkdir()
+    (blocked / "evaluations").write_text("")
+    with pytest.raises(UserError, match="is a file: move it away"):
+        fresh_evaluation(blocked, "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "is not JSON"),
+        ("[]", "expected `name: value` lines"),
+        ('{"env": "x", "scores": {"greedy": {"mean": Infinity}}}', "is not JSON"),
+        ('{"env": "x", "scores": {"greedy": {"mean": 1e999}}}', "is not JSON"),
+        ('{"env": "x", "scores": {"greedy": {"mean": true}}}', "expected a number, not True"),
+        ('{"env": "x", "scores": {"greedy": {"mean": "3"}}}', "expected a number, not '3'"),
+        ('{"env": "x", "scores": {"greedy": {}}}', "no mean return"),
+        ('{"env": 3, "scores": {}}', "env: expected a text, not 3"),
+        ('{"env": "x", "steps": -1, "scores": {}}', "steps: -1 is too small"),
+        ("[" * 100_000, "is not JSON"),
+    ],
+)
+def test_a_file_that_is_no_evaluation_is_one_line(tmp_path, content, says):
+    path = tmp_path / "e.json"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        read_evaluation(path)
+    assert says in str(error.value) and len(str(error.value)) < 300
+    with pytest.raises(UserError, match="is a folder, not a file"):
+        read_evaluation(tmp_path)
 
 
 def test_scores_of_one_episode_have_no_standard_error():
-    score = summarise([{"return": 4.0, "length": 2}], EnvFacts())
+    score = score_episodes([{"return": 4.0, "length": 2}], EnvFacts())
     assert score["standard_error"] is None and score["human_normalised"] is None
 
 
@@ -150,6 +206,33 @@ def test_any_picture_becomes_large_even_and_keeps_its_shape(size):
     if height % size[0] == 0 and width % size[1] == 0:
         small = cv2.resize(large, size[::-1], interpolation=cv2.INTER_NEAREST)
         assert (small == picture).all()
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((20, 30, 4), np.uint8),
+        np.zeros((20, 30), np.uint8),
+        np.zeros((20, 30, 1), np.int64),
+        np.zeros((3, 20, 30), np.uint8),
+        np.full((20, 30, 3), 0.5),
+        np.where(np.arange(90).reshape(1, 30, 3) % 2, np.nan, np.zeros((20, 30, 3))),
+        [[[0, 0, 0]] * 30] * 20,
+    ],
+)
+def test_odd_pictures_are_converted(picture):
+    made = video.as_rgb(picture)
+    assert made.shape == (20, 30, 3) and made.dtype == np.uint8
+    assert made.max() == (127 if np.nanmax(picture) == 0.5 else 0)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [None, "text", np.zeros((5, 5, 7)), np.zeros(4), [], np.zeros((0, 4, 3)), [[1], [2, 3]]],
+)
+def test_what_is_no_picture_is_said_in_a_line(picture):
+    with pytest.raises(ValueError, match="the environment drew"):
+        video.as_rgb(picture)
 
 
 def test_the_overlay_tells_return_reward_step_and_action():

@@ -10,6 +10,7 @@ import yaml
 from ct_rl import checkpoint, comparison
 from ct_rl.config_file import experiment_names, read_recipe, recipe_names
 from ct_rl.errors import UserError
+from ct_rl.experiment import Job
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
 from tests.cli.conftest import command, finish, start, wait_for
@@ -84,13 +85,34 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"variants": {}, "seed": 1}, "unknown key 'seed', did you mean 'seeds'?"),
+        ({"seed": 1}, "unknown key 'seed', did you mean 'seeds'?"),
         ({"variants": None}, "has no variants"),
-        ({"seeds": 3}, "expected a list of whole numbers"),
-        ({"minutes": 0}, "minutes: expected a number above 0"),
-        ({"variants": {"a": {"memory": {"rat": 4}}}}, "unknown key 'memory.rat'"),
+        ({"variants": {}}, "has no variants"),
+        ({"variants": {"a": "hello"}}, "variant 'a': expected settings, not 'hello'"),
+        ({"variants": {"a": {"memory": "lstm"}}}, "variant 'a': memory: expected `name: value`"),
+        ({"seeds": 3}, "seeds: expected a list, not 3"),
+        ({"seeds": []}, "seeds: is empty"),
+        ({"seeds": [1, 1]}, "names one twice"),
+        ({"seeds": [True]}, "expected a whole number, not True"),
+        ({"seeds": [-1]}, "-1 is too small: give 0 or more"),
+        ({"minutes": 0}, "minutes: 0 is too small: give more than 0"),
+        ({"parallel": 0.5}, "parallel: expected a whole number, not 0.5"),
+        ({"episodes": "3"}, "episodes: expected a whole number, not '3'"),
+        ({"chance": float("inf")}, "chance: inf is not finite"),
+        ({"variants": {"a": {"memory": {"rat": 4}}}}, "has no option 'rat': its options are"),
+        (
+            {"variants": {"a": {"memory": {"kind": "lstm", "rate": 4}}}},
+            "variant 'a': memory 'lstm' has no option 'rate': its options are d_model, hidden",
+        ),
         ({"variants": {"a b": {}, "a-b": {}}}, "differ in punctuation alone"),
-        ({"variants": {"a": {"memory": {"rate": 0}}}}, "--rate 0 is too small"),
+        ({"variants": {"!!": {}}}, "differ in punctuation alone, or one has no other"),
+        ({"variants": {"a": {"memory": {"rate": 0}}}}, "memory.rate: 0 is too small"),
+        ({"variants": {"a": {"training": {"minibatch": 7}}}}, "variant 'a': --minibatch 7: give"),
+        ({"variants": {"a": {"run": {"imports": ["m"]}}}}, "variant 'a' would import m"),
+        ({"variants": {"a": {"run": {"ray_address": "h:1"}}}}, "joined by --ray-address alone"),
+        ({"recipe": "/etc/passwd"}, "must hold `name: value` lines"),
+        ({"recipe": "/dev/zero"}, "'/dev/zero' is no regular file"),
+        ({"recipe": 3}, "recipe: expected a text, not 3"),
         ({"recipe": "rooms_selct"}, "did you mean 'rooms_select'"),
     ],
 )
@@ -98,6 +120,20 @@ def test_a_wrong_experiment_is_one_clear_line(change, says):
     with pytest.raises(UserError) as error:
         parse(yaml.safe_dump(SMALL | change), "x", "x.yaml")
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_broken_evaluation_of_a_run_is_one_line(tmp_path):
+    job = Job(parse(yaml.safe_dump(SMALL), "x", "x.yaml"), None, 3, tmp_path, [])
+    folder = tmp_path / "run" / "evaluations"
+    folder.mkdir(parents=True)
+    for content in ("", "[]", '{"env": 1}'):
+        (folder / "a.json").write_text(content)
+        with pytest.raises(UserError, match=r"a\.json"):
+            job.evaluation()
+    (folder / "a.json").unlink()
+    (folder / "a.json").mkdir()
+    with pytest.raises(UserError, match="is a folder, not a file"):
+        job.evaluation()
 
 
 def test_a_measure_that_no_evaluation_has_is_refused_before_anything_runs(tmp_path):
@@ -110,7 +146,7 @@ def test_a_measure_that_no_evaluation_has_is_refused_before_anything_runs(tmp_pa
 
 def test_a_failed_run_leaves_no_other_running(tmp_path):
     """One variant cannot train at all; its neighbour must be saved and ended, not left behind."""
-    broken = {"training": {"batch": 80, "minibatch": 80, "lr": 1e30}}
+    broken = {"training": {"batch": 80, "minibatch": 80, "lr": 1e3, "grad_clip": 1e9}}
     long = {"run": {"steps": 10**7, "report_seconds": 0.2}}
     small = SMALL["variants"]["gru"]
     variants = {"broken": {**small, **broken}, "endless": {**small, **long}}
@@ -131,7 +167,7 @@ def test_wrong_flags_are_one_clear_line(tmp_path):
         UserError, match="experiment 'easy_rom' not found, did you mean 'easy_room'"
     ):
         experiment(["easy_rom"])
-    with pytest.raises(UserError, match="--minutes 0 is out of range"):
+    with pytest.raises(UserError, match="--minutes 0 is too small: give more than 0"):
         experiment(["easy_room", "--minutes", "0"])
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):

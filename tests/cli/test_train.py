@@ -167,7 +167,31 @@ def test_signals_again_and_again_do_not_corrupt(tmp_path):
 
 
 def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoint(trained):
-    saved, _ = checkpoint.load_last(trained[0] / "checkpoints")
+    """Through the algorithm itself: what a fresh one is given it holds, and a step later it has moved on."""
+    from ct_rl.algorithm import build_algorithm
+    from ct_rl.ray_session import ray_session
+
+    run, *_ = trained
+    config = config_file.read(run / "config.yaml")
+    config.runners.num_env_runners = 0
+    config.run.steps *= 2
+    saved, _ = checkpoint.load_last(run / "checkpoints")
     assert any(key.startswith("optimizer/") for key in saved.tensors)
-    assert "random/torch" in saved.tensors
-    assert saved.meta["algorithm"]["steps"] == saved.step
+    with ray_session(1):
+        algorithm = build_algorithm(config)
+        try:
+            fresh, before = algorithm.training_state()
+            assert before["steps"] == 0 and saved.step >= 4000
+            weights = [key for key in fresh if key.startswith("weights/")]
+            assert any(not torch.equal(fresh[key], saved.tensors[key]) for key in weights)
+            algorithm.load_training_state(saved.tensors, saved.meta["algorithm"])
+            tensors, meta = algorithm.training_state()
+            assert set(tensors) == set(saved.tensors)
+            for key, value in saved.tensors.items():
+                assert torch.equal(tensors[key], value), key
+            assert meta["steps"] == saved.step == saved.meta["algorithm"]["steps"]
+            report = algorithm.train()["ct_rl"]
+            assert report["steps"] > saved.step
+            assert report["updates"] > saved.meta["progress"]["updates"]
+        finally:
+            algorithm.stop()

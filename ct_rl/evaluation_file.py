@@ -1,0 +1,84 @@
+"""Evaluations as files: what `ct_rl.evaluate` writes beside a run, and what others may rely on when they read it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge
+
+from ct_rl.errors import UserError, os_message
+from ct_rl.plain_files import Unreadable, read_json, write_atomically
+from ct_rl.reader import Invalid, read
+
+_MOST = 2**28
+FOLDER = "evaluations"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of one checkpoint.
+
+    Attributes:
+        env: the environment's name.
+        scores: of each way of acting, by the keys of `ct_rl.metrics`; None where a figure has no value.
+        steps: of the checkpoint [agent steps].
+    """
+
+    env: str
+    scores: dict[str, dict[str, float | None]]
+    steps: Annotated[int, Ge(0)] | None = None
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The evaluation in a file; raises UserError where it is none."""
+    try:
+        found = read(Evaluation, read_json(path, _MOST), extra="ignore")
+    except FileNotFoundError:
+        raise UserError(f"evaluation '{path}' not found") from None
+    except Invalid as error:
+        raise UserError(f"'{path}' is no evaluation of ct_rl.evaluate: {error}") from None
+    except Unreadable as error:
+        raise UserError(f"no evaluation of ct_rl.evaluate: {error}") from None
+    if not found.scores or any(score.get("mean") is None for score in found.scores.values()):
+        raise UserError(f"'{path}' is no evaluation of ct_rl.evaluate: scores: no mean return")
+    return found
+
+
+def fresh_evaluation(run: Path, name: str) -> Path:
+    """A path for a new evaluation of a run, in a folder that can be written; raises UserError where it cannot."""
+    folder = run / FOLDER
+    try:
+        folder.mkdir(exist_ok=True)
+        if folder.is_symlink():
+            raise UserError(f"'{folder}' is a symbolic link: a run's files must lie in its folder")
+        write_atomically(folder / ".probe", b"")
+        (folder / ".probe").unlink()
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"'{folder}' is a file: move it away, evaluations go there") from None
+    except OSError as error:
+        raise UserError(os_message(error, f"writing into '{folder}'")) from None
+    path, count = folder / f"{name}.json", 1
+    while path.exists() or path.is_symlink():
+        count += 1
+        path = folder / f"{name}_{count}.json"
+    return path
+
+
+def write_evaluation(path: Path, report: Mapping[str, Any]) -> None:
+    """Replace a file of an evaluation atomically; numbers that are not finite become null."""
+    write_atomically(path, json.dumps(_finite(report), indent=1, allow_nan=False).encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,225 @@
+"""Every figure that is reported, in one table: display, curves, TensorBoard, evaluation and docs/metrics.md read it.
+
+A loss or an environment's count that nobody listed has a row by itself (`metric`). The page is written by
+`python -m ct_rl.metrics > docs/metrics.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+
+from rich.filesize import decimal
+
+LOSS = "_loss"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `1h 05m`, `5m 10s` or `10s`."""
+    whole = int(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure.
+
+    Attributes:
+        key: in metrics.jsonl, results and evaluations.
+        label: in tables; short: in a line, empty where lines leave it out.
+        form: a format such as "{:.2f}", or a function from the number to a text.
+        panel: of curves.png, empty for none; group: of TensorBoard.
+        unit, meaning: for docs/metrics.md.
+        shown: whether the display's table has it.
+    """
+
+    key: str
+    label: str
+    short: str
+    form: str | Callable[[float], str]
+    panel: str
+    group: str
+    unit: str
+    meaning: str
+    shown: bool = True
+
+    def text(self, value: float) -> str:
+        """A value for a person."""
+        return self.form.format(value) if isinstance(self.form, str) else self.form(value)
+
+
+RETURN, COUNTS, CHOICES = "return per episode", "counts per episode", "right choices among choices"
+ENTROPY, LOSSES, SPEED = "policy entropy [nats]", "losses", "speed [steps/s]"
+PANELS = (RETURN, COUNTS, CHOICES, ENTROPY, LOSSES, SPEED)
+EPISODE, LEARNER, RUN, SCORE = "episode", "learner", "run", "score"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _bytes(value: float) -> str:
+    return decimal(int(value))
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("steps", "agent steps", "", "{:,.0f}", "", RUN, "agent steps",
+           "Steps that the agent has acted since the run began, resumed parts included.", False),
+    Metric("frames", "frames", "", "{:,.0f}", "", RUN, "frames",
+           "Steps times the environment's action repeat.", False),
+    Metric("seconds", "time", "", duration, "", RUN, "s",
+           "Wall time of training, resumed parts included.", False),
+    Metric("steps_per_second", "steps/s", "", "{:.0f}", SPEED, RUN, "steps/s",
+           "Steps since the last report over the time since then.", False),
+    Metric("updates", "updates", "", "{:,.0f}", "", RUN, "count",
+           "Updates of the weights so far.", False),
+    Metric("episodes", "episodes", "", "{:,.0f}", "", RUN, "count",
+           "Episodes that ended so far; in an evaluation, those that were played.", False),
+    Metric("return", "return (mean of 100)", "return", "{:.2f}", RETURN, EPISODE, "reward",
+           "Unclipped, undiscounted sum of rewards of an episode: the mean of the last 100 in training."),
+    Metric("return_best_mean", "best mean return", "best", "{:.2f}", RETURN, EPISODE, "reward",
+           "The highest `return` of a report so far, once 20 episodes have ended."),
+    Metric("return_best_episode", "best episode", "", "{:.2f}", "", EPISODE, "reward",
+           "The highest return of one episode so far."),
+    Metric("human_normalised", "human-normalised", "human", "{:.1f} %", "", EPISODE, "%",
+           "100 (return - random) / (human - random), where an environment states both "
+           "(IMPALA, arXiv 1802.01561, section 5.3); not capped."),
+    Metric("length", "episode length [steps]", "", "{:.0f}", "", EPISODE, "agent steps",
+           "Steps of an episode, mean of the last 100."),
+    Metric("teleports", "teleports / episode", "teleports", "{:.2f}", COUNTS, EPISODE, "count",
+           "How often the room task's pad was reached in an episode, mean of the last 100."),
+    Metric("trials", "trials / episode", "trials", "{:.2f}", COUNTS, EPISODE, "count",
+           "Trials of the room task that ended with a choice in an episode, mean of the last 100."),
+    Metric("correct", "correct / episode", "correct", "{:.2f}", COUNTS, EPISODE, "count",
+           "Right choices in an episode, mean of the last 100."),
+    Metric("wrong", "wrong / episode", "wrong", "{:.2f}", COUNTS, EPISODE, "count",
+           "Wrong choices in an episode, mean of the last 100."),
+    Metric("choice_accuracy", "right among choices", "", _percent, CHOICES, EPISODE, "share",
+           "correct / (correct + wrong) over the last 100 episodes; absent where no choice was made."),
+    Metric("policy_loss", "policy loss", "policy", "{:.4f}", LOSSES, LEARNER, "nats x advantage",
+           "The policy's loss of the last update: V-trace policy gradient (IMPALA) or a clipped surrogate."),
+    Metric("value_loss", "value loss", "value", "{:.4f}", LOSSES, LEARNER, "reward squared",
+           "Squared error of the value against its targets, before its coefficient."),
+    Metric("entropy", "entropy [nats]", "entropy", "{:.3f}", ENTROPY, LEARNER, "nats",
+           "Entropy of the policy; the logarithm of the number of actions where it knows nothing."),
+    Metric("compression_loss", "compression loss", "compression", "{:.4f}", LOSSES, LEARNER, "",
+           "The Compressive Transformer's own loss, which trains its compression alone "
+           "(arXiv 1911.05507, section 3.2)."),
+    Metric("mean_kl_loss", "KL to the old policy", "", "{:.4f}", "", LEARNER, "nats",
+           "Divergence of the policy from the one that acted, where PPO's or APPO's KL term is on."),
+    Metric("rho_mean", "V-trace rho (mean)", "rho", "{:.3f}", "", LEARNER, "ratio",
+           "Mean probability ratio of the policy that learns to the one that acted; 1 where they agree."),
+    Metric("policy_lag", "policy lag [updates]", "lag", "{:.2f}", "", LEARNER, "updates",
+           "Updates between the weights that acted and those that learn."),
+    Metric("target_mean", "mean value target", "", "{:.3f}", "", LEARNER, "reward",
+           "Mean of the value's targets."),
+    Metric("grad_norm", "gradient norm", "", "{:.3f}", "", LEARNER, "",
+           "Norm of the gradient before it is clipped."),
+    Metric("learning_rate", "learning rate", "", "{:.2e}", "", LEARNER, "",
+           "The learning rate of the last update, on its schedule."),
+    Metric("memory_bytes_per_runner", "memory / runner", "memory", _bytes, "", RUN, "bytes",
+           "Bytes of the memories of all environments of one runner."),
+    Metric("mean", "mean return", "", "{:.2f}", "", SCORE, "reward",
+           "Mean return of the evaluated episodes.", False),
+    Metric("standard_error", "standard error", "", "{:.2f}", "", SCORE, "reward",
+           "Standard deviation of the episodes' returns over the square root of their number.", False),
+    Metric("median", "median", "", "{:.2f}", "", SCORE, "reward",
+           "Median return of the evaluated episodes.", False),
+    Metric("best", "best", "", "{:.2f}", "", SCORE, "reward",
+           "Highest return of the evaluated episodes.", False),
+    Metric("unfinished", "cut at the limit of steps", "", "{:.0f}", "", SCORE, "count",
+           "Episodes that --max-steps ended before the environment did; their returns count as they stood.", False),
+)  # fmt: skip
+
+_LISTED = {metric.key: metric for metric in METRICS}
+# Names that reports have for themselves; an environment's count of such a name is reported as episode_NAME.
+RESERVED = frozenset(m.key for m in METRICS if m.group != EPISODE) | {
+    "return",
+    "length",
+    "return_best_mean",
+    "return_best_episode",
+    "human_normalised",
+    "choice_accuracy",
+}
+
+
+def metric(key: str, counts: Collection[str] = ()) -> Metric:
+    """The row of a key; of one that nobody listed, too.
+
+    Args:
+        counts: names of the environment's counts (`EnvFacts.episode_metrics`).
+    """
+    if key in _LISTED:
+        return _LISTED[key]
+    if key in counts or key in map(count_key, counts):
+        return Metric(key, f"{key.replace('_', ' ')} / episode", key, "{:.2f}", COUNTS, EPISODE,
+                      "", "A count of the environment's own.")  # fmt: skip
+    label = key.replace("_", " ")
+    if key.endswith(LOSS):
+        name = key.removesuffix(LOSS)
+        return Metric(key, label, name, "{:.4f}", LOSSES, LEARNER, "", f"The loss {name!r}.")
+    return Metric(key, label, "", "{:.4g}", "", LEARNER, "", "A figure of the learner's.")
+
+
+def count_key(name: str) -> str:
+    """The key under which an environment's count is reported."""
+    return f"episode_{name}" if name in RESERVED else name
+
+
+def ordered(keys: Iterable[str], counts: Collection[str] = ()) -> list[Metric]:
+    """The rows of some keys: the table's in its order, the environment's counts behind the episode's, the rest last."""
+    place = {row.key: i for i, row in enumerate(METRICS)}
+    last_count = place["wrong"]
+    last_loss = place["compression_loss"]
+
+    def position(row: Metric) -> float:
+        if row.key in place:
+            return place[row.key]
+        return {COUNTS: last_count, LOSSES: last_loss}.get(row.panel, len(METRICS)) + 0.5
+
+    return sorted((metric(key, counts) for key in keys), key=position)
+
+
+def evaluated(row: Metric) -> Metric:
+    """The row as an evaluation's table says it: `return (mean of 100)` is training's."""
+    return replace(row, label=row.label.removesuffix(" (mean of 100)"))
+
+
+def page() -> str:
+    """docs/metrics.md."""
+    lines = []
+    for row in METRICS:
+        board = "evaluation" if row.group == SCORE else f"{row.group}/{row.key}"
+        cells = (f"`{row.key}`", row.meaning, row.unit or "-", board, row.panel or "-")
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return f"{_HEAD}{''.join(lines)}{_TAIL}"
+
+
+_HEAD = """\
+# What the figures mean
+
+Written by `python -m ct_rl.metrics > docs/metrics.md` from the table in `ct_rl/metrics.py`, which the display,
+`curves.png`, TensorBoard, evaluations and experiments read. A report leaves out what has no value yet.
+
+| key | means | unit | TensorBoard | panel of curves.png |
+|---|---|---|---|---|
+"""
+_TAIL = """
+Beside these, by themselves:
+
+- `NAME_loss`: every further loss, of a memory's own or an auxiliary one, before its coefficient
+  (`--training.loss-coeffs`); in TensorBoard under `learner/`, in `curves.png` among the losses.
+- Every count that an environment names in `metadata["episode_metrics"]` and gives in `info`: the mean over those
+  of the last 100 episodes that gave it; under `episode/`, among the counts per episode. One whose name is a key
+  of this table is reported as `episode_NAME`.
+- Every other figure of the learner, under `learner/`.
+
+Losses and the learner's other figures are those of the last update before a report; episode figures are means
+over the last 100 episodes that ended. What is not finite becomes `null` in `metrics.jsonl`.
+"""
+
+
+if __name__ == "__main__":
+    print(page(), end="")

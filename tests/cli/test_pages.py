@@ -1,0 +1,64 @@
+"""Pages that tell about commands: what they quote is what the code says; the command that lists all commands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ct_rl import __main__ as commands
+from ct_rl.reader import _EXPECTED
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
+
+
+def source():
+    """The package's code as one line, string literals joined where they go on, without what f-strings fill in."""
+    text = " ".join(
+        path.read_text()
+        for folder in ("ct_rl", "agents", "envs")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    text = re.sub(r"\"\s*\n?\s*f?\"", "", text)
+    return re.sub(r"\s+", " ", text)
+
+
+QUOTED = [
+    part.strip()
+    for line in PAGE.splitlines()
+    if line.startswith("| `")
+    for quoted in re.findall(r"`([^`]+)`", line.split(" | ")[0])
+    for part in quoted.split("...")
+    if len(part.strip()) > 3
+]
+
+
+def test_every_message_on_the_page_is_one_that_the_code_gives():
+    text = source()
+    # What is put together of parts.
+    made = {f"expected {what}, not" for what in (*_EXPECTED.values(), "a text")}
+    made |= {"unknown auxiliary loss", "unknown encoder", "more than 100,000 values"}
+    made |= {"is not valid YAML at line"}
+    missing = [part for part in QUOTED if part not in text and part not in made]
+    assert len(QUOTED) > 60 and not missing
+
+
+def test_the_commands_are_listed_and_run():
+    shown = commands.listing()
+    for name in ("train", "evaluate", "experiment", "suite"):
+        assert re.search(rf"^  {name} +\w", shown, re.MULTILINE)
+    said = subprocess.run(
+        [sys.executable, "-m", "ct_rl", "train", "--rate", "0"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (said.returncode, said.stderr) == (2, "error: --rate 0 is too small: give 1 or more\n")
+
+
+@pytest.mark.parametrize(("word", "says"), [("trian", "did you mean 'train'"), ("x", "choose one")])
+def test_an_unknown_command_is_one_line(monkeypatch, capsys, word, says):
+    monkeypatch.setattr(sys, "argv", ["ct-rl", word])
+    with pytest.raises(SystemExit) as stop:
+        commands.main()
+    assert stop.value.code == 2 and says in capsys.readouterr().err
