@@ -73,8 +73,13 @@ def _memory_section(kind: str, options: Any) -> Any:
             declared = get_type_hints(options, include_extras=True)[item.name]
             hint: Any = Annotated[(declared, arg(aliases=("--rate",)))]
             extra.append(("rate", hint, field(default=item.default, kw_only=True)))
-    frozen = options.__dataclass_params__.frozen
-    return make_dataclass("memory", extra, bases=(options, Memory), frozen=frozen)
+    return make_dataclass(
+        "memory",
+        extra,
+        bases=(options, Memory),
+        frozen=options.__dataclass_params__.frozen,
+        namespace={"__doc__": options.__doc__},
+    )
 
 
 def _memory_help() -> str:
@@ -99,7 +104,8 @@ def auxiliary_section(names: Sequence[str]) -> Any:
 @cache
 def _auxiliary_section(chosen: tuple[tuple[str, Any], ...]) -> Any:
     items = [(name, options, field(default_factory=options)) for name, options in chosen]
-    return make_dataclass("auxiliary", items, bases=(Auxiliary,))
+    text = "The auxiliary losses that were chosen."
+    return make_dataclass("auxiliary", items, bases=(Auxiliary,), namespace={"__doc__": text})
 
 
 def sections_for(memory: Any, auxiliary: Any) -> dict[str, type]:
