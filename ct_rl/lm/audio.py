@@ -55,7 +55,7 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """Samples at a lower rate, by a windowed sinc that cuts at half the target rate (Smith, Digital Audio Resampling)."""
+    """Samples at a lower rate, by a windowed sinc that cuts at half the target rate (J. O. Smith's resampling)."""
     if rate == target:
         return samples.astype(np.float32)
     common = math.gcd(rate, target)

@@ -9,7 +9,7 @@ from ct_rl.lm.model import LanguageModel
 
 
 class DynamicWeights:
-    """Gradient steps of the paper's equation 4 without its statistics of the training set: w -= rate g - decay (w0 - w).
+    """Gradient steps with a way back, w -= rate g - decay (w0 - w): the paper's SGD variant, section 3.
 
     Args:
         rate: of a step along the gradient, whose norm is clipped at 1.

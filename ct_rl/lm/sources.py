@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import os
 import sysconfig
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ def _from_sound(root: Path, files: list[Path], sample_rate: int) -> Corpus:
         with corpus.writing(target, vocabulary, whole.name) as writer:
             for split in corpus.SPLITS:
                 edges = [*whole.documents[split], len(whole.tokens[split])]
-                for start, end in zip(edges, edges[1:], strict=False):
+                for start, end in itertools.pairwise(edges):
                     writer.document(split)
                     writer.add(split, whole.tokens[split][start:end])
     return corpus.load(target)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from ct_rl.memory import MemoryCore, MemoryOutput, State
 
+_ALWAYS = -(1 << 40)  # where the episode of a row without reset began: before all that is kept
+
 
 class WaveNet(MemoryCore):
     """Gated causal convolutions of two taps with doubling dilations, residual and skip connections (section 2).
@@ -31,7 +33,7 @@ class WaveNet(MemoryCore):
         count = len(self.dilations)
         self.taps = nn.ModuleList(nn.Linear(2 * d_model, 2 * d_model) for _ in range(count))
         self.mixes = nn.ModuleList(nn.Linear(d_model, 2 * d_model) for _ in range(count))
-        self.out = nn.Sequential(nn.ReLU(), nn.Linear(d_model, d_model), nn.ReLU())
+        self.out = nn.Linear(d_model, d_model)
 
     @property
     def context_length(self) -> int:
@@ -47,7 +49,7 @@ class WaveNet(MemoryCore):
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         steps = x.shape[1]
         clock = torch.arange(steps, device=x.device)
-        began = torch.where(resets, clock, -1).cummax(1).values  # (B, T): -1 before any reset
+        began = torch.where(resets, clock, _ALWAYS).cummax(1).values  # (B, T)
         after: State = {}
         skips = torch.zeros_like(x)
         for i, dilation in enumerate(self.dilations):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -66,7 +67,7 @@ def _byte_words(prices: Prices) -> tuple[list[bytes], np.ndarray]:
     total = np.concatenate([[0], prices.nats.cumsum(dtype=np.float64)])
     text = prices.targets.tobytes()
     words, nats = [], []
-    for before, end in zip(edges[1:], edges[2:], strict=False):
+    for before, end in itertools.pairwise(edges[1:]):
         if end - before > 1:
             words.append(text[before + 1 : end])
             nats.append(total[end + 1] - total[before + 1])
