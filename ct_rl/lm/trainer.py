@@ -15,7 +15,7 @@ from ct_rl.errors import UserError
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import LMConfig
 from ct_rl.lm.corpus import Corpus
-from ct_rl.lm.model import join_rows, row_slice
+from ct_rl.lm.model import LanguageModel, join_rows, row_slice
 from ct_rl.lm.parallel import Group
 from ct_rl.lm.schedule import ends_update, iterations_per_update, learning_rate
 from ct_rl.lm.streams import Streams
@@ -48,11 +48,22 @@ class Trainer:
     """Trains a language model; `state` and `load` make a resumed run equal to an uninterrupted one.
 
     What iteration n does depends on weights, optimiser, memory and n alone: batches and dropout are functions of n.
+
+    Args:
+        model: another one than the config's.
     """
 
-    def __init__(self, config: LMConfig, corpus: Corpus, device: torch.device, group: Group):
+    def __init__(
+        self,
+        config: LMConfig,
+        corpus: Corpus,
+        device: torch.device,
+        group: Group,
+        model: LanguageModel | None = None,
+    ):
         self.config, self.group, self.device = config, group, device
-        self.model = build_model(config.model, corpus.vocabulary.size, config.seed).to(device)
+        built = model or build_model(config.model, corpus.vocabulary.size, config.seed)
+        self.model = built.to(device)
         self.streams = Streams(
             corpus.tokens["train"],
             corpus.documents["train"],
