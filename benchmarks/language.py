@@ -1,6 +1,6 @@
 """The memory core as a language and speech model, beside others: same data, steps and near-equal parameters.
 
-    python benchmarks/language.py --quick            # every table once, small
+    python benchmarks/language.py --quick            # every table, short runs of a small model
     python benchmarks/language.py --only cores       # one table: cores, compression, recall, speed, speech
     python benchmarks/language.py                    # all of it; goes on where it was stopped
 
@@ -90,9 +90,10 @@ class Scale:
     def __init__(self, quick: bool):
         self.quick = quick
         self.prefix = "quick-" if quick else ""
-        self.seeds = range(1) if quick else range(3)
+        self.seeds = range(3)
+        self.variant_seeds = range(1) if quick else range(3)  # of compression and speech
         self.data = "pydoc" if quick else "python"
-        self.steps = 150 if quick else 4_000
+        self.steps = 600 if quick else 4_000
         self.eval_tokens = 8_192 if quick else 262_144
         width, layers, window = (64, 2, 32) if quick else (128, 3, 64)
         self.window = window
@@ -129,9 +130,10 @@ def language_run(
     options: Record,
     seed: int,
     model: LanguageModel | None = None,
+    windows: int = 1,
 ) -> tuple[Record, LanguageModel]:
-    """Train and price one side; 16 streams, batches of one window for all, so that the peer's rule holds for all."""
-    config = settings(scale, options, memory, seed, scale.window, corpus.name)
+    """Train and price one side on 16 streams; batches of one window, which the peer needs, or of several."""
+    config = settings(scale, options, memory, seed, windows * scale.window, corpus.name)
     trainer = Trainer(config, corpus, CPU, Group(), model)
     begun = time.process_time()
     for _ in range(config.steps):
@@ -171,7 +173,10 @@ def cores(scale: Scale, book: Book) -> None:
     )
     sides: dict[str, tuple[str, Record]] = {
         "compressive": ("compressive", scale.compressive),
-        "transformer_xl, as many slots": ("transformer_xl", {**scale.base, "memory": both}),
+        "transformer_xl, as many slots": (
+            "transformer_xl",
+            matched("transformer_xl", "d_ff", {**scale.base, "memory": both}, count, 256),
+        ),
         "lstm": ("lstm", matched("lstm", "hidden", {"d_model": width}, count, 256)),
     }
     if "linear" in memory_names():
@@ -197,6 +202,7 @@ def cores(scale: Scale, book: Book) -> None:
 
 
 def compression(scale: Scale, book: Book) -> None:
+    """Batches of two windows: without a loss of its own, a compressor learns only inside a call."""
     corpus = open_data(scale.data)
     sides = {
         "conv, attention": {},
@@ -208,12 +214,12 @@ def compression(scale: Scale, book: Book) -> None:
         "most_used, none": {"compression": "most_used", "compression_loss": "none"},
         "conv, attention, pyramid (ours)": {"overflow": "merge"},
     }
-    for seed in scale.seeds:
+    for seed in scale.variant_seeds:
         for side, over in sides.items():
             book.run(
                 f"{scale.prefix}compression/{side}/{seed}",
                 lambda over=over, seed=seed: language_run(
-                    scale, corpus, "compressive", {**scale.compressive, **over}, seed
+                    scale, corpus, "compressive", {**scale.compressive, **over}, seed, windows=2
                 )[0],
             )
 
@@ -316,11 +322,17 @@ def speech(scale: Scale, book: Book, given: str | None) -> None:
         "compressive": ("compressive", scale.compressive),
         "transformer_xl, as many slots": (
             "transformer_xl",
-            {**scale.base, "memory": 2 * scale.window},
+            matched(
+                "transformer_xl",
+                "d_ff",
+                {**scale.base, "memory": 2 * scale.window},
+                count,
+                256,
+            ),
         ),
         "wavenet": ("wavenet", matched("wavenet", "d_model", stack, count, 256)),
     }
-    for seed in scale.seeds:
+    for seed in scale.variant_seeds:
         for side, (memory, options) in sides.items():
 
             def work(
@@ -416,15 +428,17 @@ def draw(scale: Scale, book: Book, path: Path) -> None:
     axes[2].set(title="recall", xlabel="distance", ylabel="right answers", ylim=(0, 1.05))
     if runs:
         axes[2].legend()
-    seeds = "1 seed, short" if scale.quick else "3 seeds"
-    figure.suptitle(f"{scale.data}, bytes, {scale.steps} steps, {seeds}")
+    kind = "short runs, compression 1 seed" if scale.quick else "3 seeds"
+    figure.suptitle(f"{scale.data}, bytes, {scale.steps} steps; {kind}")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="every table once, small")
+    parser.add_argument(
+        "--quick", action="store_true", help="every table, short runs of a small model"
+    )
     parser.add_argument("--only", choices=TABLES, action="append", help="tables to make")
     parser.add_argument("--out", type=Path, default=FILE, help="JSON file; the PNG beside it")
     parser.add_argument("--speech", help="WAV or FLAC files to train on")

@@ -89,6 +89,8 @@ class LMConfig:
     """Streams read side by side."""
     length: int = 128
     """Tokens of each stream in one iteration."""
+    eval_memory: Annotated[Options, arg(name="eval-memory")] = field(default_factory=dict)
+    """Other sizes of memory for `eval` than for training: compressed=3072."""
     reset_at_documents: bool = False
     """Whether memory starts anew with each document; the paper's does not."""
     precision: Literal["float32", "bfloat16"] = "float32"

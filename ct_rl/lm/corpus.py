@@ -129,7 +129,8 @@ def load(folder: Path) -> Corpus:
     vocabulary = vocabularies.load(folder)
     if vocabulary.fingerprint != expected:
         raise UserError(f"{folder}: tokens and vocabulary do not match: prepare the data again")
-    tokens, documents = {}, {}
+    tokens: dict[str, np.ndarray] = {}
+    documents: dict[str, np.ndarray] = {}
     for split, size in sizes.items():
         path = folder / f"{split}.bin"
         bytes_expected = size * np.dtype(vocabulary.dtype).itemsize

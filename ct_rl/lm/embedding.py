@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -21,13 +22,14 @@ class AdaptiveEmbedding(nn.Module):
         self.width = width
         self.bounds = [0, *cutoffs, vocab_size]
         sizes = [max(width // factor**i, 1) for i in range(len(self.bounds) - 1)]
-        self.tables = nn.ModuleList(
+        tables = [
             nn.Embedding(end - start, size)
-            for start, end, size in zip(self.bounds, self.bounds[1:], sizes, strict=False)
-        )
+            for (start, end), size in zip(itertools.pairwise(self.bounds), sizes, strict=True)
+        ]
         self.projections = nn.ModuleList(nn.Linear(size, width, bias=False) for size in sizes)
-        for table, size in zip(self.tables, sizes, strict=True):
+        for table, size in zip(tables, sizes, strict=True):
             nn.init.normal_(table.weight, std=size**-0.5)
+        self.tables = nn.ModuleList(tables)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[..., width] of int64 [...]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,13 @@ from tyro.conf import Positional
 from ct_rl.checkpoint import write_atomically
 from ct_rl.errors import DONE, UserError
 from ct_rl.lm import analysis
+from ct_rl.lm import config as configs
 from ct_rl.lm.config import Options, _short
 from ct_rl.lm.display import loss_figure
 from ct_rl.lm.dynamic import DynamicWeights
 from ct_rl.lm.evaluation import price, word_perplexity
 from ct_rl.lm.flags import parse
-from ct_rl.lm.run import load_model, require_same_vocabulary
+from ct_rl.lm.run import Run, load_model, require_same_vocabulary
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.words import by_frequency, count_words
@@ -71,9 +73,11 @@ def command(argv: list[str]) -> int:
 
 def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
     """Everything that the command prints, JSON-able."""
-    model, vocabulary, config, step = load_model(
-        path, pick_device(flags.device), flags.which, **flags.memory_option
-    )
+    run = Run(path)
+    run.require()
+    config = configs.read_yaml(run.config)
+    over = {**config.eval_memory, **flags.memory_option}
+    model, vocabulary, _, step = load_model(path, pick_device(flags.device), flags.which, **over)
     corpus = open_data(flags.data or config.data, config.sample_rate)
     require_same_vocabulary(corpus, vocabulary, path)
     begun = time.monotonic()
@@ -87,6 +91,7 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
         reset_at_documents=config.reset_at_documents,
         precision=config.precision,
         dynamic=DynamicWeights(model, flags.dynamic_rate) if flags.dynamic else None,
+        watch=_watch if sys.stderr.isatty() else None,
     )
     seconds = time.monotonic() - begun
     nats = float(prices.nats.mean(dtype="float64"))
@@ -98,7 +103,7 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
         "sizes": corpus.split_label,
         "split": flags.split,
         "tokens": len(prices.nats),
-        "memory_options": {**config.model.options, **flags.memory_option},
+        "memory_options": {**config.model.options, **over},
         "dynamic": flags.dynamic,
         "nats_per_token": nats,
         "unit": unit,
@@ -122,6 +127,10 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
         if figures:
             analysis.draw(figures, path / "figures.png", f"{path.name}: {corpus.name}")
     return result
+
+
+def _watch(read: int, tokens: int) -> None:
+    print(f"\r{read:,} of {tokens:,} tokens", end="\n" if read == tokens else "", file=sys.stderr)
 
 
 def show(result: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,8 +59,7 @@ def price(
     """Reads a split with memory carried on, one reader for each of `batch` stretches.
 
     Args:
-        tokens: how many to read at most, all by default; the rest of a division by batch times length is read too
-            where `batch` is 1.
+        tokens: how many to read at most, all by default; what is left of a division by `batch` is not read.
         dynamic: weights that go on learning from what was read (dynamic evaluation); restored afterwards.
         watch: called with the tokens read and all, now and then.
     """
@@ -107,11 +105,3 @@ def price(
 def word_perplexity(prices: Prices, words: int) -> float:
     """exp of total nats over the number of words, whatever the tokens are (Rae et al. 2019, section 4.2)."""
     return math.exp(min(float(prices.nats.sum(dtype=np.float64)) / words, 700.0))
-
-
-def with_memory(model: LanguageModel, core: torch.nn.Module) -> LanguageModel:
-    """A copy of `model` whose core is `core` (other memory sizes) with the model's weights."""
-    twin = copy.deepcopy(model)
-    core.load_state_dict(model.core.state_dict())
-    twin.core = core  # type: ignore[assignment]
-    return twin.to(next(model.parameters()).device)

@@ -17,6 +17,7 @@ from ct_rl.lm import books, corpus, text_files
 from ct_rl.lm.corpus import SPLITS
 from ct_rl.lm.download import Remote, download
 from ct_rl.lm.flags import parse
+from ct_rl.lm.sources import PREPARED
 from ct_rl.lm.vocabulary import Bytes, Subwords, Words, line_words, require_tokenizers
 
 PROG = "ct_rl.lm prepare"
@@ -39,7 +40,7 @@ REMOTES = {
     ),
 }
 _ENDS = (90_000_000, 95_000_000, 100_000_000)  # of the three splits of enwik8 and text8
-NAMES = [*REMOTES, "pg19", "words", "subwords"]
+NAMES = [*PREPARED, "words", "subwords"]
 # Rae et al. 2019, table 1.
 PG19_WORDS = {"train": 1_973_136_207, "valid": 3_007_061, "test": 6_966_499}
 PG19_BOOKS = {"train": 28_602, "valid": 50, "test": 100}
@@ -93,8 +94,8 @@ def _make(flags: Arguments, out: Path) -> None:
     if flags.name == "pg19":
         require_tokenizers()
         folder = Path(flags.source or books.fetch(out.parent / "downloads" / "pg19", flags.url))
-        splits = {split: books.find(folder, split) for split in SPLITS}
-        _subwords(splits, flags.vocab, out, "PG-19", PG19_WORDS, PG19_BOOKS)
+        found = {split: books.find(folder, split) for split in SPLITS}
+        _subwords(found, flags.vocab, out, "PG-19", PG19_WORDS, PG19_BOOKS)
         return
     if flags.name in ("words", "subwords"):
         if flags.source is None:
@@ -124,7 +125,9 @@ def _bytes(content: Iterator[bytes], out: Path, name: str) -> None:
     bounds = dict(zip(SPLITS, _ENDS, strict=True))
     with corpus.writing(out, Bytes(), name) as writer:
         at = 0
-        for piece in content:
+        for begins, piece in text_files.pages(content):
+            if begins:
+                writer.document(next((s for s, end in bounds.items() if at < end), "test"))
             rest = piece
             while rest:
                 split = next((s for s, bound in bounds.items() if at < bound), None)

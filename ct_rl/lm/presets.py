@@ -5,6 +5,7 @@ Where the paper names no size (PG-19's and speech's width, heads and MLP), ours 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ct_rl.errors import UserError, nearest
@@ -59,43 +60,35 @@ PRESETS: dict[str, LMConfig] = {
     "small": _small("python", 128, 3, 2_000),
     "tiny": _small("pydoc", 64, 2, 400, window=32, memory=32, compressed=32),
     "enwik8": _paper(
-        "enwik8", _core(1024, 24, 8, 3072, window=768, memory=768, compressed=1152, rate=3),
-        4_000, 100_000, batch=128,
+        "data/enwik8", _core(1024, 24, 8, 3072, window=768, memory=768, compressed=1152, rate=3),
+        4_000, 100_000, batch=128, eval_memory={"compressed": 3072},
     ),
     "enwik8_41m": _paper(
-        "enwik8", _core(512, 12, 8, 2048, window=512, memory=512, compressed=512, rate=3),
-        4_000, 100_000, batch=32,
+        "data/enwik8", _core(512, 12, 8, 2048, window=512, memory=512, compressed=512, rate=3),
+        4_000, 100_000, batch=32, eval_memory={"compressed": 1536},
     ),
     "text8": _paper(
-        "text8", _core(1024, 24, 8, 3072, window=768, memory=768, compressed=1152, rate=3),
-        4_000, 100_000, batch=128,
+        "data/text8", _core(1024, 24, 8, 3072, window=768, memory=768, compressed=1152, rate=3),
+        4_000, 100_000, batch=128, eval_memory={"compressed": 3072},
     ),
     "wikitext103": _paper(
-        "wikitext103", _core(1024, 18, 16, 4096, window=512, memory=512, compressed=512, rate=4),
+        "data/wikitext103", _core(1024, 18, 16, 4096, window=512, memory=512, compressed=512, rate=4),
         16_000, 500_000, batch=128, cutoffs=(20_000, 40_000, 200_000),
+        eval_memory={"memory": 500, "compressed": 1500},
     ),
     "pg19": _paper(
-        "pg19", _core(1024, 36, 16, 4096, window=512, memory=512, compressed=512, rate=2),
+        "data/pg19", _core(1024, 36, 16, 4096, window=512, memory=512, compressed=512, rate=2),
         16_000, 500_000, batch=512,
     ),
     "speech": _paper(
-        "speech", _core(400, 20, 8, 1600, window=768, memory=768, compressed=768, rate=4),
+        "data/speech", _core(400, 20, 8, 1600, window=768, memory=768, compressed=768, rate=4),
         4_000, 100_000, batch=32, sample_rate=24_000,
     ),
 }  # fmt: skip
 
-# Compressed slots at evaluation (section 5): a longer memory than in training.
-EVALUATION = {
-    "enwik8": {"compressed": 3072},
-    "text8": {"compressed": 3072},
-    "wikitext103": {"memory": 500, "compressed": 1500},
-}
-
 
 def preset(name: str) -> LMConfig:
     """A copy of the named preset; raises UserError for a name that is none."""
-    import copy
-
     if name not in PRESETS:
         known = ", ".join(PRESETS)
         raise UserError(

@@ -18,6 +18,7 @@ from ct_rl.lm.corpus import Corpus
 from ct_rl.lm.vocabulary import Bytes, MuLaw
 
 PYTHON, PROSE = "python", "pydoc"
+PREPARED = ("enwik8", "text8", "wikitext103", "pg19")  # what `prepare` makes
 _SKIPPED = {"site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 
 
@@ -42,6 +43,10 @@ def open_data(data: str, sample_rate: int = 16_000) -> Corpus:
         return open_prose()
     path = Path(data)
     if not path.exists():
+        if path.name in PREPARED:
+            raise UserError(
+                f"there is no {data}: make it by python -m ct_rl.lm prepare {path.name} --out {data}"
+            )
         raise UserError(
             f"there is no {data}: give a file, a folder, {PYTHON!r} or {PROSE!r} as --data"
         )

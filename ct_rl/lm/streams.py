@@ -38,8 +38,7 @@ class Streams:
             )
         self.tokens, self.length, self.batch = tokens, length, batch
         self._starts = (np.arange(batch) * (len(tokens) // batch))[rows]
-        self._is_start = np.zeros(len(tokens), bool)
-        self._is_start[documents] = True
+        self._documents = documents
 
     def __call__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Batch `number`, from 0.
@@ -55,5 +54,7 @@ class Streams:
         offset = np.arange(start, start + length + 1)
         place = (self._starts[:, None] + offset) % len(self.tokens)
         tokens = torch.from_numpy(self.tokens[place].astype(np.int64))
-        starts = torch.from_numpy(self._is_start[place[:, :-1]])
+        place = place[:, :-1]
+        found = np.searchsorted(self._documents, place, "right") - 1
+        starts = torch.from_numpy(self._documents[found] == place)
         return tokens[:, :-1], tokens[:, 1:], starts

@@ -143,6 +143,22 @@ def member(source: Path, name: str) -> Iterator[bytes]:
         yield from iter(lambda: packed.read(_PIECE), b"")
 
 
+def pages(content: Iterator[bytes]) -> Iterator[tuple[bool, bytes]]:
+    """Wikipedia's pages in a dump that comes in pieces: bytes, and whether a page begins with them."""
+    rest, begins = b"", False
+    for piece in content:
+        *whole, rest = re.split(rb"(?=  <page>)", rest + piece)
+        for text in whole:
+            yield begins, text
+            begins = True
+        # What is not yet a mark may become one: its length less one waits.
+        if len(rest) > 7:
+            yield begins, rest[:-7]
+            rest, begins = rest[-7:], False
+    if rest:
+        yield begins, rest
+
+
 class reading:  # noqa: N801 - used as a statement, like contextlib's
     """Turns a broken archive into one line."""
 

@@ -28,7 +28,16 @@ from ct_rl.lm.trainer import NotFinite, Sums, Trainer, pick_device
 
 PROG = "ct_rl.lm train"
 # What may differ when a run goes on: where and how long, not what it learns.
-_FREE = {"data", "steps", "device", "report_every", "eval_every", "eval_tokens", "checkpoint_every"}
+_FREE = {
+    "data",
+    "steps",
+    "device",
+    "report_every",
+    "eval_every",
+    "eval_tokens",
+    "eval_memory",
+    "checkpoint_every",
+}
 
 
 @dataclass

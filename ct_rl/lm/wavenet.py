@@ -40,7 +40,7 @@ class WaveNet(MemoryCore):
         return sum(self.dilations) + 1
 
     def initial_state(self, batch_size: int) -> State:
-        like = self.taps[0].weight
+        like = next(self.parameters())
         return {
             f"past_{i}": like.new_zeros(batch_size, dilation, self.d_model)
             for i, dilation in enumerate(self.dilations)

@@ -155,6 +155,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, run, text_file):
         (("train", "--stps", 3), "did you mean '--steps'"),
         (("train", "--preset", "enwik"), "unknown preset 'enwik', did you mean 'enwik8'"),
         (("train", "--steps", "many"), "many"),
+        (("train", "--preset", "enwik8"), "python -m ct_rl.lm prepare enwik8 --out data/enwik8"),
         (("train", "--steps", 0), "--steps 0 is out of bounds"),
         (("train", "--clip", -1), "--clip -1.0 is out of bounds"),
         (("train", "--batch", 6, "--accumulate", 4), "give a divisor as --accumulate"),

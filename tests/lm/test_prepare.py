@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import re
 import threading
 import urllib.parse
 import zipfile
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from ct_rl.errors import UserError
-from ct_rl.lm import corpus, prepare
+from ct_rl.lm import corpus, prepare, text_files
 from ct_rl.lm.download import Remote, download
 from tests.lm.conftest import here
 
@@ -163,6 +164,18 @@ def test_enwik8_is_fetched_checked_and_cut_at_90_5_and_5(server, tmp_path, monke
     with pytest.raises(UserError, match="has 999 bytes, not 1,000"):
         here("prepare", "enwik8", "--from", tmp_path / "enwik8_local", "--out", tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 30, 1_000])
+def test_pages_of_a_dump_are_documents_however_it_is_cut(size):
+    dump = b"<wiki>\n" + b"".join(b"  <page>\n text %d\n  </page>\n" % n for n in range(9))
+    found = list(text_files.pages(iter([dump[at : at + size] for at in range(0, len(dump), size)])))
+    assert b"".join(text for _, text in found) == dump
+    at, starts = 0, []
+    for begins, text in found:
+        starts += [at] * begins
+        at += len(text)
+    assert starts == [match.start() for match in re.finditer(b"  <page>", dump)]
 
 
 def test_wikitext_keeps_words_by_frequency_lines_and_articles(tmp_path, capsys):
