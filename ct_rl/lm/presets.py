@@ -64,7 +64,7 @@ PRESETS: dict[str, LMConfig] = {
         4_000, 100_000, batch=128, eval_memory={"compressed": 3072},
     ),
     "enwik8_41m": _paper(
-        "data/enwik8", _core(512, 12, 8, 2048, window=512, memory=512, compressed=512, rate=3),
+        "data/enwik8", _core(512, 12, 8, 2048, window=512, memory=512, compressed=512, rate=4),
         4_000, 100_000, batch=32, eval_memory={"compressed": 1536},
     ),
     "text8": _paper(
@@ -81,7 +81,7 @@ PRESETS: dict[str, LMConfig] = {
         16_000, 500_000, batch=512,
     ),
     "speech": _paper(
-        "data/speech", _core(400, 20, 8, 1600, window=768, memory=768, compressed=768, rate=4),
+        "data/speech", _core(336, 20, 8, 1344, window=768, memory=768, compressed=768, rate=4),
         4_000, 100_000, batch=32, sample_rate=24_000,
     ),
 }  # fmt: skip

@@ -8,8 +8,9 @@ import torch
 from ct_rl.errors import UserError
 from ct_rl.lm import sampling
 from ct_rl.lm.build import build_core, build_model, core_names
-from ct_rl.lm.config import ModelConfig
+from ct_rl.lm.config import ModelConfig, check
 from ct_rl.lm.embedding import AdaptiveEmbedding, AdaptiveHead
+from ct_rl.lm.presets import PRESETS
 from tests.lm.conftest import SIZES
 
 
@@ -139,6 +140,18 @@ def test_wavenet_sees_as_far_back_as_it_says():
     core(x, core.initial_state(1)).y[0, -1].sum().backward()
     seen = x.grad.abs().sum((0, 2)) > 0
     assert int(seen.sum()) <= reach and not seen[:5].any() and seen[5]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_built_and_evaluated_with_its_longer_memory(name):
+    setup = PRESETS[name]
+    check(setup)
+    with torch.device("meta"):
+        trained = build_model(setup.model, 256)
+        longer = build_model(setup.model, 256, **setup.eval_memory)
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (trained, longer)]
+    assert shapes[0] == shapes[1]
+    assert setup.length % setup.model.options["window"] == 0
 
 
 def test_unknown_memories_and_options_are_named():
