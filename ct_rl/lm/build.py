@@ -49,4 +49,9 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int = 0, **over: Any
             core = build_core(config.memory, **{**config.options, **over})
         except (ValueError, TypeError) as error:
             raise UserError(one_line(error)) from None
+        if core.d_out < 4 ** len(cutoffs):
+            raise UserError(
+                f"{len(cutoffs)} cutoffs need a memory of width {4 ** len(cutoffs)} or more, given {core.d_out}: "
+                "each band is a quarter as wide as the one before"
+            )
         return LanguageModel(vocab_size, core, cutoffs, config.dropout)

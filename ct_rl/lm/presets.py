@@ -57,8 +57,11 @@ def _small(data: str, width: int, layers: int, steps: int, **core: Any) -> LMCon
 
 
 PRESETS: dict[str, LMConfig] = {
-    "small": _small("python", 128, 3, 2_000),
+    "small": _small("python", 128, 3, 1_500),
     "tiny": _small("pydoc", 64, 2, 400, window=32, memory=32, compressed=32),
+    "enwik8_small": _small(
+        "data/enwik8", 256, 4, 6_000, window=128, memory=128, compressed=128
+    ),
     "enwik8": _paper(
         "data/enwik8", _core(1024, 24, 8, 3072, window=768, memory=768, compressed=1152, rate=3),
         4_000, 100_000, batch=128, eval_memory={"compressed": 3072},

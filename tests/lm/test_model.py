@@ -71,8 +71,8 @@ def test_adaptive_embedding_looks_each_band_up_in_its_own_table():
 
 
 def test_adaptive_softmax_prices_what_it_predicts():
-    head = AdaptiveHead(8, 10, [3, 6])
-    hidden = torch.randn(7, 8)
+    head = AdaptiveHead(16, 10, [3, 6])
+    hidden = torch.randn(7, 16)
     targets = torch.randint(0, 10, (7,))
     log_probs = head.log_probs(hidden)
     assert torch.allclose(log_probs.exp().sum(-1), torch.ones(7), atol=1e-5)
@@ -160,6 +160,7 @@ def test_unknown_memories_and_options_are_named():
         (ModelConfig(memory="compresive"), "unknown memory 'compresive'"),
         (ModelConfig(options={"copressed": 3}), "copressed"),
         (ModelConfig(memory="wavenet", options={"rate": 3}), "d_model, n_layers, stacks"),
+        (ModelConfig(options=SIZES, cutoffs=(2, 3, 9)), "need a memory of width 64"),
         (ModelConfig(cutoffs=(9, 3)), "must be above 0 and ascend"),
     ):
         with pytest.raises(UserError, match=words):

@@ -175,6 +175,30 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(tmp_path, text_file,
         here("train", "--resume", killed, "--batch", 8)
 
 
+def test_the_first_signal_saves_and_ends_the_run_with_130(tmp_path, text_file):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ct_rl.lm", "train", *SMALL, "--data", str(text_file)),
+            *("--steps", "100000", "--run-dir", str(run)),
+        ],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not checkpoint.steps(run / "checkpoints") and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    step = final(run).step
+    assert f"stopped at {step:,}; go on: python -m ct_rl.lm train --resume {run}" in out
+
+
 def test_two_processes_learn_what_one_learns(tmp_path, text_file):
     """Streams are shared out and gradients averaged: the same update, to rounding."""
     flags = ["train", *SMALL, "--data", text_file, "--steps", 20]
