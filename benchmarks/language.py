@@ -12,6 +12,7 @@ Text is the standard library's sources (`python`) or its reference (`pydoc`), by
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -90,7 +91,7 @@ class Scale:
     def __init__(self, quick: bool):
         self.quick = quick
         self.prefix = "quick-" if quick else ""
-        self.seeds = range(3)
+        self.seeds = range(2) if quick else range(3)
         self.variant_seeds = range(1) if quick else range(3)  # of compression and speech
         self.data = "pydoc" if quick else "python"
         self.steps = 600 if quick else 4_000
@@ -134,6 +135,7 @@ def language_run(
 ) -> tuple[Record, LanguageModel]:
     """Train and price one side on 16 streams; batches of one window, which the peer needs, or of several."""
     config = settings(scale, options, memory, seed, windows * scale.window, corpus.name)
+    config = dataclasses.replace(config, steps=scale.steps // windows)
     trainer = Trainer(config, corpus, CPU, Group(), model)
     begun = time.process_time()
     for _ in range(config.steps):
@@ -189,16 +191,17 @@ def cores(scale: Scale, book: Book) -> None:
                     scale, corpus, memory, options, seed
                 )[0],
             )
-        peer = peer_model(256, scale.compressive, seed)
-        if peer is None:
-            print("the peer is left out: pip install compressive-transformer-pytorch==0.4.0")
-            continue
-        book.run(
-            f"{scale.prefix}cores/compressive-transformer-pytorch 0.4.0/{seed}",
-            lambda peer=peer, seed=seed: language_run(scale, corpus, "compressive", {}, seed, peer)[
-                0
-            ],
-        )
+        for side, thaw in ((PEER, False), (f"{PEER}, thawed", True)):
+            peer = peer_model(256, scale.compressive, seed, thaw)
+            if peer is None:
+                print("the peer is left out: pip install compressive-transformer-pytorch==0.4.0")
+                break
+            book.run(
+                f"{scale.prefix}cores/{side}/{seed}",
+                lambda peer=peer, seed=seed: language_run(
+                    scale, corpus, "compressive", {}, seed, peer
+                )[0],
+            )
 
 
 def compression(scale: Scale, book: Book) -> None:
@@ -224,6 +227,7 @@ def compression(scale: Scale, book: Book) -> None:
             )
 
 
+PEER = "compressive-transformer-pytorch 0.4.0"
 CUES = 4
 DISTANCES = (4, 8, 16, 24, 32, 48, 64, 96)
 
@@ -285,7 +289,7 @@ def speed_run(scale: Scale) -> Record:
     corpus = open_data("pydoc")
     sides = {
         "compressive": None,
-        "compressive-transformer-pytorch 0.4.0": peer_model(256, scale.compressive, 0),
+        PEER: peer_model(256, scale.compressive, 0),
     }
     trainers = {}
     for side, model in sides.items():

@@ -1,4 +1,8 @@
-"""compressive-transformer-pytorch 0.4.0 under this library's trainer, as it is: its keys and values freeze."""
+"""compressive-transformer-pytorch 0.4.0 under this library's trainer.
+
+As it is, its forward pass detaches the weights of keys and values in place, and they stay as they were drawn; `thaw`
+makes them learn again before each pass.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,9 @@ class _NoCompressor(nn.Module):
 class Peer(nn.Module):
     """The peer with a state of plain tensors, batch first; it reads at most one window at a time."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: nn.Module, thaw: bool):
         super().__init__()
-        self.net, self.core = net, _NoCompressor()
+        self.net, self.core, self.thaw = net, _NoCompressor(), thaw
 
     def initial_state(self, batch_size: int) -> dict[str, Tensor]:
         like = self.net.token_emb.weight
@@ -38,6 +42,8 @@ class Peer(nn.Module):
         state: dict[str, Tensor],
         resets: Tensor | None = None,
     ) -> Reading:
+        if self.thaw:
+            self.net.requires_grad_(True)
         memories = [state[name].transpose(0, 1) for name in ("memory", "compressed")]
         logits, after, loss = self.net(tokens, memories=memories)
         nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
@@ -49,7 +55,7 @@ class Peer(nn.Module):
         return list(self.parameters())
 
 
-def peer_model(vocab_size: int, options: dict[str, Any], seed: int) -> Any:
+def peer_model(vocab_size: int, options: dict[str, Any], seed: int, thaw: bool = False) -> Any:
     """The peer at the sizes of a compressive core; None where it is not installed."""
     try:
         package = importlib.import_module("compressive_transformer_pytorch")
@@ -66,5 +72,6 @@ def peer_model(vocab_size: int, options: dict[str, Any], seed: int) -> Any:
             mem_len=options["memory"],
             cmem_len=options["compressed"],
             cmem_ratio=options["rate"],
-        )
+        ),
+        thaw,
     )
