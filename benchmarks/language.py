@@ -244,7 +244,7 @@ def episodes(
 
 
 def recall_run(scale: Scale, rate: int, seed: int) -> Record:
-    """One layer, so that its horizon is window + memory + rate x compressed: here 4 + 4 + 8 x rate steps."""
+    """One layer, so that its horizon is window + memory + rate x compressed: here 8 + 8 + 8 x rate steps."""
     options = {"d_model": 32, "n_layers": 1, "n_heads": 2, "d_ff": 64, "window": 8, "memory": 8}
     options |= {"compressed": 8, "rate": rate}
     model = build_model(ModelConfig("compressive", options), CUES + 9, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import zipfile
@@ -159,18 +160,13 @@ def pages(content: Iterator[bytes]) -> Iterator[tuple[bool, bytes]]:
         yield begins, rest
 
 
-class reading:  # noqa: N801 - used as a statement, like contextlib's
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
     """Turns a broken archive into one line."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError):
-            raise UserError(f"{self.name} is a broken archive ({error}): fetch it again") from None
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{name} is a broken archive ({error}): fetch it again") from None
 
 
 def decode(content: bytes, name: object, offset: int = 0) -> str:

@@ -128,7 +128,8 @@ def _train(
             valid = score = _validate(trainer, corpus)
         if step % config.report_every == 0 or ended or look:
             row = _row(trainer, processes, seconds, step - since)
-            row["seconds_left"] = round((config.steps - step) / max(row["steps_per_second"], 1e-9))
+            left = max(config.steps - step, 0)
+            row["seconds_left"] = round(left / max(row["steps_per_second"], 1e-9))
             row["matrix_share"] = flops * row["tokens_per_second"] / peak / processes.size
             if valid is not None:
                 row["valid_loss"] = valid
