@@ -67,7 +67,7 @@ def attention(
     return found
 
 
-def by_position(prices: Prices, documents: np.ndarray, parts: int = 12) -> list[dict[str, float]]:
+def by_position(prices: Prices, documents: np.ndarray) -> list[dict[str, float]]:
     """Mean nats by place in the document, in stretches that double: 1, 2 to 3, 4 to 7, ...
 
     Args:
@@ -87,7 +87,7 @@ def by_position(prices: Prices, documents: np.ndarray, parts: int = 12) -> list[
                     "nats": float(prices.nats[inside].mean(dtype=np.float64)),
                 }
             )
-    return rows[-parts:] if parts else rows
+    return rows
 
 
 def draw(figures: dict[str, Any], path: Path, title: str) -> None:
@@ -106,6 +106,7 @@ def draw(figures: dict[str, Any], path: Path, title: str) -> None:
             values = figures["compression_loss"]
             axis.bar(range(1, len(values) + 1), values, color="#4878a8")
             axis.set(xlabel="layer", ylabel="compression loss", title="what compression loses")
+            axis.set_xticks(range(1, len(values) + 1))
         else:
             rows = figures["by_position"]
             axis.plot([r["from"] for r in rows], [r["nats"] / np.log(2) for r in rows], marker="o")

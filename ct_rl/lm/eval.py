@@ -125,7 +125,8 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
             figures["by_position"] = analysis.by_position(prices, corpus.documents[flags.split])
         result["figures"] = figures
         if figures:
-            analysis.draw(figures, path / "figures.png", f"{path.name}: {corpus.name}")
+            title = f"{path.name}: {corpus.name} ({corpus.split_label}), {flags.split}"
+            analysis.draw(figures, path / "figures.png", title)
     return result
 
 

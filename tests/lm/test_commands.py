@@ -84,7 +84,7 @@ def test_words_are_priced_whole_and_put_into_buckets_of_training_frequency():
 
 def test_loss_by_position_counts_from_each_document():
     prices = Prices(np.arange(1, 16, dtype=np.float32), np.zeros(15, np.uint8))
-    rows = analysis.by_position(prices, np.array([0, 8]), parts=0)
+    rows = analysis.by_position(prices, np.array([0, 8]))
     assert [(row["from"], row["tokens"]) for row in rows] == [(1, 3), (2, 4), (4, 8)]
     assert rows[0]["nats"] == pytest.approx((1 + 8 + 9) / 3)
 
