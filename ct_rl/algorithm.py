@@ -234,7 +234,7 @@ def build_algorithm(config: TrainConfig) -> Any:
     Raises UserError for settings that RLlib or the fast path refuses.
     """
     try:
-        algorithm = algorithm_config(config).build_algo()
+        return algorithm_config(config).build_algo()
     except ValueError as error:
         raise UserError(one_line(error)[:400]) from error
     except IndexError as error:  # RLlib asks its first runner, and none is there
@@ -242,8 +242,6 @@ def build_algorithm(config: TrainConfig) -> Any:
             "no environment runner could be started: its process failed while it made its environments "
             "(too little memory, or a module that it cannot import)"
         ) from error
-    algorithm.goal = config.run.steps
-    return algorithm
 
 
 def _schedule(value: float | list[list[float]]) -> Any:

@@ -6,7 +6,6 @@ those of each loss. Nothing of them is repeated here: names, types, bounds, defa
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
@@ -74,9 +73,13 @@ def _memory_section(kind: str, options: Any) -> Any:
             declared = get_type_hints(options, include_extras=True)[item.name]
             hint: Any = Annotated[(declared, arg(aliases=("--rate",)))]
             extra.append(("rate", hint, field(default=item.default, kw_only=True)))
-    frozen = options.__dataclass_params__.frozen
-    words = {"__doc__": inspect.getdoc(options) or ""}
-    return make_dataclass("memory", extra, bases=(options, Memory), frozen=frozen, namespace=words)
+    return make_dataclass(
+        "memory",
+        extra,
+        bases=(options, Memory),
+        frozen=options.__dataclass_params__.frozen,
+        namespace={"__doc__": options.__doc__},
+    )
 
 
 def _memory_help() -> str:
@@ -101,8 +104,8 @@ def auxiliary_section(names: Sequence[str]) -> Any:
 @cache
 def _auxiliary_section(chosen: tuple[tuple[str, Any], ...]) -> Any:
     items = [(name, options, field(default_factory=options)) for name, options in chosen]
-    words = {"__doc__": "Auxiliary losses, learned beside the task."}
-    return make_dataclass("auxiliary", items, bases=(Auxiliary,), namespace=words)
+    text = "The auxiliary losses that were chosen."
+    return make_dataclass("auxiliary", items, bases=(Auxiliary,), namespace={"__doc__": text})
 
 
 def sections_for(memory: Any, auxiliary: Any) -> dict[str, type]:

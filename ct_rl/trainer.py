@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 import traceback
@@ -83,6 +84,7 @@ class Trainer:
     def _loop(self) -> bool:
         from agents import LearnerFailed, RunnerFailed
 
+        self.algorithm.goal = self.config.run.steps
         if self.saved is None:
             self.save()  # a run that is killed before its first report can be resumed, too
         reported = drawn = saved = time.monotonic()
@@ -90,6 +92,11 @@ class Trainer:
             try:
                 result = self.algorithm.train()
             except (LearnerFailed, RunnerFailed) as error:
+                if isinstance(
+                    error, RunnerFailed
+                ):  # what is learned is whole; only the world broke
+                    with contextlib.suppress(LearnerFailed, UserError):
+                        self.save()
                 raise self._failure(error) from error
             self.run.require_there()
             self.progress.add(result["ct_rl"])

@@ -7,7 +7,7 @@ MultiDiscrete or a flat Box. Nothing is stacked over time: remembering is the ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
@@ -129,7 +129,7 @@ class Adapted(gym.Wrapper):
     def _observe(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
         flat = self._read(observation)
         if self._asks:
-            flat[MASK] = _bits(self.env.unwrapped.action_masks())
+            flat[MASK] = _bits(cast(Any, self.env.unwrapped).action_masks())
         elif self._told:
             flat[MASK] = _bits(info[MASK]) if MASK in info else self._everything
         return flat
@@ -149,8 +149,10 @@ class AdaptedVector(VectorWrapper):
         self.single_observation_space = self._read.space
         self.observation_space = batch_space(self._read.space, env.num_envs)
 
-    def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        observations, infos = self.env.reset(**kwargs)
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        observations, infos = self.env.reset(seed=seed, options=options)
         return self._observe(observations), infos
 
     def step(self, actions: Any) -> tuple[Any, ...]:
@@ -166,7 +168,8 @@ class AdaptedVector(VectorWrapper):
     def _observe(self, observations: Any) -> dict[str, Any]:
         flat = [self._read(one) for one in iterate(self.env.observation_space, observations)]
         empty = create_empty_array(self.single_observation_space, self.num_envs)
-        return concatenate(self.single_observation_space, flat, empty)
+        joined: Any = concatenate(self.single_observation_space, flat, empty)
+        return cast(dict[str, Any], joined)
 
 
 def _reader(space: gym.Space, action: gym.Space, painted: bool = False) -> _Reader:
@@ -192,7 +195,7 @@ def _mask(
     pieces = [(path, space) for path, space in leaves if path[:1] == (MASK,)]
     if not pieces:
         return None, []
-    sizes = [int(np.prod(space.shape)) if _is_binary(space) else 0 for _, space in pieces]
+    sizes = [int(np.prod(space.shape or ())) if _is_binary(space) else 0 for _, space in pieces]
     wanted = choices(action)
     if not all(sizes) or wanted != sum(sizes):
         note(
@@ -220,6 +223,7 @@ def _bits(mask: Any) -> np.ndarray:
 
 def _leaves(space: gym.Space, path: Path = ()) -> list[tuple[Path, gym.Space]]:
     """The spaces inside nested Dicts and Tuples, each with the keys that lead to it."""
+    inner: list[tuple[Any, gym.Space]]
     if isinstance(space, spaces.Dict):
         inner = list(space.spaces.items())
     elif isinstance(space, spaces.Tuple):
@@ -274,8 +278,8 @@ def _is_grid(space: gym.Space, path: Path) -> bool:
     if path != ("image",) or not isinstance(space, spaces.Dict):
         return False
     kinds = {kind.__name__ for kind in type(space.spaces.get("mission")).__mro__}
-    image = space["image"]
-    return "MissionSpace" in kinds and len(image.shape or ()) == 3 and image.shape[-1] == 3
+    shape = space["image"].shape or ()
+    return "MissionSpace" in kinds and len(shape) == 3 and shape[-1] == 3
 
 
 def _paints(env: Any) -> bool:

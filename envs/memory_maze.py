@@ -33,7 +33,10 @@ class MemoryMaze(gym.Env):
         settings: those of the package's tasks, such as camera_resolution.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]  # gymnasium has it on instances
+        "render_modes": ["rgb_array"],
+        "render_fps": 4,
+    }
     action_names = (
         "nothing",
         "forward",
@@ -70,7 +73,7 @@ class MemoryMaze(gym.Env):
         over, ended = step.last(), step.last() and step.discount == 0.0
         return self._frame, float(step.reward or 0.0), ended, over and not ended, {}
 
-    def render(self) -> np.ndarray | None:
+    def render(self) -> Any:
         return self._frame if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ def observation_part(space: Space, grid: bool = False) -> Part:
     if is_text(space):
         return _sentence(space)
     if grid:
-        sizes = np.broadcast_to(np.array(_GRID), space.shape).flatten()
+        sizes = np.broadcast_to(np.array(_GRID), space.shape or ()).flatten()
         return spaces.MultiDiscrete(sizes), lambda image: np.minimum(image.flatten(), sizes - 1)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return space, _same

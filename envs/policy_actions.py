@@ -25,7 +25,7 @@ def action_part(space: Space) -> Part:
     if isinstance(space, spaces.Discrete):
         if space.start == 0:
             return space, int
-        return spaces.Discrete(space.n), lambda action: int(action) + int(space.start)
+        return spaces.Discrete(int(space.n)), lambda action: int(action) + int(space.start)
     if isinstance(space, spaces.MultiDiscrete):
         if len(space.shape) == 1 and not np.any(space.start):
             return space, _same
@@ -120,8 +120,9 @@ def _span(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def _joint(space: spaces.Tuple | spaces.Dict) -> Part:
     """Several discrete actions at once as one MultiDiscrete, or several Boxes as one."""
-    keys = list(space.spaces) if isinstance(space, spaces.Dict) else range(len(space.spaces))
-    parts = [action_part(space[key]) for key in keys]
+    named = list(space.spaces) if isinstance(space, spaces.Dict) else None
+    inner = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+    parts = [action_part(part) for part in inner]
     kinds = {isinstance(part, spaces.Box) for part, _ in parts}
     if len(kinds) != 1:
         what = "discrete and continuous actions at once" if kinds else "actions of nothing"
@@ -134,6 +135,7 @@ def _joint(space: spaces.Tuple | spaces.Dict) -> Part:
     sizes = [
         np.atleast_1d(part.n if isinstance(part, spaces.Discrete) else part.nvec)
         for part, _ in parts
+        if isinstance(part, spaces.Discrete | spaces.MultiDiscrete)
     ]
     ends = np.cumsum([len(size) for size in sizes])
 
@@ -143,7 +145,7 @@ def _joint(space: spaces.Tuple | spaces.Dict) -> Part:
             read(piece[0] if isinstance(part, spaces.Discrete) else piece)
             for (part, read), piece in zip(parts, pieces, strict=True)
         ]
-        return dict(zip(keys, values, strict=True)) if isinstance(keys, list) else tuple(values)
+        return tuple(values) if named is None else dict(zip(named, values, strict=True))
 
     return spaces.MultiDiscrete(np.concatenate(sizes)), apply
 

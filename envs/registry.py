@@ -18,9 +18,9 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from envs.adapt import Adapted, adapt, adapt_vec, is_adapted, mark
-from envs.benchmarks import Benchmark, benchmark_of, check_render_mode, enter, wrappers
 from envs.dmlab.levels import LEVEL_NAMES
 from envs.errors import MissingDependencyError
+from envs.third_party import Package, check_render_mode, enter, package_of, wrappers
 from envs.wrappers import LastStep, LastStepVector, Single
 
 Factory = Callable[..., Any] | str
@@ -106,7 +106,7 @@ def make_vec(name: str, num_envs: int | None = None, /, **settings: Any) -> Vect
 
     Raises:
         ValueError: for a name that nobody knows, with the nearest that exist, or a bad setting.
-        MissingDependencyError: where the package of a benchmark is not installed.
+        MissingDependencyError: where the package of a package is not installed.
     """
     if num_envs is None:
         if "num_envs" not in settings:
@@ -114,7 +114,7 @@ def make_vec(name: str, num_envs: int | None = None, /, **settings: Any) -> Vect
         num_envs = settings.pop("num_envs")
     if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
         raise ValueError(f"num_envs={num_envs!r}: expected a whole number from 1")
-    name, benchmark = _look_up(name)
+    name, package = _look_up(name)
     factory = _ENVIRONMENTS.get(name)
     if factory is not None:
         made = _resolve(name, factory)
@@ -122,16 +122,16 @@ def make_vec(name: str, num_envs: int | None = None, /, **settings: Any) -> Vect
             return _vector(name, made, num_envs, settings)
         build = partial(_one, name, factory, settings)
         return LastStepVector(_worlds([build] * num_envs))
-    apart = benchmark is not None and benchmark.own_process and num_envs > 1
+    apart = package is not None and package.own_process and num_envs > 1
     spec = _spec(name, settings)
-    env = _worlds([partial(_bare, spec, benchmark)] * num_envs, apart)
+    env = _worlds([partial(_bare, spec, package)] * num_envs, apart)
     env.unwrapped.spec = copy.deepcopy(spec)
     return LastStepVector(env)
 
 
 def make(name: str, /, **settings: Any) -> gym.Env:
     """One environment; the arguments are `make_vec`'s."""
-    name, benchmark = _look_up(name)
+    name, package = _look_up(name)
     factory = _ENVIRONMENTS.get(name)
     if factory is not None:
         made = _resolve(name, factory)
@@ -139,24 +139,24 @@ def make(name: str, /, **settings: Any) -> gym.Env:
             return Single(_vector(name, made, 1, settings))
         return _finished(name, made(**settings), gym.Env)
     check_render_mode(name, settings.get("render_mode"))
-    return LastStep(_bare(_spec(name, settings), benchmark))
+    return LastStep(_bare(_spec(name, settings), package))
 
 
 def _worlds(builders: list[Callable[[], gym.Env]], apart: bool = False) -> VectorEnv:
-    kind = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    mode = AutoresetMode.NEXT_STEP
     if apart:
-        return AsyncVectorEnv(builders, context="spawn", **kind)
-    return SyncVectorEnv(builders, **kind)
+        return AsyncVectorEnv(builders, context="spawn", autoreset_mode=mode)
+    return SyncVectorEnv(builders, autoreset_mode=mode)
 
 
-def _bare(spec: EnvSpec, benchmark: Benchmark | None) -> gym.Env:
+def _bare(spec: EnvSpec, package: Package | None) -> gym.Env:
     """One environment of gymnasium's, adapted but for its last step."""
     try:
         env = gym.make(spec)
     except gym.error.DependencyNotInstalled as error:
         why = str(error).split("\n", 1)[0]
         raise MissingDependencyError(f"{spec.id} needs what is not installed: {why}") from error
-    for wrapper in wrappers(benchmark):
+    for wrapper in wrappers(package):
         env = wrapper(env)
     return env
 
@@ -179,9 +179,10 @@ def _vector(
     return _finished(name, factory(num_envs, **settings), VectorEnv)
 
 
-def _finished(name: str, made: Any, kind: type) -> Any:
+def _finished(name: str, given: Any, kind: type) -> Any:
     """What a factory made, looked at and adapted; this package's own environments are as they are."""
-    if not isinstance(made, kind):
+    made: Any = given
+    if not isinstance(given, kind):
         raise ValueError(
             f"environment {name!r}: its factory made a {type(made).__name__}: expected a {kind.__name__} "
             "(a factory of vector environments has num_envs as its first parameter)"
@@ -216,8 +217,8 @@ def _makes_vectors(factory: Callable[..., Any]) -> bool:
     return parameters[:1] == ["num_envs"]
 
 
-def _look_up(name: str) -> tuple[str, Benchmark | None]:
-    """The name without its module, which is imported, and the benchmark it belongs to.
+def _look_up(name: str) -> tuple[str, Package | None]:
+    """The name without its module, which is imported, and the package it belongs to.
 
     Raises:
         ValueError: for a name that nobody knows.
@@ -231,7 +232,7 @@ def _look_up(name: str) -> tuple[str, Benchmark | None]:
         import_modules([module])
     if name in _ENVIRONMENTS:
         return name, None
-    benchmark = enter(name) if benchmark_of(name) else None
+    package = enter(name) if package_of(name) else None
     try:
         gym.spec(name)
     except (gym.error.Error, ModuleNotFoundError) as error:
@@ -241,7 +242,7 @@ def _look_up(name: str) -> tuple[str, Benchmark | None]:
             f"unknown environment {name!r}: {hint} (one of a user's own needs the module that registers it: "
             "--import MODULE, or module:Id-v0)"
         ) from error
-    return name, benchmark
+    return name, package
 
 
 def _spec(name: str, settings: dict[str, Any]) -> EnvSpec:

@@ -74,10 +74,13 @@ class LastStepVector(VectorWrapper):
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: Any = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
+        seeds: Any = (
+            seed  # gymnasium's stubs know one number alone, its vectors take one for each world
+        )
         if isinstance(seed, int | np.integer):
-            seed = world_seeds(int(seed), self.num_envs)
-        obs, info = self.env.reset(seed=seed, options=options)
+            seeds = world_seeds(int(seed), self.num_envs)
+        obs, info = self.env.reset(seed=seeds, options=options)
         self._fresh[:] = False
         return self._add(obs, np.zeros(self.num_envs), self._zeros.copy()), info
 
@@ -95,9 +98,10 @@ class LastStepVector(VectorWrapper):
 
 
 def _with_last_step(
-    observation: spaces.Dict, action: gym.Space
+    observation: gym.Space, action: gym.Space
 ) -> tuple[spaces.Dict, Callable[[Any], Any], Any]:
     """The observation space with last reward and action, how an action is seen, and that of an episode's start."""
+    assert isinstance(observation, spaces.Dict), "adapted observations are Dicts"
     seen, read = seen_action(action)
     added = {REWARD: spaces.Box(-np.inf, np.inf, (1,), np.float32), ACTION: seen}
     return spaces.Dict({**observation.spaces, **added}), read, np.zeros(seen.shape, seen.dtype)
@@ -131,7 +135,7 @@ class Single(gym.Env):
         return _first(obs), float(reward[0]), *ended, first_info(info)
 
     def render(self) -> Any:
-        frames = self.env.render()
+        frames: Any = self.env.render()
         return None if frames is None else frames[0]
 
     def close(self) -> None:

@@ -109,7 +109,7 @@ class Trial:
 
     def closed(self) -> None:
         """Closing twice is harmless, ends the processes, removes their folders, and later calls say so."""
-        worlds = [world for world in self.env._pool.processes if world is not None]
+        worlds = [world for world in self.env.pool.processes if world is not None]
         self.env.close()
         self.env.close()
         for call in (self.env.reset, lambda: self.env.step(np.zeros(2, int))):

@@ -106,7 +106,13 @@ class LabVectorEnv(VectorEnv):
         self._seen: list[Seen] = []
         self._ready = False
         self._pool = WorldPool(given, num_envs)
-        self._pool.open([0])
+        self.pool.open([0])
+
+    @property
+    def pool(self) -> WorldPool:
+        """The processes of the worlds."""
+        assert self._pool is not None, "the constructor has not come so far"
+        return self._pool
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -117,8 +123,8 @@ class LabVectorEnv(VectorEnv):
         n = self.num_envs
         self._seed(seed)
         self._ready = False
-        self._pool.open()
-        before = self._pool.deaths.copy()
+        self.pool.open()
+        before = self.pool.deaths.copy()
         begun = self._begin_episodes(range(n))
         self._seen = [begun[i] for i in range(n)]
         steps = self.settings.steps
@@ -137,10 +143,10 @@ class LabVectorEnv(VectorEnv):
             RuntimeError: for a world that dies too often; it names level and cause.
         """
         actions = self._checked(actions)
-        n, fresh, before = self.num_envs, self._ended.copy(), self._pool.deaths.copy()
+        n, fresh, before = self.num_envs, self._ended.copy(), self.pool.deaths.copy()
         calls = {i: self._begin(i) if fresh[i] else ("step", int(actions[i])) for i in range(n)}
         self._ready = False  # until all is well again
-        replies = self._pool.ask(calls)
+        replies = self.pool.ask(calls)
         rewards, terminated, lost = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool)
         for i, reply in replies.items():
             if reply is LOST:
@@ -162,7 +168,7 @@ class LabVectorEnv(VectorEnv):
         observation = self._observe(rewards, np.where(fresh, 0, actions))
         return observation, rewards, terminated, truncated, self._info(before)
 
-    def render(self) -> tuple[np.ndarray, ...] | None:
+    def render(self) -> tuple[Any, ...] | None:
         """The frames that were observed last, uint8 [H, W, 3] each; None without render_mode."""
         if self.render_mode is None:
             return None
@@ -175,7 +181,7 @@ class LabVectorEnv(VectorEnv):
     @property
     def lost_worlds(self) -> int:
         """How often a world of this environment died."""
-        return int(self._pool.deaths.sum())
+        return int(self.pool.deaths.sum())
 
     def _seed(self, seed: int | list[int | None] | None) -> None:
         """Seeds the worlds; None leaves a world's random numbers as they are."""
@@ -217,9 +223,10 @@ class LabVectorEnv(VectorEnv):
 
     def _begin_episodes(self, which: Iterable[int]) -> dict[int, Seen]:
         """What those worlds show when an episode has begun; one that dies of it begins another in its next life."""
-        left, seen = [int(i) for i in which], {}
+        left = [int(i) for i in which]
+        seen: dict[int, Any] = {}
         while left:
-            seen |= self._pool.ask({i: self._begin(i) for i in left})
+            seen |= self.pool.ask({i: self._begin(i) for i in left})
             left = [i for i in left if seen[i] is LOST]
             for i in left:
                 self._seed_anew(i)
@@ -264,7 +271,7 @@ class LabVectorEnv(VectorEnv):
             "position": np.stack([seen.position for seen in self._seen]),
             "yaw": np.array([seen.yaw for seen in self._seen]),
             "instruction": np.array([seen.instruction for seen in self._seen], object),
-            "lost": self._pool.deaths - deaths_before,
+            "lost": self.pool.deaths - deaths_before,
         }
         if self._counts:
             info |= self._counts.info()

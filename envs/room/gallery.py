@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -23,12 +24,12 @@ _SEED = 6
 Titled = tuple[str, np.ndarray]
 
 
-def trial(**settings: object) -> list[dict[str, np.ndarray]]:
+def trial(**settings: Any) -> list[dict[str, np.ndarray]]:
     """One trial of a player who chooses right: a picture, a frame and a view from above for each step."""
     env = RoomVectorEnv(1, renderer="cpu", **settings)
     player = ScriptedPlayer(env.action_names)
     observation, info = env.reset(seed=_SEED)
-    steps = []
+    steps: list[dict[str, np.ndarray]] = []
     while info["trial"][0] == 0 and len(steps) < 100:
         steps.append(
             {
@@ -93,7 +94,7 @@ def objects() -> list[list[Titled]]:
     ]
 
 
-def _first(seed: int, **settings: object) -> np.ndarray:
+def _first(seed: int, **settings: Any) -> np.ndarray:
     env = RoomVectorEnv(1, renderer="cpu", **settings)
     env.reset(seed=seed)
     picture = env.picture(0, size=_SIZE)

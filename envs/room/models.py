@@ -122,7 +122,7 @@ class NodeMaker:
             if _turns_left(way, after):
                 end = end + way * RIM
             flat = [start + out * RIM, end + out * RIM, end, start]
-            bars.append(shapes.quad([(*map(float, xy), plan.WALL) for xy in flat], 1, 1))
+            bars.append(shapes.quad([(float(x), float(y), plan.WALL) for x, y in flat], 1, 1))
         return self.node("rim", shapes.join(*bars), np.array([[0.32, 0.48, 0.78]]), None, 2)
 
     def _stands(self, places: tuple) -> p3.NodePath:
@@ -230,8 +230,8 @@ def _city() -> tuple[Mesh, np.ndarray]:
             parts.append(_upright(a, b, 1150.0, low, high))
             colours.append(np.array(tone) * (0.92 + 0.08 * (k % 2)))
     for angle in np.arange(10) * TAU / 10 + rng.uniform(0, 0.4, 10):
-        width, high = rng.uniform(0.025, 0.06), rng.uniform(520, 900)
-        parts.append(_upright(angle, angle + width, 1350.0, 60, high))
+        width, top = rng.uniform(0.025, 0.06), rng.uniform(520, 900)
+        parts.append(_upright(angle, angle + width, 1350.0, 60, top))
         colours.append(np.array([0.38, 0.55, 0.74]) * rng.uniform(0.85, 1.15))
     light = np.concatenate(
         [np.tile(c, (len(m.points), 1)) for c, m in zip(colours, parts, strict=True)]

@@ -76,7 +76,7 @@ def wall_texture(style: int, size: int = 128) -> np.ndarray:
         corners.append((corners[-1][0], corners[-1][1] + way * rise))
         for shift in (0, size):
             path = np.array([[(px - shift, py) for px, py in corners]], np.int32)
-            cv2.polylines(light, path, False, 1.38, 2)
+            cv2.polylines(light, [path[0]], False, 1.38, 2)
             for end in (path[0, 0], path[0, -1]):
                 cv2.circle(light, tuple(map(int, end)), 3, 1.6, -1)
     y, x = np.mgrid[:size, :size] / size

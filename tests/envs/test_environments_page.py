@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import envs
-from envs.benchmarks import BENCHMARKS
 from envs.observations import CHANNELS, ENLARGED, LARGEST, MANY, SMALLEST
 from envs.room import RoomSettings
+from envs.third_party import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_every_setting_and_benchmark_stands_on_the_page():
     }
     settings = {field.name for field in dataclasses.fields(RoomSettings)}
     assert rows == settings | {"renderer", "autoreset_mode"}
-    for benchmark in BENCHMARKS:
+    for benchmark in PACKAGES:
         assert benchmark.title in PAGE and benchmark.install.split(" and ")[0] in PAGE
 
 

@@ -142,6 +142,11 @@ def test_every_text_is_read():
     assert longer.contains(words) and (words > 0).sum() == 26
 
 
+def _named(value):
+    """The same name in every process, also of a function."""
+    return "read" if callable(value) else str(value)
+
+
 @pytest.mark.parametrize(
     ("space", "twin", "to_twin"),
     [
@@ -154,7 +159,7 @@ def test_every_text_is_read():
         (spaces.Box(-9e4, 9e4, (2,), np.int32), spaces.Box(-9e4, 9e4, (2,)), lambda x: x),
         (spaces.Box(0, np.inf, (2,), np.float64), spaces.Box(0, np.inf, (2,)), lambda x: x),
     ],
-    ids=str,
+    ids=_named,
 )
 def test_numbers_are_read_as_their_float_twins(space, twin, to_twin):
     space.seed(3)
@@ -187,7 +192,7 @@ def test_numbers_are_read_as_their_float_twins(space, twin, to_twin):
         (spaces.Box(0, 1, (60, 60), bool), (60, 60, 1)),
         (spaces.Box(np.float32(-3e38), np.float32(3e38), (40, 40, 1)), (40, 40, 1)),
     ],
-    ids=str,
+    ids=_named,
 )
 def test_pictures_of_every_kind_are_frames(space, shape):
     space.seed(0)

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 import envs
 from agents.encoders import build_encoder
-from envs.benchmarks import benchmark_of, enter
+from envs.third_party import enter, package_of
 
 IDS = [
     "MiniGrid-MemoryS7-v0",
@@ -98,7 +98,7 @@ def test_vizdoom_leaves_no_files_behind(tmp_path, monkeypatch):
     "name", ["MiniGrid-MemoryS7-v0", "MemoryMaze-9x9-v0", "SearingSpotlights-v0"]
 )
 def test_a_missing_package_is_one_line_with_its_extra(name, monkeypatch):
-    benchmark = benchmark_of(name)
+    benchmark = package_of(name)
     monkeypatch.setitem(sys.modules, benchmark.module, None)
     with pytest.raises(envs.MissingDependencyError) as raised:
         envs.make_vec(name, 2)

@@ -18,7 +18,7 @@ from envs.adapt import Adapted
 from envs.errors import MissingDependencyError
 
 
-class Benchmark(NamedTuple):
+class Package(NamedTuple):
     """A package of environments.
 
     Attributes:
@@ -41,10 +41,10 @@ class Benchmark(NamedTuple):
 
 
 _SILENT = {"PYGAME_HIDE_SUPPORT_PROMPT": "1"}
-BENCHMARKS = (
-    Benchmark("MiniGrid", ("MiniGrid-", "BabyAI-"), "minigrid", "'ct_rl[minigrid]'", _SILENT),
-    Benchmark("POPGym", ("popgym-",), "popgym", "'ct_rl[popgym]'"),
-    Benchmark(
+PACKAGES = (
+    Package("MiniGrid", ("MiniGrid-", "BabyAI-"), "minigrid", "'ct_rl[minigrid]'", _SILENT),
+    Package("POPGym", ("popgym-",), "popgym", "'ct_rl[popgym]'"),
+    Package(
         "ViZDoom",
         ("Vizdoom",),
         "vizdoom.gymnasium_wrapper",
@@ -53,7 +53,7 @@ BENCHMARKS = (
         litters=True,
     ),
     # Two MiniWorlds in one process draw each other's walls; without a display they draw through EGL.
-    Benchmark(
+    Package(
         "MiniWorld",
         ("MiniWorld-",),
         "miniworld",
@@ -62,7 +62,7 @@ BENCHMARKS = (
         own_process=True,
     ),
     # It pins old versions of gymnasium and pygame that it does not need, hence --no-deps.
-    Benchmark(
+    Package(
         "Memory Gym",
         (
             "MortarMayhem",
@@ -77,7 +77,7 @@ BENCHMARKS = (
         {**_SILENT, "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"},
     ),
     # A reset takes seconds: in processes of their own environments do not wait for each other.
-    Benchmark(
+    Package(
         "Memory Maze",
         ("MemoryMaze-",),
         "envs.memory_maze",
@@ -87,18 +87,18 @@ BENCHMARKS = (
 )
 
 
-def benchmark_of(name: str) -> Benchmark | None:
-    """The benchmark that a gymnasium id belongs to, by how it begins."""
-    return next((item for item in BENCHMARKS if name.startswith(item.ids)), None)
+def package_of(name: str) -> Package | None:
+    """The package that a gymnasium id belongs to, by how it begins."""
+    return next((item for item in PACKAGES if name.startswith(item.ids)), None)
 
 
-def enter(name: str) -> Benchmark | None:
-    """Registers the ids of the benchmark that `name` belongs to, if it belongs to one.
+def enter(name: str) -> Package | None:
+    """Registers the ids of the package that `name` belongs to, if it belongs to one.
 
     Raises:
         MissingDependencyError: where its package is not installed.
     """
-    found = benchmark_of(name)
+    found = package_of(name)
     if found is None:
         return None
     for variable, value in found.variables.items():
@@ -132,9 +132,9 @@ def _litter_folder() -> str:
     return folder
 
 
-def wrappers(benchmark: Benchmark | None) -> list[type[gym.Wrapper]]:
-    """What stands around an environment of a benchmark, or of none."""
-    return [Tidy, Adapted] if benchmark is not None and benchmark.litters else [Adapted]
+def wrappers(package: Package | None) -> list[type[gym.Wrapper]]:
+    """What stands around an environment of a package, or of none."""
+    return [Tidy, Adapted] if package is not None and package.litters else [Adapted]
 
 
 def check_render_mode(name: str, mode: str | None) -> None:

@@ -1,0 +1,57 @@
+"""From a config to a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ct_rl.errors import UserError, one_line
+from ct_rl.lm.config import ModelConfig
+from ct_rl.lm.model import LanguageModel
+from ct_rl.lm.wavenet import WaveNet
+from ct_rl.memory import MemoryCore, build_memory, memory_names
+
+WAVENET = "wavenet"
+
+
+def core_names() -> list[str]:
+    """Memory cores that a language model can have."""
+    return sorted({*memory_names(), WAVENET})
+
+
+def build_core(name: str, **options: Any) -> MemoryCore:
+    """A memory core by its name; raises ValueError as `build_memory` does."""
+    if name != WAVENET:
+        if name not in memory_names():
+            raise ValueError(f"unknown memory {name!r}: choose one of {', '.join(core_names())}")
+        return build_memory(name, **options)
+    try:
+        return WaveNet(**options)
+    except TypeError:
+        raise ValueError(
+            f"memory 'wavenet' has options d_model, n_layers, stacks; given {', '.join(options)}"
+        ) from None
+
+
+def build_model(config: ModelConfig, vocab_size: int, seed: int = 0, **over: Any) -> LanguageModel:
+    """The model of a config with weights drawn from `seed`; `over` are memory options above the config's.
+
+    Raises:
+        UserError: for options that do not exist or do not fit.
+    """
+    cutoffs = [cutoff for cutoff in config.cutoffs if cutoff < vocab_size]
+    if sorted(set(config.cutoffs)) != list(config.cutoffs) or any(c < 1 for c in config.cutoffs):
+        raise UserError(f"cutoffs {config.cutoffs} must be above 0 and ascend")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            core = build_core(config.memory, **{**config.options, **over})
+        except (ValueError, TypeError) as error:
+            raise UserError(one_line(error)) from None
+        if core.d_out < 4 ** len(cutoffs):
+            raise UserError(
+                f"{len(cutoffs)} cutoffs need a memory of width {4 ** len(cutoffs)} or more, given {core.d_out}: "
+                "each band is a quarter as wide as the one before"
+            )
+        return LanguageModel(vocab_size, core, cutoffs, config.dropout)

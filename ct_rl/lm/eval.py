@@ -1,0 +1,156 @@
+"""`python -m ct_rl.lm eval RUN`: bpc and perplexity, with longer memory than in training, and the paper's figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional
+
+from ct_rl.checkpoint import write_atomically
+from ct_rl.errors import DONE, UserError
+from ct_rl.lm import analysis
+from ct_rl.lm import config as configs
+from ct_rl.lm.config import Options, _short
+from ct_rl.lm.display import loss_figure
+from ct_rl.lm.dynamic import DynamicWeights
+from ct_rl.lm.evaluation import price, word_perplexity
+from ct_rl.lm.flags import parse
+from ct_rl.lm.run import Run, load_model, require_same_vocabulary
+from ct_rl.lm.sources import open_data
+from ct_rl.lm.trainer import pick_device
+from ct_rl.lm.words import by_frequency, count_words
+
+PROG = "ct_rl.lm eval"
+
+
+@dataclass
+class Arguments:
+    """Price a split of the data with a trained model."""
+
+    run: Positional[str]
+    """Run folder."""
+    data: str | None = None
+    """Other data than the run's own, with the same vocabulary."""
+    split: Literal["train", "valid", "test"] = "test"
+    """What is read."""
+    memory_option: Annotated[Options, _short] = field(default_factory=dict)
+    """Other sizes of memory than in training, such as compressed=3072."""
+    tokens: int | None = None
+    """How many to read at most; all where absent."""
+    batch: int = 1
+    """Readers side by side, each of a stretch of its own: faster, and each begins with an empty memory."""
+    dynamic: bool = False
+    """Dynamic evaluation: weights go on learning from what was read (forgotten afterwards)."""
+    dynamic_rate: float = 0.05
+    """Its learning rate."""
+    figures: bool = False
+    """Also attention, compression loss by layer and loss against position, into RUN/figures.png."""
+    which: Literal["best", "last"] = "best"
+    """Which checkpoint."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+
+
+def command(argv: list[str]) -> int:
+    """Read the flags, evaluate, print and write RUN/eval_SPLIT.json."""
+    flags = parse(Arguments, argv, PROG)
+    for name, value in (("batch", flags.batch), ("tokens", flags.tokens)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value} is out of bounds: give at least 1")
+    if not flags.dynamic_rate > 0:
+        raise UserError(f"--dynamic-rate {flags.dynamic_rate} is out of bounds: give more than 0")
+    path = Path(flags.run)
+    result = evaluate(flags, path)
+    write_atomically(path / f"eval_{flags.split}.json", json.dumps(result, indent=1).encode())
+    show(result)
+    return DONE
+
+
+def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
+    """Everything that the command prints, JSON-able."""
+    run = Run(path)
+    run.require()
+    config = configs.read_yaml(run.config)
+    over = {**config.eval_memory, **flags.memory_option}
+    model, vocabulary, _, step = load_model(path, pick_device(flags.device), flags.which, **over)
+    corpus = open_data(flags.data or config.data, config.sample_rate)
+    require_same_vocabulary(corpus, vocabulary, path)
+    begun = time.monotonic()
+    prices = price(
+        model,
+        corpus,
+        flags.split,
+        batch=flags.batch,
+        length=config.length,
+        tokens=flags.tokens,
+        reset_at_documents=config.reset_at_documents,
+        precision=config.precision,
+        dynamic=DynamicWeights(model, flags.dynamic_rate) if flags.dynamic else None,
+        watch=_watch if sys.stderr.isatty() else None,
+    )
+    seconds = time.monotonic() - begun
+    nats = float(prices.nats.mean(dtype="float64"))
+    unit, value = loss_figure(nats, vocabulary.kind)
+    result: dict[str, Any] = {
+        "run": path.name,
+        "step": step,
+        "data": corpus.name,
+        "sizes": corpus.split_label,
+        "split": flags.split,
+        "tokens": len(prices.nats),
+        "memory_options": {**config.model.options, **over},
+        "dynamic": flags.dynamic,
+        "nats_per_token": nats,
+        "unit": unit,
+        "value": value,
+        "perplexity": prices.perplexity,
+        "tokens_per_second": len(prices.nats) / max(seconds, 1e-9),
+        "by_frequency": by_frequency(prices, corpus),
+    }
+    whole = flags.tokens is None and flags.batch == 1
+    if flags.split in corpus.words and whole:
+        result["words"] = corpus.words[flags.split]
+    elif vocabulary.kind == "bytes":
+        result["words"] = count_words(prices.targets)
+    if result.get("words"):
+        result["word_perplexity"] = word_perplexity(prices, result["words"])
+    if flags.figures:
+        figures = analysis.attention(model, corpus, flags.split, length=config.length)
+        if flags.batch == 1:
+            figures["by_position"] = analysis.by_position(prices, corpus.documents[flags.split])
+        result["figures"] = figures
+        if figures:
+            title = f"{path.name}: {corpus.name} ({corpus.split_label}), {flags.split}"
+            analysis.draw(figures, path / "figures.png", title)
+    return result
+
+
+def _watch(read: int, tokens: int) -> None:
+    print(f"\r{read:,} of {tokens:,} tokens", end="\n" if read == tokens else "", file=sys.stderr)
+
+
+def show(result: dict[str, Any]) -> None:
+    """The result for a person."""
+    print(f"{result['data']} ({result['sizes']}), {result['split']}: {result['tokens']:,} tokens")
+    extra = "  dynamic evaluation" if result["dynamic"] else ""
+    print(
+        f"{result['value']:.4f} {result['unit']}  perplexity {result['perplexity']:.2f}  "
+        f"{result['tokens_per_second']:,.0f} tokens/s{extra}"
+    )
+    if "word_perplexity" in result:
+        print(f"perplexity by word {result['word_perplexity']:.1f} ({result['words']:,} words)")
+    for label, bucket in result["by_frequency"].items():
+        print(
+            f"  words seen {label:>7} times: {bucket['words']:>9,}  perplexity {bucket['perplexity']:,.1f}"
+        )
+    for number, shares in enumerate(result.get("figures", {}).get("shares", ()), 1):
+        parts = ", ".join(
+            f"{name} {share:.0%}"
+            for name, share in zip(("compressed", "memory", "window"), shares, strict=True)
+        )
+        print(f"  layer {number} looks at: {parts}")

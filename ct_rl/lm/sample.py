@@ -1,0 +1,122 @@
+"""`python -m ct_rl.lm sample RUN`: text streamed to the terminal, or a WAV file, from a prompt or a file."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from tyro.conf import Positional
+
+from ct_rl.errors import DONE, UserError
+from ct_rl.lm import audio
+from ct_rl.lm.flags import parse
+from ct_rl.lm.run import load_model
+from ct_rl.lm.sampling import sample
+from ct_rl.lm.trainer import pick_device
+from ct_rl.lm.vocabulary import Bytes, MuLaw, Vocabulary
+
+PROG = "ct_rl.lm sample"
+
+
+@dataclass
+class Arguments:
+    """Let a trained model go on from a prompt."""
+
+    run: Positional[str]
+    """Run folder."""
+    prompt: str = "\n"
+    """Text to go on from."""
+    prompt_file: str | None = None
+    """File to go on from: text, or sound for a model of sound."""
+    length: int = 500
+    """Tokens to draw."""
+    temperature: float = 1.0
+    """Below 1 bolder, 0 always the likeliest."""
+    top_p: float = 0.98
+    """Nucleus: the likeliest tokens with this probability together."""
+    seed: int = 0
+    """Of the draws."""
+    out: str | None = None
+    """WAV file to write, for a model of sound."""
+    which: Literal["best", "last"] = "best"
+    """Which checkpoint."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+
+
+def command(argv: list[str]) -> int:
+    """Read the flags and sample."""
+    flags = parse(Arguments, argv, PROG)
+    if flags.length < 1:
+        raise UserError(f"--length {flags.length} is out of bounds: give at least 1")
+    if not 0 <= flags.temperature < float("inf"):
+        raise UserError(f"--temperature {flags.temperature} is out of bounds: give at least 0")
+    if not 0 < flags.top_p <= 1:
+        raise UserError(f"--top-p {flags.top_p} is out of bounds: give more than 0, at most 1")
+    model, vocabulary, _, _ = load_model(Path(flags.run), pick_device(flags.device), flags.which)
+    if isinstance(vocabulary, MuLaw) and flags.out is None:
+        raise UserError("this run models sound: give --out FILE.wav")
+    if flags.out is not None and not isinstance(vocabulary, MuLaw):
+        raise UserError("--out is for models of sound: this run's text goes to the terminal")
+    prompt = _prompt(flags, vocabulary)
+    tokens = sample(
+        model,
+        torch.from_numpy(prompt.astype(np.int64)).to(next(model.parameters()).device),
+        flags.length,
+        temperature=flags.temperature,
+        top_p=flags.top_p,
+        seed=flags.seed,
+    )
+    if isinstance(vocabulary, MuLaw):
+        levels = np.fromiter(tokens, np.uint8)
+        audio.write(Path(str(flags.out)), audio.linear(levels), vocabulary.sample_rate)
+        print(
+            f"{flags.out}: {len(levels) / vocabulary.sample_rate:.2f} s at {vocabulary.sample_rate} Hz"
+        )
+        return DONE
+    # A character may be several tokens: what is not yet one waits.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    if flags.prompt_file is None:
+        sys.stdout.write(flags.prompt)
+    for token in tokens:
+        sys.stdout.write(decoder.decode(vocabulary.decode([token])))
+        sys.stdout.flush()
+    sys.stdout.write(decoder.decode(b"", final=True) + "\n")
+    return DONE
+
+
+def _prompt(flags: Arguments, vocabulary: Vocabulary) -> np.ndarray:
+    if isinstance(vocabulary, MuLaw):
+        if flags.prompt_file is None:
+            return audio.mu_law(np.zeros(1, np.float32))
+        path = Path(flags.prompt_file)
+        if not path.is_file():
+            raise UserError(f"there is no file {path}: give a WAV or FLAC file as --prompt-file")
+        return audio.mu_law(audio.read(path, vocabulary.sample_rate))
+    text: str | bytes = flags.prompt
+    if flags.prompt_file is not None:
+        try:
+            text = Path(flags.prompt_file).read_bytes()
+        except OSError as error:
+            raise UserError(f"{flags.prompt_file} cannot be read: {error.strerror}") from None
+    if isinstance(vocabulary, Bytes) and isinstance(text, bytes):
+        tokens = np.frombuffer(text, np.uint8)
+    else:
+        tokens = vocabulary.encode(_text(text, flags.prompt_file))
+    if not len(tokens):
+        raise UserError("the prompt is empty: give at least one token to go on from")
+    return tokens
+
+
+def _text(text: str | bytes, path: str | None) -> str:
+    if isinstance(text, str):
+        return text
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start:,}): convert it first") from None

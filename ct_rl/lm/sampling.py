@@ -1,0 +1,57 @@
+"""Samples: one token after the other, memory carried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ct_rl.lm.model import LanguageModel
+from ct_rl.memory import State
+
+
+def read(
+    model: LanguageModel, tokens: Tensor, state: State, length: int = 512
+) -> tuple[Tensor, State]:
+    """Reads a prompt int64 [B, T], in pieces: ln p of the next token [B, V] and the state after."""
+    with torch.no_grad():
+        for start in range(0, tokens.shape[1], length):
+            out = model.run(tokens[:, start : start + length], state)
+            state = out.state
+        return model.head.log_probs(out.y[:, -1]), state
+
+
+def choose(
+    log_probs: Tensor, temperature: float, top_p: float, generator: torch.Generator
+) -> Tensor:
+    """One token a row of ln p [B, V]: the likeliest at temperature 0, else drawn from the nucleus.
+
+    The nucleus is the fewest likeliest tokens whose probability together reaches `top_p` (Holtzman et al. 2020,
+    arXiv 1904.09751); the temperature is applied first.
+    """
+    if temperature == 0:
+        return log_probs.argmax(-1)
+    probs, order = (log_probs.double() / temperature).softmax(-1).sort(-1, descending=True)
+    before = probs.cumsum(-1) - probs
+    probs = probs * (before < top_p)
+    drawn = torch.multinomial(probs.cpu(), 1, generator=generator).to(order.device)
+    return order.gather(-1, drawn)[:, 0]
+
+
+def sample(
+    model: LanguageModel,
+    prompt: Tensor,
+    count: int,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 0.98,
+    seed: int = 0,
+) -> Iterator[int]:
+    """`count` tokens that go on from prompt int64 [T], T at least 1, each as soon as it is there."""
+    generator = torch.Generator().manual_seed(seed)
+    log_probs, state = read(model, prompt[None], model.initial_state(1))
+    for _ in range(count):
+        token = choose(log_probs, temperature, top_p, generator)
+        yield int(token)
+        log_probs, state = model.step(token, state)

@@ -1,0 +1,222 @@
+"""`python -m ct_rl.lm train`: reads streams, writes a run folder, goes on where it was killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ct_rl import checkpoint
+from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError
+from ct_rl.interrupts import Interrupts
+from ct_rl.lm import config as configs
+from ct_rl.lm import vocabulary as vocabularies
+from ct_rl.lm.config import LMConfig
+from ct_rl.lm.corpus import Corpus
+from ct_rl.lm.display import Display, loss_figure, measure_matrix_rate
+from ct_rl.lm.evaluation import price
+from ct_rl.lm.flags import parse, value_of
+from ct_rl.lm.model import flops_per_token
+from ct_rl.lm.parallel import Group, group
+from ct_rl.lm.presets import preset
+from ct_rl.lm.run import Run, fresh_path, require_same_vocabulary
+from ct_rl.lm.sources import open_data
+from ct_rl.lm.trainer import NotFinite, Sums, Trainer, pick_device
+
+PROG = "ct_rl.lm train"
+# What may differ when a run goes on: where and how long, not what it learns.
+_FREE = {
+    "data",
+    "steps",
+    "device",
+    "report_every",
+    "eval_every",
+    "eval_tokens",
+    "eval_memory",
+    "checkpoint_every",
+}
+
+
+@dataclass
+class Arguments(LMConfig):
+    """Train a language model on bytes, words, subwords or sound. Flags stand above the preset."""
+
+    preset: str = "small"
+    """Run by name; see docs/language.md."""
+    run_dir: str | None = None
+    """Folder of the run; a new one under runs/ where absent."""
+    resume: str | None = None
+    """Run folder to go on with."""
+
+
+def command(argv: list[str]) -> int:
+    """Read the flags, train, return the exit status."""
+    resume = value_of(argv, "--resume")
+    name = value_of(argv, "--preset") or "small"
+    start = preset(name)
+    if resume is not None:
+        run = Run(Path(resume))
+        run.require()
+        start = configs.read_yaml(run.config)
+    flags = parse(Arguments, argv, PROG, Arguments(**vars(start), preset=name))
+    config = LMConfig(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(LMConfig)})
+    if config.model.memory != start.model.memory:
+        # The preset's options are of the preset's memory: only the flags' go to another.
+        config = dataclasses.replace(config, model=_own_options(argv, config))
+    configs.check(config)
+    if resume is not None:
+        _require_unchanged(start, config)
+    with group() as processes, Interrupts() as interrupts:
+        path = Path(resume or flags.run_dir or fresh_path(name))
+        return _train(config, path, resume is not None, processes, interrupts)
+
+
+def _own_options(argv: list[str], config: LMConfig) -> configs.ModelConfig:
+    bare = parse(Arguments, argv, PROG, Arguments(model=configs.ModelConfig()))
+    return dataclasses.replace(config.model, options=bare.model.options)
+
+
+def _require_unchanged(before: LMConfig, now: LMConfig) -> None:
+    for item in dataclasses.fields(LMConfig):
+        old, new = getattr(before, item.name), getattr(now, item.name)
+        if item.name not in _FREE and old != new:
+            flag = item.name.replace("_", "-")
+            raise UserError(f"a run goes on with its own {flag} ({old}), not {new}: leave it out")
+
+
+def _train(
+    config: LMConfig, path: Path, resumed: bool, processes: Group, interrupts: Interrupts
+) -> int:
+    device = pick_device(config.device)
+    corpus = open_data(config.data, config.sample_rate)
+    kind = corpus.vocabulary.kind
+    trainer = Trainer(config, corpus, device, processes)
+    run, display = Run(path), Display()
+    if resumed:
+        _go_on(trainer, run, corpus, processes)
+    elif processes.leads:
+        run.create(config, corpus.vocabulary)
+    peak = measure_matrix_rate(device, config.precision)
+    sizes = config.model.options
+    context = sum(int(sizes.get(k) or 0) for k in ("window", "memory", "compressed"))
+    flops = flops_per_token(trainer.model, context)
+    if processes.leads:
+        weights = sum(p.numel() for p in trainer.model.parameters())
+        display.say(
+            f"{path}: {config.model.memory}, {weights / 1e6:.2f}M parameters, on {corpus.name} "
+            f"({corpus.split_label}), {device.type}, {processes.size} process(es)"
+        )
+    interrupts.arm()
+    mark, since = time.monotonic(), trainer.step
+    save_due, score = False, None
+    while trainer.step < config.steps or not trainer.at_rest:
+        try:
+            trainer.iterate()
+        except NotFinite as error:
+            raise RunFailed(f"{error}; checkpoints are in {run.checkpoints}") from None
+        step = trainer.step
+        ended = step >= config.steps
+        look = step % config.eval_every == 0 or ended
+        save_due = save_due or look or step % config.checkpoint_every == 0
+        stop = processes.any(interrupts.requested)
+        seconds = time.monotonic() - mark
+        valid = None
+        if look and processes.leads:
+            valid = score = _validate(trainer, corpus)
+        if step % config.report_every == 0 or ended or look:
+            row = _row(trainer, processes, seconds, step - since)
+            left = max(config.steps - step, 0)
+            row["seconds_left"] = round(left / max(row["steps_per_second"], 1e-9))
+            row["matrix_share"] = flops * row["tokens_per_second"] / peak / processes.size
+            if valid is not None:
+                row["valid_loss"] = valid
+            trainer.sums = Sums()
+            if processes.leads:
+                run.append(row)
+                display.row(row, config.steps, kind)
+            mark, since = time.monotonic(), step
+        if trainer.at_rest and (save_due or stop or ended):
+            with interrupts.protected():
+                _save(trainer, run, corpus, score, processes)
+            save_due, score = False, None
+            if stop and not ended:
+                if processes.leads:
+                    display.say(f"stopped at {step:,}; go on: python -m {PROG} --resume {path}")
+                return INTERRUPTED
+    interrupts.finish()
+    if processes.leads:
+        _finish(run, corpus, device, display)
+    return DONE
+
+
+def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None:
+    kept = run.last()
+    require_same_vocabulary(corpus, vocabularies.load(run.path), run.path)
+    if kept.meta["tokens"] != len(corpus.tokens["train"]):
+        raise UserError(
+            f"{corpus.name} has {len(corpus.tokens['train']):,} tokens to train on, the run began with "
+            f"{kept.meta['tokens']:,}: give the same --data"
+        )
+    trainer.load(kept.step, kept.tensors, kept.meta)
+    if processes.leads:
+        run.lock()
+        checkpoint.clean(run.checkpoints)
+        run.trim_metrics(kept.step)
+
+
+def _validate(trainer: Trainer, corpus: Corpus) -> float:
+    config = trainer.config
+    seen = min(config.eval_tokens, len(corpus.tokens["valid"]) - 1)
+    # A few readers, each over a long stretch: memory is full for most of it.
+    batch = max(1, min(config.batch, seen // (8 * config.length)))
+    prices = price(
+        trainer.model,
+        corpus,
+        "valid",
+        batch=batch,
+        length=config.length,
+        tokens=config.eval_tokens,
+        reset_at_documents=config.reset_at_documents,
+        precision=config.precision,
+    )
+    return float(prices.nats.mean(dtype="float64"))
+
+
+def _row(trainer: Trainer, processes: Group, seconds: float, steps: int) -> dict[str, float]:
+    sums = trainer.sums
+    mean = processes.sum(torch.tensor([sums.nats, sums.compression], dtype=torch.float64))
+    count = max(sums.tokens * processes.size, 1)
+    rate = steps / max(seconds, 1e-9)
+    config = trainer.config
+    return {
+        "step": trainer.step,
+        "tokens": trainer.step * config.batch * config.length,
+        "loss": float(mean[0]) / count,
+        "compression_loss": float(mean[1]) / max(sums.calls, 1) / processes.size,
+        "grad_norm": sums.grad_norm / max(sums.updates, 1),
+        "tokens_per_second": rate * config.batch * config.length,
+        "steps_per_second": rate,
+    }
+
+
+def _save(
+    trainer: Trainer, run: Run, corpus: Corpus, valid: float | None, processes: Group
+) -> None:
+    tensors, meta = trainer.state()
+    if processes.leads:
+        meta["score"] = None if valid is None else -valid
+        meta["tokens"] = len(corpus.tokens["train"])
+        checkpoint.save(run.checkpoints, trainer.step, tensors, meta)
+
+
+def _finish(run: Run, corpus: Corpus, device: torch.device, display: Display) -> None:
+    rows = run.rows()
+    best = min((row["valid_loss"] for row in rows if "valid_loss" in row), default=None)
+    if best is not None:
+        unit, value = loss_figure(best, corpus.vocabulary.kind)
+        display.say(
+            f"done: best valid {value:.3f} {unit}; next: python -m ct_rl.lm eval {run.path}"
+        )

@@ -1,0 +1,197 @@
+"""The commands as a person meets them: evaluation, samples, figures, bad input."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ct_rl.errors import UserError
+from ct_rl.lm import analysis, audio, vocabulary
+from ct_rl.lm.build import build_model
+from ct_rl.lm.config import ModelConfig
+from ct_rl.lm.dynamic import DynamicWeights
+from ct_rl.lm.evaluation import Prices, price, word_perplexity
+from ct_rl.lm.words import by_frequency, count_words
+from tests.lm.conftest import SIZES, SMALL, command, here, text_corpus
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, text_file):
+    path = tmp_path_factory.mktemp("runs") / "text"
+    assert here("train", *SMALL, "--data", text_file, "--steps", 30, "--run-dir", path) == 0
+    return path
+
+
+def test_evaluation_reads_the_whole_split_and_its_figures_agree(run, capsys):
+    assert here("eval", run, "--figures") == 0
+    said = capsys.readouterr().out
+    found = json.loads((run / "eval_test.json").read_text())
+    assert found["tokens"] == 899 and "bpc" in said
+    assert found["value"] == pytest.approx(found["nats_per_token"] / math.log(2))
+    total = found["nats_per_token"] * found["tokens"]
+    assert found["word_perplexity"] == pytest.approx(math.exp(total / found["words"]))
+    figures = found["figures"]
+    assert len(figures["buckets"][0]) == 18 and len(figures["compression_loss"]) == 1
+    assert sum(figures["shares"][0]) == pytest.approx(1, abs=1e-4)
+    rows = figures["by_position"]
+    assert sum(row["tokens"] for row in rows) == 899
+    assert sum(row["nats"] * row["tokens"] for row in rows) == pytest.approx(total, rel=1e-4)
+    assert (run / "figures.png").stat().st_size > 10_000
+
+
+def test_longer_memory_and_dynamic_evaluation_change_the_price_and_not_the_run(run):
+    prices = []
+    for flags in ((), ("--memory-option", "compressed=32"), ("--dynamic",), ()):
+        assert here("eval", run, *flags) == 0
+        prices.append(json.loads((run / "eval_test.json").read_text())["value"])
+    assert prices[0] == prices[3]
+    assert len(set(prices)) == 3
+
+
+def test_dynamic_evaluation_learns_a_text_that_training_never_saw(letters):
+    model = build_model(ModelConfig(options={**SIZES, "compressed": 8, "rate": 2}), 256)
+    before = [p.detach().clone() for p in model.parameters()]
+    fixed = price(model, letters, "train", length=16, tokens=1_000)
+    learning = price(
+        model, letters, "train", length=16, tokens=1_000, dynamic=DynamicWeights(model, 0.3)
+    )
+    assert learning.bits < 0.8 * fixed.bits
+    assert all((a == b).all() for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_split_read_in_any_pieces_costs_the_same(letters):
+    model = build_model(ModelConfig(options={**SIZES, "compressed": 8, "rate": 2}), 256)
+    whole, pieces = (price(model, letters, "test", length=n).nats for n in (199, 7))
+    assert len(whole) == 199 and np.allclose(whole, pieces, atol=1e-4)
+    side = price(model, letters, "test", length=16, batch=2).nats
+    assert np.allclose(side[:99], whole[:99], atol=1e-4) and len(side) == 198
+
+
+def test_words_are_priced_whole_and_put_into_buckets_of_training_frequency():
+    corpus = text_corpus()
+    text = np.frombuffer(b"the cat the dog", np.uint8)
+    train = np.frombuffer(b"the " * 150 + b"cat dog " + b"catdog " * 3, np.uint8)
+    corpus.tokens["train"] = train
+    nats = np.arange(len(text) - 1, dtype=np.float32)
+    found = by_frequency(Prices(nats, text[1:]), corpus)
+    # The first word has no price for its first byte, the last no blank behind it: both are left out.
+    assert found["<100"]["words"] == 1 and found["<100"]["nats"] == sum(range(3, 7))
+    assert found["100-1K"]["words"] == 1 and found["100-1K"]["nats"] == sum(range(7, 11))
+    assert count_words(text) == 4
+    assert word_perplexity(Prices(nats, text[1:]), 4) == pytest.approx(math.exp(91 / 4))
+
+
+def test_loss_by_position_counts_from_each_document():
+    prices = Prices(np.arange(1, 16, dtype=np.float32), np.zeros(15, np.uint8))
+    rows = analysis.by_position(prices, np.array([0, 8]))
+    assert [(row["from"], row["tokens"]) for row in rows] == [(1, 3), (2, 4), (4, 8)]
+    assert rows[0]["nats"] == pytest.approx((1 + 8 + 9) / 3)
+
+
+def test_samples_are_streamed_and_repeat_with_their_seed(run, capsys):
+    texts = []
+    for seed in (0, 0, 1):
+        assert here("sample", run, "--prompt", "abc", "--length", 40, "--seed", seed) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2] and texts[0].startswith("abc")
+
+
+def test_sound_is_learned_and_written_as_wav(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    samples = np.sin(np.arange(8_000) / 5).astype(np.float32) * 0.5
+    audio.write(tmp_path / "in.wav", samples, 8_000)
+    flags = ["--data", tmp_path / "in.wav", "--sample-rate", 8_000, "--steps", 4]
+    for memory in ("compressive", "wavenet"):
+        path = tmp_path / memory
+        setup = [*SMALL[: SMALL.index("--memory-option")], "--memory", memory]
+        if memory == "wavenet":
+            setup += ["--memory-option", "d_model=8", "n_layers=3"]
+        else:
+            setup += SMALL[SMALL.index("--memory-option") :]
+        assert here("train", *setup, *flags, "--run-dir", path) == 0
+        assert "bits/sample" in capsys.readouterr().out
+        out = tmp_path / f"{memory}.wav"
+        assert here(
+            "sample", path, "--prompt-file", tmp_path / "in.wav", "--length", 50, "--out", out
+        ) == 0  # fmt: skip
+        assert len(audio.read(out, 8_000)) == 50
+    with pytest.raises(UserError, match=r"give --out FILE\.wav"):
+        here("sample", path)
+
+
+def test_words_train_with_adaptive_layers_and_show_perplexity(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    words = [f"w{number}" for number in rng.zipf(1.5, 6_000) % 200]
+    lines = (" ".join(words[start : start + 10]) + "\n" for start in range(0, 6_000, 10))
+    (tmp_path / "t.txt").write_text("".join(lines))
+    data = tmp_path / "words"
+    assert here("prepare", "words", "--from", tmp_path / "t.txt", "--out", data) == 0
+    flags = ["--data", data, "--steps", 5, "--cutoffs", 20, 60, "--run-dir", tmp_path / "run"]
+    assert here("train", *SMALL, *flags) == 0
+    assert "perplexity" in capsys.readouterr().out
+    assert here("eval", tmp_path / "run") == 0
+    found = json.loads((tmp_path / "run" / "eval_test.json").read_text())
+    assert found["unit"] == "perplexity" and found["by_frequency"]
+    assert sum(b["words"] for b in found["by_frequency"].values()) == found["tokens"]
+
+
+def test_a_command_says_in_one_line_what_is_wrong_and_returns_2(tmp_path):
+    status, out, err = command("train", "--data", tmp_path / "absent")
+    assert status == 2 and err.startswith("error: there is no") and err.count("\n") == 1
+    assert "Traceback" not in out + err
+    status, out, _ = command()
+    assert status == 0 and all(name in out for name in ("train", "eval", "sample", "prepare"))
+
+
+def test_bad_input_is_refused_in_one_line(tmp_path, run, text_file):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").write_bytes(bytes(2_000))
+    new = ("train", "--data", text_file, "--run-dir", tmp_path / "new")
+    cases = [
+        (("trian",), "did you mean 'train'"),
+        (("train", "--stps", 3), "did you mean '--steps'"),
+        (("train", "--preset", "enwik"), "unknown preset 'enwik', did you mean 'enwik8'"),
+        (("train", "--steps", "many"), "many"),
+        (("train", "--preset", "enwik8"), "python -m ct_rl.lm prepare enwik8 --out data/enwik8"),
+        (("train", "--steps", 0), "--steps 0 is out of bounds"),
+        (("train", "--clip", -1), "--clip -1.0 is out of bounds"),
+        (("train", "--batch", 6, "--accumulate", 4), "give a divisor as --accumulate"),
+        (("train", "--device", "tpu"), "unknown device 'tpu'"),
+        ((*new, "--memory", "compresive"), "unknown memory 'compresive'"),
+        ((*new, "--memory-option", "copressed=3"), "copressed"),
+        ((*new, "--batch", 4_000), "give more data, or a lower --batch"),
+        (("train", "--data", text_file, "--run-dir", tmp_path / "full"), "is not empty"),
+        (("train", "--data", text_file, "--run-dir", text_file), "is a file"),
+        (("train", "--resume", tmp_path / "empty"), "is no run of ct_rl.lm"),
+        (("eval", tmp_path / "empty"), "is no run of ct_rl.lm"),
+        (("eval", run, "--memory-option", "compresed=3"), "compresed"),
+        (("eval", run, "--memory-option", "d_model=32"), "do not fit"),
+        (("eval", run, "--batch", 0), "--batch 0 is out of bounds"),
+        (("sample", run, "--top-p", 0), "--top-p 0.0 is out of bounds"),
+        (("sample", run, "--prompt", ""), "the prompt is empty"),
+        (("sample", run, "--out", "x.wav"), "--out is for models of sound"),
+    ]
+    for argv, words in cases:
+        with pytest.raises(UserError) as error:
+            here(*argv)
+        assert words in str(error.value), argv
+        assert "\n" not in str(error.value)
+
+
+def test_a_vocabulary_that_does_not_match_the_run_is_refused(tmp_path, run, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    audio.write(tmp_path / "in.wav", np.zeros(8_000, np.float32), 16_000)
+    for argv in (("eval", run, "--data"), ("train", "--resume", run, "--data")):
+        with pytest.raises(UserError, match="has a vocabulary of 256 audio and run"):
+            here(*argv, tmp_path / "in.wav")
+    kept = (run / vocabulary.FILE).read_bytes()
+    try:
+        words = vocabulary.Words.from_counts({"a": 1})
+        vocabulary.save(run, words)
+        with pytest.raises(UserError, match="do not fit the model that"):
+            here("sample", run)
+    finally:
+        (run / vocabulary.FILE).write_bytes(kept)

@@ -1,0 +1,226 @@
+"""Training: schedules, accumulation, resume, kills, several processes."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ct_rl import checkpoint
+from ct_rl.errors import UserError
+from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig
+from ct_rl.lm.parallel import Group
+from ct_rl.lm.run import Run
+from ct_rl.lm.schedule import ends_update, iterations_per_update, learning_rate
+from ct_rl.lm.trainer import Trainer
+from tests.lm.conftest import ROOT, SIZES, SMALL, environment, here
+
+CPU = torch.device("cpu")
+
+
+def config(**over):
+    optimiser = {"lr": 3e-3, "warmup": 2} | over.pop("optimiser", {})
+    options = {**SIZES, "compressed": 8, "rate": 2, **over.pop("options", {})}
+    return LMConfig(
+        model=ModelConfig(options=options),
+        optimiser=OptimiserConfig(**optimiser),
+        **{"batch": 4, "length": 12, "steps": 12, **over},
+    )
+
+
+def trained(setup, letters, steps=None):
+    trainer = Trainer(setup, letters, CPU, Group())
+    for _ in range(steps or setup.steps):
+        trainer.iterate()
+    return trainer
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def test_the_learning_rate_warms_up_in_a_line_and_falls_in_a_cosine():
+    o = OptimiserConfig(lr=3e-4, lr_ends=1e-6, warmup=10)
+    rates = [learning_rate(o, step, 111) for step in range(111)]
+    assert rates[9] == pytest.approx(3e-4) and rates[10] == pytest.approx(3e-4)
+    assert rates[4] == pytest.approx(1e-6 + (3e-4 - 1e-6) / 2)
+    assert rates[60] == pytest.approx((3e-4 + 1e-6) / 2)
+    assert rates[110] == pytest.approx(1e-6)
+
+
+def test_updates_come_every_k_iterations_from_the_chosen_one():
+    o = OptimiserConfig(update_every=4, update_every_from=6)
+    assert [s for s in range(16) if ends_update(o, s)] == [0, 1, 2, 3, 4, 5, 9, 13]
+    assert [iterations_per_update(o, s) for s in (5, 6)] == [1, 4]
+    assert all(ends_update(OptimiserConfig(), step) for step in range(9))
+
+
+def test_weights_move_only_where_an_update_ends(letters):
+    setup = config(optimiser={"update_every": 3, "update_every_from": 2})
+    trainer = Trainer(setup, letters, CPU, Group())
+    moved = []
+    for _ in range(8):
+        before = weights(trainer)
+        trainer.iterate()
+        moved.append(not torch.equal(before, weights(trainer)))
+    assert moved == [True, True, False, False, True, False, False, True]
+
+
+def test_a_batch_in_parts_gives_the_update_of_the_whole(letters):
+    whole, parts = (trained(config(optimiser={"accumulate": n}), letters, 5) for n in (1, 4))
+    assert torch.allclose(weights(whole), weights(parts), atol=2e-5)
+    for name, value in whole.memory.items():
+        assert torch.allclose(value, parts.memory[name], atol=1e-3)
+
+
+def test_the_gradient_is_clipped_at_the_norm_asked_for(letters):
+    trainer = Trainer(config(optimiser={"clip": 0.1}), letters, CPU, Group())
+    seen = []
+    step = trainer.optimisers["task"].step
+    trainer.optimisers["task"].step = lambda: (
+        seen.append(math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.parts["task"]))),
+        step(),
+    )
+    trainer.iterate()
+    assert seen[0] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_only_the_compression_loss_trains_the_compressor(letters):
+    trainer = Trainer(config(), letters, CPU, Group())
+    compressor = {id(p) for p in trainer.parts["compressor"]}
+    assert compressor and not compressor & {id(p) for p in trainer.parts["task"]}
+    before = [p.detach().clone() for p in trainer.parts["compressor"]]
+    for _ in range(4):
+        trainer.iterate()
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before, trainer.parts["compressor"], strict=True)
+    )
+
+
+@pytest.mark.parametrize("over", [{}, {"options": {"dropout": 0.2}}])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(letters, tmp_path, over):
+    setup = config(optimiser={"update_every": 2, "update_every_from": 4}, **over)
+    straight = trained(setup, letters)
+    first = trained(setup, letters, 6)
+    assert first.at_rest
+    tensors, meta = first.state()
+    checkpoint.save(tmp_path, first.step, tensors, {**meta, "score": None})
+    kept, _ = checkpoint.load_last(tmp_path)
+    second = Trainer(setup, letters, CPU, Group())
+    second.load(kept.step, kept.tensors, kept.meta)
+    while second.step < setup.steps:
+        second.iterate()
+    assert torch.equal(weights(straight), weights(second))
+    assert straight.sums == second.sums
+    assert all(torch.equal(straight.memory[k], second.memory[k]) for k in straight.memory)
+
+
+def test_bfloat16_learns_what_float32_learns(letters):
+    a, b = (trained(config(precision=p, steps=30), letters) for p in ("float32", "bfloat16"))
+    assert all(v.dtype != torch.bfloat16 for v in b.memory.values())
+    assert a.sums.nats / a.sums.tokens == pytest.approx(b.sums.nats / b.sums.tokens, rel=0.02)
+
+
+def test_documents_begin_anew_where_asked_for(letters):
+    carried, anew = (
+        trained(config(reset_at_documents=flag, length=30), letters, 4) for flag in (False, True)
+    )
+    assert (carried.memory["steps"] == 120).all()
+    assert (anew.memory["steps"] < 100).all()
+
+
+def final(run):
+    kept, damaged = checkpoint.load_last(run / "checkpoints")
+    assert not damaged
+    return kept
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(tmp_path, text_file, capsys):
+    flags = ["train", *SMALL, "--data", text_file, "--steps", 60]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    torch.set_num_threads(1)
+    assert here(*flags, "--run-dir", straight) == 0
+    out = capsys.readouterr().out
+    assert "bpc" in out and "tokens/s" in out and "left" in out and "matrix rate" in out
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ct_rl.lm", *map(str, flags), "--run-dir", str(killed)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while not checkpoint.steps(killed / "checkpoints") and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert here("train", "--resume", killed) == 0
+    a, b = final(straight), final(killed)
+    assert a.step == b.step == 60
+    assert all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    rows = [
+        [
+            (row["step"], row["loss"], row.get("valid_loss"))
+            for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        ]
+        for run in (straight, killed)
+    ]
+    assert rows[0] == rows[1] and [row[0] for row in rows[0]] == [10, 20, 30, 40, 50, 60]
+    with pytest.raises(UserError, match=r"goes on with its own batch \(4\), not 8"):
+        here("train", "--resume", killed, "--batch", 8)
+
+
+def test_the_first_signal_saves_and_ends_the_run_with_130(tmp_path, text_file):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ct_rl.lm", "train", *SMALL, "--data", str(text_file)),
+            *("--steps", "100000", "--run-dir", str(run)),
+        ],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not checkpoint.steps(run / "checkpoints") and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    step = final(run).step
+    assert f"stopped at {step:,}; go on: python -m ct_rl.lm train --resume {run}" in out
+
+
+def test_two_processes_learn_what_one_learns(tmp_path, text_file):
+    """Streams are shared out and gradients averaged: the same update, to rounding."""
+    flags = ["train", *SMALL, "--data", text_file, "--steps", 20]
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert here(*flags, "--run-dir", alone) == 0
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "-m", "ct_rl.lm", *map(str, flags), "--run-dir", str(both)),
+        ],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    a, b = final(alone), final(both)
+    for name, value in a.tensors.items():
+        assert value.shape == b.tensors[name].shape
+        if name.startswith("weights/") and value.is_floating_point():
+            assert torch.allclose(value, b.tensors[name], atol=1e-4), name
+    rows = [Run(path).rows() for path in (alone, both)]
+    assert [row["loss"] for row in rows[0]] == pytest.approx([row["loss"] for row in rows[1]], 1e-4)
