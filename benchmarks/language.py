@@ -31,7 +31,6 @@ import torch
 from language_peer import peer_model
 from provenance import commit, machine
 
-from ct_rl.checkpoint import write_atomically
 from ct_rl.lm import audio, sampling
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig
@@ -42,6 +41,7 @@ from ct_rl.lm.parallel import Group
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import Trainer
 from ct_rl.memory import memory_names
+from ct_rl.plain_files import write_atomically
 
 FILE = Path(__file__).with_suffix(".json")
 CPU = torch.device("cpu")

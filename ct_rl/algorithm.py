@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+from rich.filesize import decimal
 
 from ct_rl.config import EnvConfig, TrainConfig
 from ct_rl.errors import RunFailed, UserError, one_line, suggestion
@@ -126,6 +128,14 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
 
     settings = network_settings(config)
     try:
+        with torch.device("meta"):  # sizes without memory
+            sketch = ActorCritic(probe.observation_space, probe.action_space, **settings)
+        _require_memory(sum(parameter.numel() for parameter in sketch.parameters()))
+    except (ValueError, TypeError) as error:
+        raise UserError(one_line(error)) from error
+    except (RuntimeError, NotImplementedError):
+        pass  # a part of somebody's own that torch's meta device does not know
+    try:
         net = ActorCritic(probe.observation_space, probe.action_space, **settings)
         with torch.no_grad():
             inner = net.core(torch.zeros(1, 1, net.core.d_model), net.initial_state(1))
@@ -141,6 +151,17 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
                 f"{suggestion(name, known) or ': it has none of its own'}"
             )
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+def _require_memory(parameters: int) -> None:
+    """Raise UserError where a network with gradient and optimiser is larger than this machine's memory."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = 4 * 4 * parameters  # weights, gradient and Adam's two, in float32
+    if needed > there:
+        raise UserError(
+            f"a network of {parameters:,} parameters needs {decimal(needed)} to learn, and this machine has "
+            f"{decimal(there)}: give smaller sizes"
+        )
 
 
 def use_gpu(device: str) -> bool:
@@ -213,7 +234,7 @@ def build_algorithm(config: TrainConfig) -> Any:
     Raises UserError for settings that RLlib or the fast path refuses.
     """
     try:
-        algorithm = algorithm_config(config).build_algo()
+        return algorithm_config(config).build_algo()
     except ValueError as error:
         raise UserError(one_line(error)[:400]) from error
     except IndexError as error:  # RLlib asks its first runner, and none is there
@@ -221,8 +242,6 @@ def build_algorithm(config: TrainConfig) -> Any:
             "no environment runner could be started: its process failed while it made its environments "
             "(too little memory, or a module that it cannot import)"
         ) from error
-    algorithm.goal = config.run.steps
-    return algorithm
 
 
 def _schedule(value: float | list[list[float]]) -> Any:

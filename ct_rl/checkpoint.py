@@ -241,6 +241,8 @@ def _score(folder: Path, step: int) -> float:
 
 def _drop_old(folder: Path) -> None:
     have = steps(folder)
+    if not have:  # somebody took the folder away in this moment
+        return
     keep = {*have[-_KEPT_LATEST:], max(have, key=lambda at: (_score(folder, at), at))}
     for step in have:
         if step not in keep:

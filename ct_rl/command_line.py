@@ -25,6 +25,7 @@ from ct_rl.errors import UserError, nearest, one_line
 from ct_rl.memory.options import option_help
 from ct_rl.plain_files import scalar
 from ct_rl.reader import Invalid, Where, plain, quoted, read
+from ct_rl.sections import KIND
 
 Config = TypeVar("Config")
 _POSITIONAL = get_args(tyro.conf.Positional[int])[1]
@@ -160,7 +161,9 @@ def _twin(cls: type, default: Any, sections: Mapping[str, type]) -> Any:
     hints = get_type_hints(cls, include_extras=True) | dict(sections)
     texts = option_help(cls)
     made: list[Any] = []
-    for item in fields(cls):
+    for item in sorted(
+        fields(cls), key=lambda item: item.name != KIND
+    ):  # the choice before its options
         hint = hints[item.name]
         value = _default(item) if default is None else getattr(default, item.name)
         if is_dataclass(hint):

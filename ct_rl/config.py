@@ -105,7 +105,7 @@ class EvalEnvConfig:
 class NetworkConfig:
     """What stands around the memory."""
 
-    encoder: Annotated[Text, _short] = "small"
+    encoder: Annotated[Text, arg(prefix_name=False, aliases=("--network.encoder",))] = "small"
     """Frame encoder: small (IMPALA's two convolutions), residual (its deep network) or one that was registered."""
     width: Annotated[int, Ge(1), Le(65_536)] = 256
     """Features of the encoder [units]."""

@@ -76,6 +76,7 @@ class Trainer:
             finally:
                 self._events.close()
         except OSError as error:
+            self.run.require_there()  # says it better
             if not is_disk_error(error):
                 raise
             raise UserError(os_message(error, f"writing the run; {self._way_back()}")) from None
@@ -91,7 +92,9 @@ class Trainer:
             try:
                 result = self.algorithm.train()
             except (LearnerFailed, RunnerFailed) as error:
-                if isinstance(error, RunnerFailed):  # what is learned is whole; only the world broke
+                if isinstance(
+                    error, RunnerFailed
+                ):  # what is learned is whole; only the world broke
                     with contextlib.suppress(LearnerFailed, UserError):
                         self.save()
                 raise self._failure(error) from error

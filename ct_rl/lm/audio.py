@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ct_rl.checkpoint import write_atomically
 from ct_rl.errors import UserError
+from ct_rl.plain_files import write_atomically
 
 _MU = 255.0
 _SUFFIXES = (".wav", ".flac")

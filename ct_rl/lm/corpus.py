@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ct_rl.checkpoint import write_synced
-from ct_rl.errors import UserError, disk_message, is_disk_error
+from ct_rl.errors import UserError, is_disk_error, os_message
 from ct_rl.lm import vocabulary as vocabularies
 from ct_rl.lm.vocabulary import Vocabulary
+from ct_rl.plain_files import write_synced
 
 SPLITS = ("train", "valid", "test")
 FILE = "corpus.json"
@@ -107,7 +107,7 @@ def writing(folder: Path, vocabulary: Vocabulary, name: str) -> Iterator[Writer]
     except OSError as error:
         if not is_disk_error(error):
             raise
-        raise UserError(disk_message(error, f"preparing {name}; nothing was kept")) from None
+        raise UserError(os_message(error, f"preparing {name}; nothing was kept")) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

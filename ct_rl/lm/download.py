@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ct_rl.errors import UserError, disk_message, is_disk_error
+from ct_rl.errors import UserError, is_disk_error, os_message
 
 _PIECE = 1 << 18
 _TRIES = 5
@@ -86,7 +86,7 @@ def download(
     except OSError as error:
         if not is_disk_error(error):
             raise
-        raise UserError(disk_message(error, f"downloading {remote.url}")) from None
+        raise UserError(os_message(error, f"downloading {remote.url}")) from None
     return target
 
 

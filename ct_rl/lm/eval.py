@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from ct_rl.checkpoint import write_atomically
 from ct_rl.errors import DONE, UserError
 from ct_rl.lm import analysis
 from ct_rl.lm import config as configs
@@ -24,6 +23,7 @@ from ct_rl.lm.run import Run, load_model, require_same_vocabulary
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.words import by_frequency, count_words
+from ct_rl.plain_files import write_atomically
 
 PROG = "ct_rl.lm eval"
 

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 import torch
 
 from ct_rl import checkpoint
-from ct_rl.checkpoint import Checkpoint, write_atomically
-from ct_rl.errors import UserError, disk_message, is_disk_error
+from ct_rl.checkpoint import Checkpoint
+from ct_rl.errors import UserError, is_disk_error, os_message
 from ct_rl.lm import config as configs
 from ct_rl.lm import vocabulary as vocabularies
 from ct_rl.lm.build import build_model
@@ -21,6 +21,7 @@ from ct_rl.lm.config import LMConfig
 from ct_rl.lm.corpus import Corpus
 from ct_rl.lm.model import LanguageModel
 from ct_rl.lm.vocabulary import Vocabulary
+from ct_rl.plain_files import write_atomically
 
 
 class Run:
@@ -50,7 +51,7 @@ class Run:
         except OSError as error:
             if not is_disk_error(error):
                 raise
-            raise UserError(disk_message(error, f"making the run folder {self.path}")) from None
+            raise UserError(os_message(error, f"making the run folder {self.path}")) from None
 
     def require(self) -> None:
         """Raise UserError unless this is a run's folder."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ct_rl.checkpoint import write_atomically
 from ct_rl.errors import UserError
+from ct_rl.plain_files import write_atomically
 
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 FILE = "vocabulary.json"

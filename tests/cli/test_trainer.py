@@ -132,6 +132,22 @@ def test_a_run_folder_that_vanishes_ends_the_run_in_one_line(make, then, call):
     assert trainer.algorithm.calls == call
 
 
+@pytest.mark.parametrize("moment", ["write_synced", "_write_files", "_sync_folder", "_drop_old"])
+def test_a_run_folder_that_vanishes_inside_a_save_is_one_line_too(make, monkeypatch, moment):
+    trainer = make(Algorithm(), checkpoint_minutes=1e-9)
+    trainer.save()
+    real = getattr(checkpoint, moment)
+
+    def vanishing(*args):
+        shutil.rmtree(trainer.run.path, ignore_errors=True)
+        return real(*args)
+
+    monkeypatch.setattr(checkpoint, moment, vanishing)
+    with pytest.raises(UserError, match="was removed or replaced while the run was using it"):
+        trainer.train()
+    assert not trainer.run.path.exists()
+
+
 def test_a_folder_is_held_by_one_process_at_a_time(make):
     trainer = make(Algorithm())
     with pytest.raises(UserError, match=f"is being trained by process {os.getpid()}"):
