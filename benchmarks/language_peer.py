@@ -1,7 +1,7 @@
 """compressive-transformer-pytorch 0.4.0 under this library's trainer.
 
 As it is, its forward pass detaches the weights of keys and values in place, and they stay as they were drawn; `thaw`
-makes them learn again before each pass.
+takes that back after each pass, before the gradient would pass them by.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Peer(nn.Module):
         state: dict[str, Tensor],
         resets: Tensor | None = None,
     ) -> Reading:
-        if self.thaw:
-            self.net.requires_grad_(True)
         memories = [state[name].transpose(0, 1) for name in ("memory", "compressed")]
         logits, after, loss = self.net(tokens, memories=memories)
+        if self.thaw:
+            self.net.requires_grad_(True)
         nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         parts = zip(("memory", "compressed"), after, strict=True)
         kept = {name: part.transpose(0, 1).detach() for name, part in parts}

@@ -106,7 +106,7 @@ def make_vec(name: str, num_envs: int | None = None, /, **settings: Any) -> Vect
 
     Raises:
         ValueError: for a name that nobody knows, with the nearest that exist, or a bad setting.
-        MissingDependencyError: where the package of a package is not installed.
+        MissingDependencyError: where what an id belongs to is not installed.
     """
     if num_envs is None:
         if "num_envs" not in settings:

@@ -44,7 +44,7 @@ def start(*words, cwd=ROOT, path=()):
     )
 
 
-def finish(process, timeout=120):
+def finish(process, timeout=900):
     """Status, output, errors; a process that does not end by itself fails the test."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -55,11 +55,11 @@ def finish(process, timeout=120):
     return process.returncode, out, err
 
 
-def command(*words, cwd=ROOT, timeout=120, path=()):
+def command(*words, cwd=ROOT, timeout=900, path=()):
     return finish(start(*words, cwd=cwd, path=path), timeout)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

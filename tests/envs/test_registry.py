@@ -170,7 +170,7 @@ envs.import_modules(["tests.envs.own_envs"])
 assert envs.make("tests.envs.own_envs:own_walk").action_space.n == 2
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     assert envs.registration("nobody") is None and own_envs.Walk is Walk

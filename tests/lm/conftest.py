@@ -41,7 +41,7 @@ def command(*argv, cwd=None, **extra):
         env=environment(**extra),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr

@@ -193,7 +193,7 @@ def test_the_first_signal_saves_and_ends_the_run_with_130(tmp_path, text_file):
         assert time.monotonic() < end
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 130 and "Traceback" not in err
     step = final(run).step
     assert f"stopped at {step:,}; go on: python -m ct_rl.lm train --resume {run}" in out
@@ -213,7 +213,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, text_file):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
