@@ -16,7 +16,9 @@ FOLDER = Path(agents.rllib.__path__[0])
 @pytest.mark.parametrize("owner, name", internals.METHODS, ids=lambda x: getattr(x, "__name__", x))
 def test_a_method_takes_what_is_relied_on(owner, name):
     found = inspect.signature(getattr(owner, name))
-    assert tuple(found.parameters) == internals.METHODS[owner, name]
+    # Ray adds its tracing's argument to every method of a class that was made an actor in this process
+    names = tuple(each for each in found.parameters if each != "_ray_trace_ctx")
+    assert names == internals.METHODS[owner, name]
 
 
 @pytest.mark.parametrize("name", internals.ATTRIBUTES)

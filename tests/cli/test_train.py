@@ -168,6 +168,8 @@ def test_signals_again_and_again_do_not_corrupt(tmp_path):
 
 def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoint(trained):
     """Through the algorithm itself: what a fresh one is given it holds, and a step later it has moved on."""
+    import ray
+
     from ct_rl.algorithm import build_algorithm
     from ct_rl.ray_session import ray_session
 
@@ -177,6 +179,7 @@ def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoin
     config.run.steps *= 2
     saved, _ = checkpoint.load_last(run / "checkpoints")
     assert any(key.startswith("optimizer/") for key in saved.tensors)
+    ray.shutdown()  # whatever tests before this one in the same process left running
     with ray_session(1):
         algorithm = build_algorithm(config)
         try:
