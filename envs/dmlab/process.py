@@ -56,15 +56,16 @@ class LabProcess:
         self.settings, self.pending = settings, 1
         _remove_abandoned()
         self._folder, self._lock = _new_folder()
-        self._log = self._folder / "output.log"
+        # Kept open: the process removes its folder as it ends, and its last words are read after that.
+        self._log = open(self._folder / "output.log", "a+b")  # noqa: SIM115
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
-        with theirs, open(self._log, "ab") as log:
+        with theirs:
             self._process = subprocess.Popen(
                 command(f"from envs.dmlab.worker import main; main({theirs.fileno()})"),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=self._log,
+                stderr=self._log,
                 env=_environment(self._folder),
                 # The folder's lock is held as long as either process lives.
                 pass_fds=(theirs.fileno(), self._lock),
@@ -108,6 +109,7 @@ class LabProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -145,9 +147,9 @@ class LabProcess:
     def _last_words(self) -> str:
         """The end of what engine and level wrote, in one line."""
         text = b""
-        with contextlib.suppress(OSError), open(self._log, "rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
-            text = log.read()
+        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
+            self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _TAIL))
+            text = self._log.read()
         lines = text.decode(errors="replace").splitlines()
         return " | ".join(line.strip() for line in lines if line.strip())
 
