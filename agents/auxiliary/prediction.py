@@ -16,7 +16,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
-from agents.auxiliary.contrast import draw_pairs, info_nce
+from agents.auxiliary.pairs import draw_pairs, info_nce, projection, similarities
 
 
 class Prediction(AuxiliaryLoss):
@@ -63,12 +63,7 @@ class Prediction(AuxiliaryLoss):
         self.predict = nn.Sequential(
             nn.Linear(given, width), nn.ReLU(), nn.Linear(width, embedding)
         )
-        self.embed = nn.Sequential(
-            nn.LayerNorm(sizes.features),
-            nn.Linear(sizes.features, width),
-            nn.ReLU(),
-            nn.Linear(width, embedding),
-        )
+        self.embed = projection(sizes.features, width, embedding)
 
     def forward(self, experience: Experience) -> Tensor:
         row, now, after, there = draw_pairs(experience.episode, experience.ignored, 1, self.steps)
@@ -78,8 +73,7 @@ class Prediction(AuxiliaryLoss):
         truth = self.embed(experience.features[row, after])
         if self.loss == "barlow_twins":
             return barlow_twins(guess, truth, there, self.redundancy)
-        similar = F.normalize(guess, dim=-1) @ F.normalize(truth, dim=-1).T
-        return info_nce(similar.float() / self.temperature, row, there)
+        return info_nce(similarities(guess, truth, self.temperature), row, there)
 
 
 def action_size(space: gym.Space) -> int:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
-from agents.auxiliary.contrast import draw_pairs, info_nce
+from agents.auxiliary.pairs import draw_pairs, info_nce, projection, similarities
 
 
 class Recall(AuxiliaryLoss):
@@ -50,12 +49,7 @@ class Recall(AuxiliaryLoss):
         self.ask = nn.Sequential(
             nn.Linear(2 * sizes.outputs, width), nn.ReLU(), nn.Linear(width, embedding)
         )
-        self.embed = nn.Sequential(
-            nn.LayerNorm(sizes.features),
-            nn.Linear(sizes.features, width),
-            nn.ReLU(),
-            nn.Linear(width, embedding),
-        )
+        self.embed = projection(sizes.features, width, embedding)
 
     def forward(self, experience: Experience) -> Tensor:
         row, then, now, there = draw_pairs(
@@ -64,5 +58,4 @@ class Recall(AuxiliaryLoss):
         held, back = experience.outputs[row, now], self.offset((now - then).clamp(min=0))
         asked = self.ask(torch.cat([held, back.to(held.dtype)], -1))  # (P, E)
         seen = self.embed(experience.features[row, then])
-        similar = F.normalize(asked, dim=-1) @ F.normalize(seen, dim=-1).T
-        return info_nce(similar.float() / self.temperature, row, there)
+        return info_nce(similarities(asked, seen, self.temperature), row, there)

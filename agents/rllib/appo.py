@@ -13,7 +13,6 @@ from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.impala import AsynchronousAlgorithm
 from agents.rllib.learner import Losses, LossInput, MemoryLearner
 from agents.rllib.learner_thread import GuardedLearner
-from agents.vtrace import vtrace
 
 
 class MemoryAPPOConfig(MemoryAlgorithmConfig, APPOConfig):
@@ -63,16 +62,7 @@ class MemoryAPPOLearner(MemoryLearner, GuardedLearner, APPOTorchLearner):
         )
         acting = fragment.log_probs
         target_log_probs = target.log_prob(fragment.actions)
-        targets, advantages = vtrace(
-            log_rho=target_log_probs - acting,
-            rewards=given.rewards,
-            values=given.values.detach(),
-            terminateds=fragment.terminateds,
-            ignored=fragment.ignored,
-            gamma=config.gamma,
-            clip_rho=config.vtrace_clip_rho_threshold,
-            clip_pg_rho=config.vtrace_clip_pg_rho_threshold,
-        )
+        targets, advantages = given.vtrace(target_log_probs)
         weight = (acting - target_log_probs).exp().clamp(max=config.target_worker_clipping)
         ratio = weight * (given.log_probs - acting).exp()
         kl = given.mean(target.kl(given.policy)) if config.use_kl_loss else None

@@ -10,7 +10,6 @@ from agents.rllib.algorithm import MemoryAlgorithm
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import Losses, LossInput, MemoryLearner
 from agents.rllib.learner_thread import GuardedLearner
-from agents.vtrace import vtrace
 
 
 class MemoryIMPALAConfig(MemoryAlgorithmConfig, IMPALAConfig):
@@ -39,17 +38,7 @@ class MemoryIMPALALearner(MemoryLearner, GuardedLearner):
     """IMPALA's loss (arXiv 1802.01561, section 4) plus the memory's own."""
 
     def losses(self, given: LossInput) -> Losses:
-        fragment, config = given.fragment, given.config
-        targets, advantages = vtrace(
-            log_rho=(given.log_probs - fragment.log_probs).detach(),
-            rewards=given.rewards,
-            values=given.values.detach(),
-            terminateds=fragment.terminateds,
-            ignored=fragment.ignored,
-            gamma=config.gamma,
-            clip_rho=config.vtrace_clip_rho_threshold,
-            clip_pg_rho=config.vtrace_clip_pg_rho_threshold,
-        )
+        targets, advantages = given.vtrace(given.log_probs)
         return Losses(
             policy=-given.mean(given.log_probs * advantages),
             value=0.5 * given.mean((given.values[:, :-1] - targets).square()),

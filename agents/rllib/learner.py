@@ -35,6 +35,7 @@ from agents.errors import NonFinite
 from agents.fragment import IGNORED, RESETS, Fragment
 from agents.rewards import clip_reward
 from agents.rllib.module import LOSSES, MemoryRLModule
+from agents.vtrace import vtrace
 
 POLICY, COMPRESSOR = "policy", "compressor"
 KL = "mean_kl_loss"  # where RLlib reads it to adapt the loss's weight
@@ -69,6 +70,20 @@ class LossInput:
     def mean(self, x: Tensor) -> Tensor:
         """The mean of x [N, T] over the steps that were taken."""
         return (x * self.taken).sum() / self.taken.sum().clamp(min=1.0)
+
+    def vtrace(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        """V-trace's value targets and advantages, [N, T] each, for a policy of these `log_probs` [N, T]."""
+        fragment, config = self.fragment, self.config
+        return vtrace(
+            log_rho=(log_probs - fragment.log_probs).detach(),
+            rewards=self.rewards,
+            values=self.values.detach(),
+            terminateds=fragment.terminateds,
+            ignored=fragment.ignored,
+            gamma=config.gamma,
+            clip_rho=config.vtrace_clip_rho_threshold,
+            clip_pg_rho=config.vtrace_clip_pg_rho_threshold,
+        )
 
 
 @dataclass

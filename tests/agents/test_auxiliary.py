@@ -20,7 +20,7 @@ from agents.auxiliary import (
     build_auxiliary,
     register_auxiliary,
 )
-from agents.auxiliary.contrast import draw_pairs, info_nce
+from agents.auxiliary.pairs import draw_pairs, info_nce
 from agents.auxiliary.prediction import barlow_twins
 from agents.auxiliary.registry import _LOSSES
 from agents.fragment import Fragment
