@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -203,6 +204,13 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             raise ValueError(
                 f"{name} trains MemoryRLModule, not {module_class!r}: leave the module_class out of "
                 "rl_module(rl_module_spec=...), or subclass agents.MemoryRLModule"
+            )
+        rate = self.network_settings.get("memory_options", {}).get("dropout", 0.0)
+        if rate > 0 and not self.in_evaluation:
+            warnings.warn(
+                f"dropout={rate} is on in learning and off in acting: with no update between, the ratio of the two "
+                "policies is not 1; set it to 0 where that should not be",
+                stacklevel=2,
             )
         look_at_resets(self)
         fragment = self.num_envs_per_env_runner * self.get_rollout_fragment_length()

@@ -1,5 +1,7 @@
 """Every setting of RLlib on the fast path is honoured or refused; a new one of a new Ray is found."""
 
+import warnings
+
 import pytest
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -202,3 +204,16 @@ def test_a_callback_that_is_called_passes(hook):
     config = CONFIGS["ppo"]().environment("CartPole-v1").callbacks(**{hook: lambda **_: None})
     config.training(train_batch_size_per_learner=1920)
     config.validate()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_dropout_which_only_learning_has_is_said(algorithm, rate):
+    config = CONFIGS[algorithm]().environment("CartPole-v1").memory("compressive", dropout=rate)
+    config.training(train_batch_size_per_learner=1920)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        config.validate()
+    assert any("on in learning and off in acting" in str(each.message) for each in said) == (
+        rate > 0
+    )
