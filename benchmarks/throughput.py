@@ -81,7 +81,7 @@ def part_costs(memory: str, seconds: float) -> dict[str, float]:
         net.distribution(policy).sample(generator)
 
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
-    start = {key: x[:MINIBATCH_ROWS] for key, x in state.items()}
+    start = net.initial_state(MINIBATCH_ROWS)  # its own: acting moves `state` on in place
     frames = rng.integers(0, 255, (MINIBATCH_ROWS, STEPS + 1, 72, 96, 3), np.uint8)
     batch = as_tensors(
         {

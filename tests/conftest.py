@@ -3,7 +3,7 @@
 import pytest
 
 # Whoever uses one of these starts Ray, a run, or another program.
-_SLOW_FIXTURES = {"cluster", "build", "trained"}
+_SLOW_FIXTURES = {"cluster", "build", "trained", "trained_on_lab", "own"}
 _SLOW_FILES = (
     "tests/cli/test_train.py",
     "tests/cli/test_evaluate.py",
@@ -11,7 +11,11 @@ _SLOW_FILES = (
     "tests/cli/test_processes.py",
     "tests/cli/test_third_party.py",
     "tests/envs/test_third_party.py",
+    "tests/envs/test_conformance.py",
     "tests/envs/test_deepmind_lab.py",
+    "tests/envs/test_lab_double.py",
+    "tests/envs/test_lab_processes.py",
+    "tests/envs/test_lost_worlds.py",
     "tests/agents/test_old_stack.py",
     "tests/lm/test_commands.py",
 )

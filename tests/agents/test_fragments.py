@@ -191,6 +191,7 @@ def _same_step(num_envs):
     return env
 
 
+@pytest.mark.slow
 def test_two_hundred_fragments_leave_no_memory_behind():
     """Episodes that never end: RLlib's own runner keeps every chunk of them."""
     runner = make_runner("lstm", rows=32, steps=40, env="endless")

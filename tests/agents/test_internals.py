@@ -32,6 +32,7 @@ def test_a_property_is_one(name):
     assert isinstance(inspect.getattr_static(internals.PROPERTIES[name], name), property)
 
 
+@pytest.mark.slow
 def test_no_other_private_name_of_rllib_is_touched():
     """Every underscored attribute in this package is its own, or stands in `internals`."""
     known = {name for _, name in internals.METHODS} | {*internals.ATTRIBUTES, *internals.PROPERTIES}

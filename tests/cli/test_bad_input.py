@@ -215,6 +215,7 @@ def test_a_strangers_run_is_not_obeyed_about_a_cluster(here, capsys, monkeypatch
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_training_keeps_the_last_checkpoint(tmp_path):
     from ct_rl import checkpoint
     from tests.cli.conftest import SMALL

@@ -140,6 +140,7 @@ def final(run):
     return kept
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(tmp_path, text_file, capsys):
     flags = ["train", *SMALL, "--data", text_file, "--steps", 60]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
@@ -175,6 +176,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(tmp_path, text_file,
         here("train", "--resume", killed, "--batch", 8)
 
 
+@pytest.mark.slow
 def test_the_first_signal_saves_and_ends_the_run_with_130(tmp_path, text_file):
     run = tmp_path / "run"
     process = subprocess.Popen(
@@ -199,6 +201,7 @@ def test_the_first_signal_saves_and_ends_the_run_with_130(tmp_path, text_file):
     assert f"stopped at {step:,}; go on: python -m ct_rl.lm train --resume {run}" in out
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path, text_file):
     """Streams are shared out and gradients averaged: the same update, to rounding."""
     flags = ["train", *SMALL, "--data", text_file, "--steps", 20]
