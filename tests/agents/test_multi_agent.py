@@ -24,6 +24,9 @@ class Pair(MultiAgentEnv):
 
     def __init__(self, context=None):
         super().__init__()
+        self.rng = np.random.default_rng(
+            0
+        )  # lengths are the same each time: some fragments begin in mid-episode
         self.agents = self.possible_agents = ["cat", "dog"]
         self.observation_spaces = {
             "cat": gym.spaces.Box(-1, 1, (3,), np.float32),
@@ -35,7 +38,9 @@ class Pair(MultiAgentEnv):
         return {name: space.sample() for name, space in self.observation_spaces.items()}
 
     def reset(self, *, seed=None, options=None):
-        self.left = int(np.random.default_rng(seed).integers(5, 10))
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.left = int(self.rng.integers(5, 10))
         return self._observe(), {}
 
     def step(self, actions):

@@ -27,7 +27,7 @@ def configured(config, memory="compressive", observation="vector", action="discr
     model = {
         "custom_model": "compressive_transformer",
         "custom_model_config": settings,
-        "max_seq_len": 6,
+        "max_seq_len": 4,  # less than any episode: of each, some rows begin in the middle
     }
     return (
         config.api_stack(
@@ -56,7 +56,6 @@ def test_the_learners_rows_give_what_acted(cluster, memory, observation, action)
     algo = config.build_algo()
     try:
         policy = algo.get_policy()
-        torch.manual_seed(0)  # some draws silence a network of ReLUs, which then shows no memory
         with torch.no_grad():
             for parameter in policy.model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -65,7 +64,7 @@ def test_the_learners_rows_give_what_acted(cluster, memory, observation, action)
             batch.policy_batches["default_policy"] if hasattr(batch, "policy_batches") else batch
         )
         pad_batch_to_sequences_of_same_size(
-            batch, max_seq_len=6, view_requirements=policy.view_requirements
+            batch, max_seq_len=4, view_requirements=policy.view_requirements
         )
         tensors = policy._lazy_tensor_dict(batch)
         policy.model.eval()
