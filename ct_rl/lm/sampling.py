@@ -54,4 +54,4 @@ def sample(
     for _ in range(count):
         token = choose(log_probs, temperature, top_p, generator)
         yield int(token)
-        log_probs, state = model.step(token, state)
+        log_probs = model.step(token, state)

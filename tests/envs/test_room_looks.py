@@ -53,10 +53,12 @@ def test_objects_have_the_levels_size_on_average():
     assert np.mean(sizes, axis=0)[2] == pytest.approx(32)
 
 
-def test_the_example_is_a_few_pixels_at_first_and_about_19_when_full_grown():
+def test_the_example_is_a_few_pixels_at_first_and_larger_than_the_levels_when_full_grown():
     small, full = example_pixels(0), example_pixels(60)
     assert 2 <= np.median(small) <= 6
-    assert 14 <= full.mean() <= 30  # 28 here, about 19 there
+    assert (
+        26 <= full.mean() <= 30
+    )  # 28: about 19 in the level, which is still to be met (docs/environments.md)
     assert example_pixels(0, growth=False).mean() > 2 * small.mean()
 
 

@@ -39,7 +39,7 @@ def test_one_token_at_a_time_gives_the_prices_of_one_pass(cutoffs):
     read = built(x[:, :-1], x[:, 1:], built.initial_state(2))
     state, nll = built.initial_state(2), []
     for t in range(40):
-        log_probs, state = built.step(x[:, t], state)
+        log_probs = built.step(x[:, t], state)
         assert torch.allclose(log_probs.exp().sum(-1), torch.ones(2), atol=1e-5)
         nll.append(-log_probs.gather(1, x[:, t + 1, None])[:, 0])
     assert torch.allclose(torch.stack(nll, 1), read.nll, atol=1e-4)
