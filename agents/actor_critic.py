@@ -5,7 +5,7 @@ Shapes: B batch (rows), T time, P parameters of the action distribution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,7 @@ class ActorCritic(nn.Module):
         memory_options: its settings, as `ct_rl.memory.build_memory` takes them.
         encoder: image encoder, one of `agents.encoder_names()`.
         width: features of the encoder.
+        crop: pixels cut from images before they are read: rows from top and bottom, columns from both sides.
         around: whether the heads also read the encoder's features past the memory, which lets an
             agent act on what it sees before its memory has learned anything.
         head: units of a hidden layer before policy and value, 0 for none. What an agent remembers often
@@ -87,6 +88,7 @@ class ActorCritic(nn.Module):
         memory_options: Mapping[str, Any] | None = None,
         encoder: str = "small",
         width: int = 256,
+        crop: Sequence[int] = (0, 0),
         around: bool = True,
         head: int = 0,
         reward_clip: str = "none",
@@ -96,7 +98,7 @@ class ActorCritic(nn.Module):
         clip_reward(torch.zeros(1), reward_clip)
         self.action_space, self.reward_clip, self.around = action_space, reward_clip, around
         self.masks = has_mask(observation_space, action_space)
-        self.encoder = build_encoder(observation_space, encoder, width)
+        self.encoder = build_encoder(observation_space, encoder, width, crop)
         self.core = build_memory(memory, **(memory_options or {}))
         features = int(self.encoder.d_out)
         self.inlet = nn.Linear(features, self.core.d_model)

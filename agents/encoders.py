@@ -5,6 +5,7 @@ Shapes: B batch, T time, H height, W width, C channels. Every encoder maps [N, .
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -247,6 +248,36 @@ def register_encoder(name: str, cls: type[nn.Module]) -> None:
     IMAGE_ENCODERS[name] = cls
 
 
+class Cropped(nn.Module):
+    """An image encoder that never sees the frame's edges, where displays stand.
+
+    Digits that count seconds or points name an episode better than anything else in the frame does. A contrast of
+    frames reads them and nothing else (docs/learning.md), so what is cut here is cut for acting and learning alike.
+
+    Args:
+        encoder: class of the encoder within.
+        space: Box [H, W, C] or [H, W] of whole frames.
+        width: features.
+        crop: rows cut from top and from bottom, columns cut from left and from right [pixels].
+    """
+
+    def __init__(
+        self, encoder: type[nn.Module], space: spaces.Box, width: int, crop: tuple[int, int]
+    ):
+        super().__init__()
+        rows, columns = crop
+        height, wide = space.shape[:2]
+        if 2 * rows >= height or 2 * columns >= wide:
+            raise ValueError(f"crop {list(crop)} leaves nothing of frames of {height}x{wide}")
+        self.rows, self.columns = slice(rows, height - rows), slice(columns, wide - columns)
+        low, high = (bound[self.rows, self.columns] for bound in (space.low, space.high))
+        self.inner = encoder(spaces.Box(low, high, dtype=space.dtype.type), width)  # type: ignore[union-attr]
+        self.d_out = int(self.inner.d_out)  # type: ignore[arg-type]
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.inner(frames[:, self.rows, self.columns])
+
+
 class DictEncoder(nn.Module):
     """One encoder a key, their features side by side; keys may be any words.
 
@@ -254,13 +285,13 @@ class DictEncoder(nn.Module):
     parts by what their spaces are.
     """
 
-    def __init__(self, space: spaces.Dict, image: str, width: int):
+    def __init__(self, space: spaces.Dict, image: str, width: int, crop: tuple[int, int] = (0, 0)):
         super().__init__()
         self.keys = sorted(space.spaces)
         self._modules_of = _module_names(self.keys)
         self.parts = nn.ModuleDict(
             {
-                self._modules_of[key]: _part_encoder(key, space[key], image, width)
+                self._modules_of[key]: _part_encoder(key, space[key], image, width, crop)
                 for key in self.keys
             }
         )
@@ -271,14 +302,16 @@ class DictEncoder(nn.Module):
         return torch.cat(features, -1)
 
 
-def _part_encoder(key: str, space: gym.Space, image: str, width: int) -> nn.Module:
+def _part_encoder(
+    key: str, space: gym.Space, image: str, width: int, crop: tuple[int, int]
+) -> nn.Module:
     if key == "last_reward" and space.shape == (1,):
         return RewardEncoder()
     if key == "instruction" or key.startswith("instruction:"):
         return InstructionEncoder(space)
     if key == "action_mask" and _is_mask(space):
         return BitsEncoder(space)
-    return build_encoder(space, image, width)
+    return _build(space, image, width, crop)
 
 
 def _is_mask(space: gym.Space) -> bool:
@@ -305,7 +338,9 @@ def _module_names(keys: list[str]) -> dict[str, str]:
     return found
 
 
-def build_encoder(space: gym.Space, image: str = "small", width: int = 256) -> nn.Module:
+def build_encoder(
+    space: gym.Space, image: str = "small", width: int = 256, crop: Sequence[int] = (0, 0)
+) -> nn.Module:
     """The encoder for an observation space, with `d_out` features.
 
     Args:
@@ -313,16 +348,28 @@ def build_encoder(space: gym.Space, image: str = "small", width: int = 256) -> n
             Dict of them (whose keys "last_reward", "instruction" and "action_mask" have readers of their own).
         image: a key of `IMAGE_ENCODERS`.
         width: features of an image or a vector.
+        crop: rows cut from the top and from the bottom of images, and columns from both sides, before they are read.
 
     Raises:
-        ValueError: for an unknown `image`, or a space that no encoder reads.
+        ValueError: for an unknown `image`, a space that no encoder reads, or a crop that finds no image.
     """
     if image not in IMAGE_ENCODERS:
         raise ValueError(unknown("encoder", image, encoder_names()))
+    rows, columns = crop
+    if min(rows, columns) < 0:
+        raise ValueError(f"crop {list(crop)}: give rows and columns of at least 0")
+    encoder = _build(space, image, width, (rows, columns))
+    if (rows or columns) and not any(isinstance(part, Cropped) for part in encoder.modules()):
+        raise ValueError(f"crop {list(crop)}: there is no image in {space}")
+    return encoder
+
+
+def _build(space: gym.Space, image: str, width: int, crop: tuple[int, int]) -> nn.Module:
     if isinstance(space, spaces.Dict):
-        return DictEncoder(space, image, width)
+        return DictEncoder(space, image, width, crop)
     if isinstance(space, spaces.Box) and _is_picture(space):
-        return IMAGE_ENCODERS[image](space, width)
+        encoder = IMAGE_ENCODERS[image]
+        return Cropped(encoder, space, width, crop) if any(crop) else encoder(space, width)
     if isinstance(space, spaces.Box):
         return VectorEncoder(space, width)
     if isinstance(space, spaces.MultiBinary):

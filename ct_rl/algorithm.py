@@ -112,6 +112,7 @@ def network_settings(config: TrainConfig) -> dict[str, Any]:
         "memory_options": memory_settings(config.memory),
         "encoder": network.encoder,
         "width": network.width,
+        "crop": network.crop,
         "around": network.around,
         "head": network.head,
         "reward_clip": network.reward_clip,

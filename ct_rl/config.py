@@ -109,6 +109,10 @@ class NetworkConfig:
     """Frame encoder: small (IMPALA's two convolutions), residual (its deep network) or one that was registered."""
     width: Annotated[int, Ge(1), Le(65_536)] = 256
     """Features of the encoder [units]."""
+    crop: Annotated[list[Annotated[int, Ge(0), Le(10_000)]], Len(2, 2)] = field(
+        default_factory=lambda: [0, 0]
+    )
+    """Rows cut from top and bottom of frames, columns cut from both sides, so that a display is not read [pixels]."""
     around: bool = True
     """Whether the heads also read the encoder's features past the memory."""
     head: Annotated[int, Ge(0), Le(65_536)] = 0

@@ -85,6 +85,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         *,
         encoder: str | None = None,
         width: int | None = None,
+        crop: tuple[int, int] | None = None,
         around: bool | None = None,
         head: int | None = None,
         reward_clip: str | None = None,
@@ -93,6 +94,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         given = {
             "encoder": encoder,
             "width": width,
+            "crop": crop,
             "around": around,
             "head": head,
             "reward_clip": reward_clip,

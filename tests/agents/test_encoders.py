@@ -192,3 +192,42 @@ def test_a_mask_is_read_bit_by_bit_and_several_sentences_as_sentences():
     }
     y = encoder(observation)
     assert y.shape == (1, 3 + 2 * 64) and y[0, :3].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("image", ["small", "residual"])
+def test_what_is_cropped_is_not_seen_and_the_rest_is_read_as_a_frame_of_its_own(image):
+    space = gym.spaces.Box(0, 255, (72, 96, 3), np.uint8)
+    torch.manual_seed(0)
+    cropped = build_encoder(space, image, 32, crop=[8, 4])
+    whole = build_encoder(gym.spaces.Box(0, 255, (56, 88, 3), np.uint8), image, 32)
+    whole.load_state_dict(cropped.inner.state_dict())
+    frames = torch.randint(0, 256, (2, 72, 96, 3), dtype=torch.uint8)
+    edges = frames.clone()
+    edges[:, :8] = edges[:, -8:] = 0
+    edges[:, :, :4] = edges[:, :, -4:] = 255
+    torch.testing.assert_close(cropped(frames), whole(frames[:, 8:64, 4:92]))
+    torch.testing.assert_close(cropped(edges), cropped(frames))
+
+
+def test_only_the_images_of_an_observation_are_cropped():
+    parts = {
+        "frame": gym.spaces.Box(0, 255, (72, 96, 3), np.uint8),
+        "pose": gym.spaces.Box(-1, 1, (3,), np.float32),
+    }
+    encoder = build_encoder(gym.spaces.Dict(parts), "small", 16, crop=[8, 0])
+    read = encoder({"frame": torch.zeros(2, 72, 96, 3), "pose": torch.zeros(2, 3)})
+    assert read.shape == (2, 32)
+
+
+@pytest.mark.parametrize(
+    ("space", "crop", "says"),
+    [
+        (gym.spaces.Box(-1, 1, (3,)), [8, 0], "no image"),
+        (gym.spaces.Box(0, 255, (72, 96, 3), np.uint8), [36, 0], "leaves nothing"),
+        (gym.spaces.Box(0, 255, (72, 96, 3), np.uint8), [31, 0], "too small"),
+        (gym.spaces.Box(0, 255, (72, 96, 3), np.uint8), [-1, 0], "at least 0"),
+    ],
+)
+def test_a_crop_that_cannot_be_is_refused(space, crop, says):
+    with pytest.raises(ValueError, match=says):
+        build_encoder(space, "small", 16, crop=crop)
