@@ -44,7 +44,8 @@ class _Image(nn.Module):
                     f"frames of {height}x{frame_width} are too small for the {type(self).__name__} "
                     "encoder: give at least 36x36, channels last (envs.adapt brings them there)"
                 ) from error
-        self.project = nn.Linear(flat, width)
+        self.beside, more = self.build_beside(channels)
+        self.project = nn.Linear(flat + more, width)
         self.d_out = width
         self.register_buffer("center", torch.tensor(0.5 if bounded else 0.0))
         for layer in (*self.trunk.modules(), self.project):
@@ -60,6 +61,10 @@ class _Image(nn.Module):
     def build_trunk(self, channels: int) -> nn.Sequential:
         raise NotImplementedError
 
+    def build_beside(self, channels: int) -> tuple[nn.Module | None, int]:
+        """What reads the frame beside the trunk, from [N, H, W, C] in -0.5 to 0.5, and how many features it gives."""
+        return None, 0
+
     def forward(self, frames: Tensor) -> Tensor:
         if frames.dim() == 3:
             frames = frames.unsqueeze(-1)
@@ -71,8 +76,12 @@ class _Image(nn.Module):
         # and what is padded stays black.
         first = self.trunk[0]
         bias = first.bias - self.center * first.weight.sum((1, 2, 3))
-        x = F.conv2d(x, first.weight * self.scale, bias, first.stride, first.padding)
-        return F.relu(self.project(self.trunk[1:](x).flatten(1)))
+        y = F.conv2d(x, first.weight * self.scale, bias, first.stride, first.padding)
+        flat = self.trunk[1:](y).flatten(1)
+        if self.beside is not None:
+            beside = self.beside(x.permute(0, 2, 3, 1), self.scale, self.center)
+            flat = torch.cat([flat, beside], -1)
+        return F.relu(self.project(flat))
 
 
 class SmallEncoder(_Image):
@@ -82,6 +91,61 @@ class SmallEncoder(_Image):
         return nn.Sequential(
             nn.Conv2d(channels, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU()
         )
+
+
+class Spots(nn.Module):
+    """The strongest answer of each colour filter in each column of the frame: 1x1 filters and a maximum.
+
+    A filter answers most to the colours furthest out in its direction. What is small and unlike its surroundings is
+    answered to wherever it stands, even where it is a few pixels that wide filters blur away.
+
+    Args:
+        channels: C of a frame.
+        filters: F, how many.
+        columns: K, equal parts of the frame's width.
+    """
+
+    AT_ONCE = 4  # frames whose answers stay in a processor's cache
+    GAIN = 4.0  # the few strongest answers weigh as much as the trunk's two thousand features
+
+    def __init__(self, channels: int, filters: int = 32, columns: int = 6):
+        super().__init__()
+        self.columns = columns
+        weight = F.normalize(torch.randn(filters, channels), dim=-1)
+        self.weight = nn.Parameter(self.GAIN * weight)
+
+    def forward(self, frames: Tensor, scale: float, center: Tensor) -> Tensor:
+        """Answers [N, K * F] to frames [N, H, W, C], whose values times `scale` less `center` are read."""
+        n, height, width, channels = frames.shape
+        where = self._strongest(frames).flatten(1)  # (N, F * K)
+        pixels = frames.reshape(n, height * width, channels)
+        pixels = pixels.gather(1, where[..., None].expand(-1, -1, channels))
+        pixels = (pixels * scale - center).unflatten(1, (len(self.weight), -1))  # (N, F, K, C)
+        return (pixels * self.weight[:, None]).sum(-1).flatten(1)
+
+    @torch.no_grad()
+    def _strongest(self, frames: Tensor) -> Tensor:
+        """Which pixel answers most, [N, F, 1, K] as row * W + column; the others have no gradient."""
+        n, height, width, channels = frames.shape
+        at_once = min(n, self.AT_ONCE if frames.device.type == "cpu" else n)
+        weight = self.weight.T.contiguous()
+        answers = frames.new_empty(at_once * height * width, len(self.weight))
+        found = []
+        for part in frames.split(at_once):
+            here = answers[: len(part) * height * width]
+            torch.mm(part.reshape(-1, channels), weight, out=here)
+            planes = here.view(len(part), height, width, -1).permute(0, 3, 1, 2)
+            kernel = (height, -(-width // self.columns))
+            found.append(F.max_pool2d(planes, kernel, ceil_mode=True, return_indices=True)[1])
+        return torch.cat(found)
+
+
+class SpotEncoder(SmallEncoder):
+    """IMPALA's shallow network with `Spots` beside it, for objects of few pixels."""
+
+    def build_beside(self, channels: int) -> tuple[nn.Module, int]:
+        spots = Spots(channels)
+        return spots, len(spots.weight) * spots.columns
 
 
 class _Residual(nn.Module):
@@ -226,7 +290,11 @@ class InstructionEncoder(nn.Module):
         return read[which]
 
 
-IMAGE_ENCODERS: dict[str, type[nn.Module]] = {"small": SmallEncoder, "residual": ResidualEncoder}
+IMAGE_ENCODERS: dict[str, type[nn.Module]] = {
+    "small": SmallEncoder,
+    "spots": SpotEncoder,
+    "residual": ResidualEncoder,
+}
 
 
 def encoder_names() -> list[str]:
@@ -275,7 +343,7 @@ class Cropped(nn.Module):
         self.d_out = int(self.inner.d_out)  # type: ignore[arg-type]
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.inner(frames[:, self.rows, self.columns])
+        return self.inner(frames[:, self.rows, self.columns].contiguous())
 
 
 class DictEncoder(nn.Module):

@@ -106,7 +106,8 @@ class NetworkConfig:
     """What stands around the memory."""
 
     encoder: Annotated[Text, arg(prefix_name=False, aliases=("--network.encoder",))] = "small"
-    """Frame encoder: small (IMPALA's two convolutions), residual (its deep network) or one that was registered."""
+    """Frame encoder: small (IMPALA's shallow network), spots (that, and what objects of few pixels need), residual
+    (IMPALA's deep network) or one that was registered."""
     width: Annotated[int, Ge(1), Le(65_536)] = 256
     """Features of the encoder [units]."""
     crop: Annotated[list[Annotated[int, Ge(0), Le(10_000)]], Len(2, 2)] = field(

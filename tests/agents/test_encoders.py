@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents import ActorCritic
-from agents.encoders import InstructionEncoder, build_encoder
+from agents.encoders import InstructionEncoder, Spots, build_encoder
 
 WORDS = gym.spaces.Box(0, 2**31 - 1, (6,), np.int64)
 
@@ -78,7 +78,7 @@ def test_bytes_are_read_about_their_middle_and_old_weights_as_they_were():
 
 
 U8 = np.uint8
-KIND = {"small": (40, 44), "residual": (36, 40)}
+KIND = {"small": (40, 44), "spots": (40, 44), "residual": (36, 40)}
 
 
 def features(encoder, x):
@@ -94,7 +94,7 @@ def as_twins(space, twin, image="small"):
     return one, other
 
 
-@pytest.mark.parametrize("image", ["small", "residual"])
+@pytest.mark.parametrize("image", ["small", "spots", "residual"])
 @pytest.mark.parametrize(
     ("low", "high", "kind"),
     [(0, 255, U8), (0, 1, U8), (0, 7, U8), (-1, 1, np.float32), (-128, 127, np.int8),
@@ -194,7 +194,7 @@ def test_a_mask_is_read_bit_by_bit_and_several_sentences_as_sentences():
     assert y.shape == (1, 3 + 2 * 64) and y[0, :3].tolist() == [1, 0, 1]
 
 
-@pytest.mark.parametrize("image", ["small", "residual"])
+@pytest.mark.parametrize("image", ["small", "spots", "residual"])
 def test_what_is_cropped_is_not_seen_and_the_rest_is_read_as_a_frame_of_its_own(image):
     space = gym.spaces.Box(0, 255, (72, 96, 3), np.uint8)
     torch.manual_seed(0)
@@ -231,3 +231,30 @@ def test_only_the_images_of_an_observation_are_cropped():
 def test_a_crop_that_cannot_be_is_refused(space, crop, says):
     with pytest.raises(ValueError, match=says):
         build_encoder(space, "small", 16, crop=crop)
+
+
+def test_spots_are_the_strongest_answers_of_every_column_and_learn_as_their_naive_twin_does():
+    torch.manual_seed(0)
+    spots = Spots(3, filters=5, columns=4).double()
+    frames = torch.randint(0, 256, (9, 6, 10, 3)).double()  # 10 columns of pixels: 3, 3, 3 and 1
+    scale, center = 1 / 255, torch.tensor(0.5, dtype=torch.float64)
+    weight = spots.weight.detach().clone().requires_grad_()
+    answers = (frames * scale - center) @ weight.T
+    parts = [part.amax((1, 2)) for part in answers.split(3, 2)]  # (N, F) each
+    naive = torch.stack(parts, -1).flatten(1)
+    fast = spots(frames, scale, center)
+    torch.testing.assert_close(fast, naive)
+    toward = torch.randn_like(naive)
+    (fast * toward).sum().backward()
+    (naive * toward).sum().backward()
+    torch.testing.assert_close(spots.weight.grad, weight.grad)
+
+
+def test_a_spot_is_seen_wherever_it_stands_in_its_column():
+    encoder = build_encoder(gym.spaces.Box(0, 255, (72, 96, 3), np.uint8), "spots", 16)
+    frames = torch.full((3, 72, 96, 3), 90, dtype=torch.uint8)
+    for n, (row, column) in enumerate([(20, 33), (60, 46), (60, 48)]):  # columns are 16 pixels wide
+        frames[n, row, column] = torch.tensor([250, 10, 200])
+    read = encoder.beside(frames.float(), encoder.scale, encoder.center)
+    torch.testing.assert_close(read[0], read[1])
+    assert (read[1] - read[2]).abs().max() > 0.1
