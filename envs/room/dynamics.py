@@ -74,15 +74,19 @@ class RoomWorlds:
     def begin_episode(self, i: int) -> None:
         """Draw a match object and put world i at its first trial."""
         rng = self.rngs[i]
-        self.match[i] = rng.integers(self.settings.objects)
-        if self.settings.match_skew and rng.random() < self.settings.match_skew:
-            self.match[i] = 0
+        self._draw_match(i)
         if self.settings.textures == "random":
             self.wall_style[i], self.floor_style[i] = rng.integers(N_STYLES, size=2)
         self.frame[i] = 0
         for count in (self.teleports, self.trials, self.correct, self.wrong):
             count[i] = 0
         self._begin_trial(i)
+
+    def _draw_match(self, i: int) -> None:
+        rng = self.rngs[i]
+        self.match[i] = rng.integers(self.settings.objects)
+        if self.settings.match_skew and rng.random() < self.settings.match_skew:
+            self.match[i] = 0
 
     def stagger(self) -> None:
         """Let the worlds stand at evenly spaced times of their episodes."""
@@ -91,6 +95,8 @@ class RoomWorlds:
 
     def _begin_trial(self, i: int) -> None:
         rng, n_objects = self.rngs[i], self.settings.objects
+        if self.settings.match_per_trial and self.trials[i]:
+            self._draw_match(i)
         self.example_side[i], self.match_side[i] = rng.integers(2, size=2)
         self.other[i] = (self.match[i] + 1 + rng.integers(n_objects - 1)) % n_objects
         lo, hi = self.settings.spawn

@@ -42,6 +42,7 @@ class RoomSettings:
     match_skew: probability with which the match is the first object and not any of them, for training: where all
         are as likely, neither what an agent sees nor what it remembers is worth anything without the other, and
         a gradient has nothing to begin with.
+    match_per_trial: draw the match anew for every trial, not for every episode: what was remembered must be rewritten.
     seconds: episode length in game time; 12 s are 720 frames.
     action_repeat: frames an action lasts.
     height, width: frame size in pixels, multiples of 4.
@@ -62,6 +63,7 @@ class RoomSettings:
 
     objects: int = N_OBJECTS
     match_skew: float = 0.0
+    match_per_trial: bool = False
     seconds: float = 12.0
     action_repeat: int = 4
     height: int = 72

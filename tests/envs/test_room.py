@@ -419,3 +419,20 @@ def test_a_skewed_match_is_the_first_object_as_often_as_said_and_unskewed_draws_
     skewed = np.bincount(matches(match_skew=0.6), minlength=4) / 256
     assert abs(skewed[0] - 0.7) < 0.1 and np.all(abs(skewed[1:] - 0.1) < 0.08)
     assert not matches(match_skew=1).any()
+
+
+@pytest.mark.parametrize("per_trial", [False, True])
+def test_the_match_stays_for_an_episode_or_is_drawn_for_every_trial(per_trial):
+    env = envs.make_vec("dmlab_rooms_select", 8, engine="embedded", match_per_trial=per_trial)
+    player = ScriptedPlayer(env.action_names, "right")
+    _, infos = env.reset(seed=3)
+    seen = [{int(match)} for match in infos["match"]]
+    for _ in range(178):
+        _, _, over, _, infos = env.step(player.act(infos))
+        for world, match in enumerate(infos["match"]):
+            seen[world].add(int(match))
+        assert not over.any()
+    assert infos["correct"].min() >= 5  # who reads the match is right in every trial either way
+    assert infos["wrong"].max() == 0
+    assert {len(matches) for matches in seen} == {1} if not per_trial else min(map(len, seen)) >= 3
+    env.close()
