@@ -56,6 +56,8 @@ class Arguments:
     """Training of each run by the clock [minutes]; the experiment's own when absent."""
     episodes: Episodes | None = None
     """Episodes that each run is evaluated with [count]; the experiment's own when absent."""
+    quick: bool = False
+    """The small version: one seed, minutes and episodes of the section `quick`; all is run, little is learned."""
     imports: Annotated[list[Text], arg(name="import")] = field(default_factory=list)
     """Modules that every run imports first, which register environments, memories, encoders or losses."""
 
@@ -70,7 +72,7 @@ def command(argv: list[str]) -> int:
     given = command_line.parse(Arguments, argv, prog=PROG)
     given.imports = command_line.take_values(argv, "--import")
     command_line.import_modules(given.imports)
-    experiment = read_experiment(given.experiment, given.imports)
+    experiment = read_experiment(given.experiment, given.imports, given.quick)
     for name in ("parallel", "minutes", "episodes"):
         value = getattr(given, name)
         if value is not None:

@@ -63,6 +63,14 @@ class Experiment:
 
 
 @dataclass
+class _Quick:
+    """What `--quick` changes, beside taking the first seed alone: all is run, evaluated and compared in minutes."""
+
+    minutes: Minutes = 1.0
+    episodes: Episodes = 4
+
+
+@dataclass
 class _File:
     """What an experiment's YAML may hold."""
 
@@ -75,13 +83,17 @@ class _File:
     parallel: Parallel = 1
     measure: Text = "return"
     chance: float | None = None
+    quick: _Quick = field(default_factory=_Quick)
 
 
-def read_experiment(name_or_path: str, imported: Sequence[str] = ()) -> Experiment:
+def read_experiment(
+    name_or_path: str, imported: Sequence[str] = (), quick: bool = False
+) -> Experiment:
     """A shipped experiment by name or any YAML file by path; raises UserError.
 
     Args:
         imported: what `--import` named.
+        quick: the small version: the first seed, and what the file's section `quick` says.
     """
     path = Path(name_or_path)
     name = name_or_path.removesuffix(".yaml").removeprefix("configs/")
@@ -90,7 +102,7 @@ def read_experiment(name_or_path: str, imported: Sequence[str] = ()) -> Experime
     except (FileNotFoundError, ValueError, Unreadable) as error:
         if name in config_file.experiment_names():
             text = (resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8")
-            return parse(text, name, f"configs/{name}.yaml", imported)
+            return parse(text, name, f"configs/{name}.yaml", imported, quick)
         if name in config_file.recipe_names():
             raise UserError(_is_recipe(name_or_path)) from None
         if isinstance(error, Unreadable):
@@ -100,7 +112,7 @@ def read_experiment(name_or_path: str, imported: Sequence[str] = ()) -> Experime
             f"experiment {shown(name_or_path)} not found{nearest(name, known)}; "
             f"give a YAML file or one of {', '.join(known)}"
         ) from None
-    return parse(text, path.stem, str(path), imported)
+    return parse(text, path.stem, str(path), imported, quick)
 
 
 def _is_recipe(source: str) -> str:
@@ -110,7 +122,9 @@ def _is_recipe(source: str) -> str:
     )
 
 
-def parse(text: str, name: str, source: str, imported: Sequence[str] = ()) -> Experiment:
+def parse(
+    text: str, name: str, source: str, imported: Sequence[str] = (), quick: bool = False
+) -> Experiment:
     """The experiment in a YAML text; `source` names it in errors. Raises UserError."""
     named = f"experiment {shown(source)}"
     try:
@@ -132,6 +146,9 @@ def parse(text: str, name: str, source: str, imported: Sequence[str] = ()) -> Ex
         raise UserError(f"{named}: {problem}") from None
     if not variants:
         raise UserError(f"{named} has no variants: give 'variants:' with a name and settings each")
+    if quick:
+        name, file.seeds = f"{name}_quick", file.seeds[:1]
+        file.minutes, file.episodes = file.quick.minutes, file.quick.episodes
     if len(set(file.seeds)) < len(file.seeds):
         raise UserError(f"{named}: seeds: {file.seeds} names one twice")
     base, where = config_file.read_data(file.recipe)

@@ -13,6 +13,8 @@ from ct_rl.errors import UserError
 from ct_rl.experiment import Job
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
+from ct_rl.memory import build_memory
+from ct_rl.sections import memory_settings
 from tests.cli.conftest import command, finish, start, wait_for
 
 SMALL = {
@@ -120,6 +122,28 @@ def test_a_wrong_experiment_is_one_clear_line(change, says):
     with pytest.raises(UserError) as error:
         parse(yaml.safe_dump(SMALL | change), "x", "x.yaml")
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_quick_is_the_small_version_that_the_file_describes_and_a_folder_of_its_own():
+    text = yaml.safe_dump(SMALL | {"seeds": [5, 6], "quick": {"minutes": 0.5, "episodes": 2}})
+    whole, quick = parse(text, "x", "x.yaml"), parse(text, "x", "x.yaml", quick=True)
+    assert (quick.name, quick.seeds, quick.minutes, quick.episodes) == ("x_quick", [5], 0.5, 2)
+    assert quick.variants == whole.variants and whole.seeds == [5, 6]
+    assert parse(yaml.safe_dump(SMALL), "x", "x.yaml", quick=True).minutes == 1
+    with pytest.raises(UserError, match=r"quick\.minutes: 0 is too small"):
+        parse(yaml.safe_dump(SMALL | {"quick": {"minutes": 0}}), "x", "x.yaml")
+
+
+def test_the_rates_experiment_compares_equal_states_whose_reach_only_the_rate_changes():
+    reach = {}
+    for variant in read_experiment("rooms_select_rates").variants:
+        memory = variant.config.memory
+        core = build_memory(memory.kind, **memory_settings(memory))
+        state = sum(x.numel() * x.element_size() for x in core.initial_state(1).values())
+        assert abs(state - (8 if memory.kind == "identity" else 8192)) <= 8, variant.name
+        if memory.kind == "compressive":
+            reach[memory.rate] = core.context_length
+    assert reach == {1: 16, 2: 24, 4: 40, 8: 72}  # a trial takes 22 to 28 steps
 
 
 def test_a_broken_evaluation_of_a_run_is_one_line(tmp_path):
