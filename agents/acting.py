@@ -17,7 +17,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from agents.actor_critic import ActorCritic, State, as_tensors
 from agents.distributions import for_env
 
-
 LOST = "lost"  # in an environment's infos: how often each world died; of an episode: its world died
 
 
