@@ -17,6 +17,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from agents.actor_critic import ActorCritic, State, as_tensors
 from agents.distributions import for_env
 
+LOST = "lost"  # in an environment's infos: how often each world died; of an episode: its world died
+
 
 def check_autoreset(env: VectorEnv) -> None:
     """Refuses a vector environment that does not begin its next episode in the step after an end.
@@ -75,7 +77,8 @@ class Actor:
         obs: [N, ...], what will be acted on next; resets: bool [N], it is an episode's first.
         state: the memory before it. `step` moves it on in place.
         finished: return, length and counts of each episode that ended, with its world; whoever reads takes them away.
-        lost: worlds that died and were started anew by their environment, as its infos tell (`info["lost"]`).
+            One that a dying world cut short has `lost` 1: it was truncated in a step whose `info["lost"]` is not 0.
+        lost: worlds that died and were started anew by their environment, as its infos tell.
 
     Args:
         metrics: the names of an episode's counts in the environment's infos.
@@ -94,7 +97,8 @@ class Actor:
         self.device = net.inlet.weight.device
         n = env.num_envs
         self.obs, infos = reset(env, seeds)
-        self.lost = _lost(infos)
+        self._told = LOST not in metrics  # a count of that name is the environment's own
+        self.lost = int(self._deaths(infos).sum())
         self.state: State = net.initial_state(n)
         self.resets, self.ended = np.ones(n, bool), np.zeros(n, bool)
         self.returns, self.lengths = np.zeros(n), np.zeros(n, np.int64)
@@ -116,13 +120,14 @@ class Actor:
         self.obs, rewards, terminateds, truncateds, infos = self.env.step(
             for_env(self.net.action_space, actions)
         )
-        self.lost += _lost(infos)
+        deaths = self._deaths(infos)
+        self.lost += int(deaths.sum())
         terminateds, truncateds = terminateds & ~ignored, truncateds & ~ignored
         self.returns += np.where(ignored, 0.0, rewards)
         self.lengths += ~ignored
         self.resets, self.ended = ignored, terminateds | truncateds
         for i in map(int, np.flatnonzero(self.ended)):
-            self._finish(i, infos)
+            self._finish(i, infos, lost=bool(truncateds[i] and deaths[i]))
         return Step(
             obs, resets, actions, log_probs, rewards, terminateds, truncateds, ignored, infos
         )
@@ -142,13 +147,21 @@ class Actor:
             "broken; go on from an earlier checkpoint with a smaller learning rate"
         )
 
-    def _finish(self, i: int, infos: Mapping[str, Any]) -> None:
+    def _deaths(self, infos: Mapping[str, Any]) -> np.ndarray:
+        """How often each world died in this call, [N]."""
+        if LOST not in infos or not self._told:
+            return np.zeros(self.env.num_envs, np.int64)
+        return np.asarray(infos[LOST]).astype(np.int64)
+
+    def _finish(self, i: int, infos: Mapping[str, Any], *, lost: bool) -> None:
         """Notes the episode that has just ended in world i, and starts counting anew."""
         episode = {"return": float(self.returns[i]), "length": int(self.lengths[i])}
         for key in self.metrics:
             # gymnasium says beside each info in which worlds it was given.
             if key in infos and np.all(infos.get(f"_{key}", np.ones(self.env.num_envs, bool))[i]):
                 episode[key] = float(infos[key][i])
+        if lost:
+            episode[LOST] = 1.0
         self.finished.append((i, episode))
         self.returns[i], self.lengths[i] = 0.0, 0
 
@@ -156,10 +169,6 @@ class Actor:
         """The episodes that ended since the last call, each with its world."""
         finished, self.finished = self.finished, []
         return finished
-
-
-def _lost(infos: Mapping[str, Any]) -> int:
-    return int(np.sum(infos["lost"])) if "lost" in infos else 0
 
 
 def _parts(obs: Any, name: str = "") -> list[tuple[str, np.ndarray]]:

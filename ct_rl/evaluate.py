@@ -156,6 +156,12 @@ def _say_cut(scores: dict[str, dict[str, Any]], given: Arguments) -> None:
             f"note: {cut} episodes were cut at {given.max_steps:,} steps and count as they stood; the worlds that "
             "played them played no more (--max-steps sets the limit)"
         )
+    lost = sum(score["lost"] or 0 for score in scores.values())
+    if lost:
+        print(
+            f"note: episodes lost because their worlds died: {lost}; they are in no score, and others were played for "
+            "them"
+        )
 
 
 def _play(net: Any, env: Any, given: Arguments, way: str, facts: Any) -> list[dict[str, float]]:
@@ -217,7 +223,7 @@ def _film(
 def _counted(moments: Any, count: Any) -> Any:
     for moment in moments:
         yield moment
-        if moment.action == "end":
+        if moment.last:
             count()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.acting import Actor
+from agents.acting import LOST, Actor
 from ct_rl.checkpoint import Checkpoint
 from ct_rl.errors import RunFailed, UserError, one_line
 from ct_rl.scores import EnvFacts, episode_means, human_normalised
@@ -19,6 +19,7 @@ from envs.seeding import world_seeds
 
 MAX_STEPS = 100_000  # of an episode, where an environment may never end [agent steps]
 
+_MOST_LOST = 10  # episodes beside as many as are asked for, after which playing stops
 _WORLDS = 16  # environments stepped at once
 
 
@@ -51,6 +52,10 @@ def play(
 
     Every world plays its fixed share, so that short episodes are not favoured. An episode of `max_steps` steps is cut
     there, counts as it stands with `unfinished` 1, and is its world's last: nothing says that another would end.
+    One that a dying world cut short is there beside the `episodes` with `lost` 1, and its world plays another for it.
+
+    Raises:
+        RunFailed: where the network breaks, or where more episodes are lost than `episodes` + 10.
     """
     worlds = env.num_envs
     share = np.full(worlds, episodes // worlds)
@@ -63,6 +68,7 @@ def play(
         metrics=metrics,
     )
     finished: list[dict[str, float]] = []
+    lost = 0
     while share.any():
         try:
             actor.step(explore=not greedy)
@@ -74,11 +80,20 @@ def play(
             ended.append((i, {**cut, "unfinished": 1}))
             share[i] = 1
         for i, episode in ended:
-            if share[i]:
-                share[i] -= 1
-                finished.append(episode)
-                if on_episode is not None:
-                    on_episode()
+            if not share[i]:
+                continue
+            finished.append(episode)
+            if LOST in episode:
+                lost += 1
+                if lost > episodes + _MOST_LOST:
+                    raise RunFailed(
+                        f"playing stopped: worlds died in {lost} episodes, and {len(finished) - lost} of "
+                        f"{episodes} came to their end: mend the environment"
+                    )
+                continue
+            share[i] -= 1
+            if on_episode is not None:
+                on_episode()
     return finished
 
 
@@ -88,7 +103,12 @@ def worlds_for(episodes: int) -> int:
 
 
 def score_episodes(episodes: Sequence[dict[str, float]], facts: EnvFacts) -> dict[str, Any]:
-    """Mean, standard error, median and best return, human-normalised score, means of the counts."""
+    """Mean, standard error, median and best return, human-normalised score, means of the counts.
+
+    All of them over whole episodes; those that `play` marks `lost` are counted alone.
+    """
+    lost = sum(LOST in episode for episode in episodes)
+    episodes = [episode for episode in episodes if LOST not in episode]
     returns = [episode["return"] for episode in episodes]
     mean = statistics.fmean(returns)
     error = statistics.stdev(returns) / math.sqrt(len(returns)) if len(returns) > 1 else None
@@ -102,6 +122,7 @@ def score_episodes(episodes: Sequence[dict[str, float]], facts: EnvFacts) -> dic
         "best": max(returns),
         "human_normalised": human_normalised(mean, facts.score_range),
         "unfinished": sum(int(episode.get("unfinished", 0)) for episode in episodes) or None,
+        "lost": lost or None,
         **counts,
     }
 
@@ -115,7 +136,8 @@ class Moment:
     step: int
     total: float
     reward: float
-    action: str
+    action: str  # its name; "end" or "world lost" in the last picture, which no action follows
+    last: bool = False
 
 
 def film(
@@ -128,15 +150,18 @@ def film(
         obs, _ = env.reset(seed=world)
         state, over = net.initial_state(1), False
         total = reward = 0.0
+        ending = "end"
         step = 0
         while not over and step < max_steps:
             picture = env.render()
             batch = _batch(obs)
             actions, state = net.act(batch, state, greedy=greedy, generator=generator)
             yield Moment(picture, episode + 1, step, total, reward, _name(actions[0], names))
-            obs, reward, terminated, truncated, _ = env.step(actions[0])
+            obs, reward, terminated, truncated, info = env.step(actions[0])
+            if truncated and np.any(info.get(LOST, False)):
+                ending = "world lost"
             over, total, step = terminated or truncated, total + float(reward), step + 1
-        yield Moment(env.render(), episode + 1, step, total, float(reward), "end")
+        yield Moment(env.render(), episode + 1, step, total, float(reward), ending, last=True)
 
 
 def action_names(env: Any) -> list[str] | None:

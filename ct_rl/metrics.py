@@ -121,6 +121,8 @@ METRICS: tuple[Metric, ...] = (
            "The learning rate of the last update, on its schedule."),
     Metric("memory_bytes_per_runner", "memory / runner", "memory", _bytes, "", RUN, "bytes",
            "Bytes of the memories of all environments of one runner."),
+    Metric("lost_worlds", "worlds that died", "", "{:.0f}", "", RUN, "count",
+           "Worlds that died and were started anew so far; their episodes are in no figure of episodes."),
     Metric("mean", "mean return", "", "{:.2f}", "", SCORE, "reward",
            "Mean return of the evaluated episodes.", False),
     Metric("standard_error", "standard error", "", "{:.2f}", "", SCORE, "reward",
@@ -131,6 +133,8 @@ METRICS: tuple[Metric, ...] = (
            "Highest return of the evaluated episodes.", False),
     Metric("unfinished", "cut at the limit of steps", "", "{:.0f}", "", SCORE, "count",
            "Episodes that --max-steps ended before the environment did; their returns count as they stood.", False),
+    Metric("lost", "lost, their worlds died", "", "{:.0f}", "", SCORE, "count",
+           "Episodes that a dying world cut short: in no score; others were played for them.", False),
 )  # fmt: skip
 
 _LISTED = {metric.key: metric for metric in METRICS}

@@ -37,7 +37,7 @@ def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
             if writer is None:
                 writer = _writer(partial, frame.shape[1], frame.shape[0], fps)
                 writer.send(None)
-            holds = max(1, round(_END_SECONDS * fps)) if moment.action == "end" else 1
+            holds = max(1, round(_END_SECONDS * fps)) if moment.last else 1
             for _ in range(holds):
                 writer.send(frame)
                 count += 1

@@ -12,7 +12,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from agents.acting import Actor, check_autoreset
+from agents.acting import LOST, Actor, check_autoreset
 from agents.actor_critic import ActorCritic
 from agents.fragment import Fragment
 from agents.rllib.module import MemoryRLModule
@@ -130,6 +130,8 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
                 column[:, t] = getattr(step, key)
         _write(obs, steps, actor.obs)
         for _, episode in actor.take_finished():
+            if LOST in episode:
+                continue  # no return of a whole episode; `lost_worlds` counts it
             self._finished.append(episode)
             self._log_episode_metrics(int(episode["length"]), episode["return"], 0.0)
         resets = np.concatenate([columns.pop("resets"), actor.resets[:, None]], 1)

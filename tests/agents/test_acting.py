@@ -34,6 +34,40 @@ def test_episodes_are_noted_with_their_world_and_counts():
     assert playing.take_finished() == []
 
 
+class Dying(CountingEnv):
+    """World 0 dies in step 3; world 1's `lost` comes with an end of its own, which is a game's and no death."""
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, info = super().step(actions)
+        died = np.array([self.t[0] == 3, False])
+        self.ended = self.ended | died
+        terminated, truncated = truncated, terminated | died  # world 1 terminates
+        lost = np.array([int(died[0]), int(terminated[1])])
+        return obs, reward, terminated, truncated, {**info, "lost": lost}
+
+
+def test_an_episode_whose_world_died_is_marked_as_lost():
+    playing = actor(Dying(2), metrics=("hits",))
+    for _ in range(9):
+        playing.step(explore=True)
+    finished = playing.take_finished()
+    assert [(world, episode["length"], "lost" in episode) for world, episode in finished] == [
+        (0, 3, True),
+        (0, 3, True),
+        (1, 8, False),
+    ]
+    assert playing.lost == 3
+
+
+def test_a_count_named_lost_is_the_environments_own():
+    playing = actor(Dying(2), metrics=("lost",))
+    for _ in range(4):
+        playing.step(explore=True)
+    ((world, episode),) = playing.take_finished()
+    assert (world, episode["length"], episode["lost"]) == (0, 3, 1.0)
+    assert playing.lost == 0
+
+
 class Sometimes(CountingEnv):
     """Tells its count in world 0 alone, as gymnasium's masks say, and no other count at all."""
 

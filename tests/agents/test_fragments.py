@@ -155,6 +155,16 @@ def test_episodes_are_counted_once_and_whole():
     assert runner.take_notes()[FINISHED_EPISODES] == []
 
 
+def test_a_lost_episode_is_in_no_figure_of_training():
+    runner = make_runner("gru", rows=2, steps=10)
+    runner.sample()
+    before = len(runner.take_notes()[FINISHED_EPISODES])
+    runner._actor.finished.append((0, {"return": 99.0, "length": 2, "lost": 1.0}))
+    runner.sample()
+    episodes = runner.take_notes()[FINISHED_EPISODES]
+    assert before and episodes and all(e["return"] < 99 for e in episodes)
+
+
 def test_a_fragment_ships_its_state_once():
     runner = make_runner("compressive", rows=4, steps=11)
     (fragment,) = runner.sample()

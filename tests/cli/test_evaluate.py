@@ -1,6 +1,8 @@
 """Evaluation of a short run: scores, JSON, video; and the parts it is made of."""
 
 import json
+import re
+import types
 from pathlib import Path
 
 import cv2
@@ -10,10 +12,10 @@ import numpy as np
 import pytest
 
 from agents import ActorCritic
-from ct_rl import video
+from ct_rl import evaluation, video
 from ct_rl.algorithm import lasting_options
 from ct_rl.config import TrainConfig
-from ct_rl.errors import UserError
+from ct_rl.errors import RunFailed, UserError
 from ct_rl.evaluation import Moment, play, score_episodes
 from ct_rl.evaluation_file import fresh_evaluation, read_evaluation, write_evaluation
 from ct_rl.scores import EnvFacts, human_normalised
@@ -147,6 +149,92 @@ def test_an_environment_that_never_ends_is_cut_at_a_limit_of_steps():
     assert [episode["length"] for episode in played] == [2, 2, 2, 50]
     score = score_episodes(played, EnvFacts())
     assert score["unfinished"] == 1 and score["episodes"] == 4
+
+
+class Dying(Counting):
+    """World 1 dies in step 2 of its first `deaths` episodes, after which its return would be 102."""
+
+    def __init__(self, deaths):
+        super().__init__()
+        self.deaths = deaths
+
+    def step(self, actions):
+        obs, rewards, terminated, truncated, info = super().step(actions)
+        died = np.array([False, self.t[1] == 2 and self.deaths > 0])
+        self.deaths -= int(died[1])
+        self.ended = self.ended | died
+        return obs, rewards + 100 * died, terminated, truncated | died, {**info, "lost": died * 1}
+
+
+def test_an_episode_whose_world_died_is_in_no_score_and_another_is_played_for_it():
+    played = play(following([]), Dying(3), 4, seed=3, greedy=True, metrics=("wins",))
+    assert sorted((e["return"], "lost" in e) for e in played) == [
+        (2, False), (2, False), (3, False), (3, False), (102, True), (102, True), (102, True),
+    ]  # fmt: skip
+    score = score_episodes(played, EnvFacts(episode_metrics=("wins",)))
+    assert (score["lost"], score["episodes"], score["best"], score["mean"]) == (3, 4, 3, 2.5)
+    assert score["wins"] == score["length"] == 2.5
+    assert score_episodes(played[:1], EnvFacts())["lost"] is None
+
+
+def test_worlds_that_only_die_end_the_evaluation_in_a_line():
+    with pytest.raises(RunFailed, match="died in 15 episodes, and 2 of 4 came to their end"):
+        play(following([]), Dying(10**9), 4, seed=3, greedy=True)
+
+
+class DyingOnce(gym.Env):
+    """Its only world dies in the second step of its first episode; whole episodes last 4 steps."""
+
+    observation_space = gym.spaces.Box(0, 9, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    deaths = 0
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        died = self.t == 2 and not DyingOnce.deaths
+        DyingOnce.deaths += died
+        info = {"lost": 1} if died else {}
+        return np.full(1, self.t, np.float32), 1.0, self.t == 4, died, info
+
+    def render(self):
+        return np.zeros((48, 64, 3), np.uint8)
+
+
+def test_lost_episodes_are_told_in_table_json_and_film(tmp_path, monkeypatch, capsys):
+    import envs
+    from ct_rl import evaluate
+    from ct_rl.config_file import parse
+    from ct_rl.evaluation import film
+    from ct_rl.run_folder import RunFolder
+
+    envs.register("dying_once", DyingOnce)
+    env = envs.make("dying_once", render_mode="rgb_array")
+    net = ActorCritic(env.observation_space, env.action_space, memory="gru", width=4,
+                      memory_options={"d_model": 4, "hidden": 4}).eval()  # fmt: skip
+    run, config = RunFolder(tmp_path), parse("env: {name: dying_once}", "test")
+    saved = types.SimpleNamespace(path=tmp_path / "step_1", step=1)
+    monkeypatch.setattr(evaluation, "load_network", lambda *_: net)
+    monkeypatch.setattr(DyingOnce, "deaths", 0)
+    given = evaluate.Arguments(run=str(tmp_path), episodes=2, actions="greedy")
+    assert evaluate._evaluate(given, run, config, saved) == 0
+    out = capsys.readouterr().out
+    assert (
+        re.search(r"lost, their worlds died\W+1\W", out) and "because their worlds died: 1;" in out
+    )
+    report = json.loads((tmp_path / "evaluations" / "step_1_seed0.json").read_text())
+    assert report["scores"]["greedy"]["lost"] == 1 and report["scores"]["greedy"]["mean"] == 4
+    assert [episode.get("lost") for episode in report["episodes"]["greedy"]].count(1) == 1
+    monkeypatch.setattr(DyingOnce, "deaths", 0)
+    moments = list(film(net, env, 2, seed=1, greedy=True))
+    assert [moment.action for moment in moments if moment.last] == ["world lost", "end"]
 
 
 def test_an_evaluation_never_overwrites_another_and_is_written_before_it_can_be_lost(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from ct_rl import __main__ as commands
 from ct_rl.reader import _EXPECTED
+from tests.messages import GAP, messages, quoted, tells
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -25,14 +26,8 @@ def source():
     return re.sub(r"\s+", " ", text)
 
 
-QUOTED = [
-    part.strip()
-    for line in PAGE.splitlines()
-    if line.startswith("| `")
-    for quoted in re.findall(r"`([^`]+)`", line.split(" | ")[0])
-    for part in quoted.split("...")
-    if len(part.strip()) > 3
-]
+KINDS = quoted(PAGE)
+QUOTED = [part.strip() for _, text in KINDS for part in text.split("...") if len(part.strip()) > 3]
 
 
 def test_every_message_on_the_page_is_one_that_the_code_gives():
@@ -43,6 +38,25 @@ def test_every_message_on_the_page_is_one_that_the_code_gives():
     made |= {"is not valid YAML at line"}
     missing = [part for part in QUOTED if part not in text and part not in made]
     assert len(QUOTED) > 60 and not missing
+
+
+def test_every_message_of_the_code_is_on_the_page():
+    """A new message needs a row of docs/troubleshooting.md, or words that a row quotes already."""
+    said = list(messages())
+    missing = [
+        f"{place}: {text.replace(GAP, '...')}"
+        for place, text in said
+        if not any(tells(kind, place, text) for kind in KINDS)
+    ]
+    assert len(said) > 200 and not missing
+    new = f"the tide is out: give {GAP}"
+    assert not any(tells(kind, "ct_rl/train.py", new) for kind in KINDS)
+
+
+def test_no_row_is_so_general_that_it_tells_nothing():
+    said = list(messages())
+    told = {kind: sum(tells(kind, *message) for message in said) for kind in KINDS}
+    assert all(count <= 12 for count in told.values()), max(told, key=lambda kind: told[kind])
 
 
 def test_the_commands_are_listed_and_run():
