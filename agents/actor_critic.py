@@ -160,6 +160,15 @@ class ActorCritic(nn.Module):
         y = self.core.step(self.inlet(features), state, resets)
         return self._heads(y, features, observation)
 
+    def pure_step(
+        self, observation: Observation, state: State, resets: Tensor
+    ) -> tuple[Tensor, Tensor, State]:
+        """`step` as a function that can be traced: policy [B, P], value [B] and the next state."""
+        features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
+        y, after = self.core.pure_step(self.inlet(features), state, resets)
+        policy, value = self._heads(y, features, observation)
+        return policy, value, after
+
     @torch.no_grad()
     def act(
         self,

@@ -27,11 +27,13 @@ class Evaluation:
         env: the environment's name.
         scores: of each way of acting, by the keys of `ct_rl.metrics`; None where a figure has no value.
         steps: of the checkpoint [agent steps].
+        env_options: settings of the environment that was played.
     """
 
     env: str
     scores: dict[str, dict[str, float | None]]
     steps: Annotated[int, Ge(0)] | None = None
+    env_options: dict[str, Any] | None = None
 
 
 def read_evaluation(path: Path) -> Evaluation:

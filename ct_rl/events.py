@@ -12,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from ct_rl.metrics import metric
+from ct_rl.metrics import scalars
 
 
 class EventFile:
@@ -32,9 +32,8 @@ class EventFile:
     def add(self, row: Mapping[str, float], step: int) -> None:
         """Write one report's numbers at an agent step."""
         values = [
-            Summary.Value(tag=f"{metric(key, self._counts).group}/{key}", simple_value=float(value))
-            for key, value in row.items()
-            if key != "steps" and value is not None
+            Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars(row, self._counts).items()
         ]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 

@@ -7,9 +7,11 @@ Writes weights (safetensors), a config, a model card as the Hugging Face Hub rea
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,10 +19,12 @@ import yaml
 from tyro.conf import Positional, arg
 
 from ct_rl import command_line
-from ct_rl.errors import DONE, UserError, run_command
+from ct_rl.errors import DONE, RunFailed, UserError, one_line, run_command
+from ct_rl.evaluation_file import FOLDER, Evaluation, read_evaluation
+from ct_rl.plain_files import write_atomically
 
 PROG = "ct_rl.export"
-CARD, FILM = "README.md", "replay.mp4"
+CARD, FILM, ONNX = "README.md", "replay.mp4", "policy.onnx"
 
 
 @dataclass
@@ -33,8 +37,12 @@ class Arguments:
     """Folder to write, new or empty."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint: the last, or the one with the best mean return in training."""
+    onnx: bool = False
+    """Also write policy.onnx, one acting step with its memory as inputs and outputs (needs the extra onnx)."""
     upload: Annotated[str | None, arg(metavar="OWNER/NAME")] = None
-    """Also upload to this repository of the Hugging Face Hub (needs huggingface_hub and a login)."""
+    """Also upload to this repository of the Hugging Face Hub (needs the extra hub, and HF_TOKEN or a login)."""
+    imports: Annotated[list[str], arg(name="import")] = field(default_factory=list)
+    """Modules to import first, which register the run's own environment, memory or encoder."""
 
 
 def main() -> None:
@@ -45,34 +53,54 @@ def main() -> None:
 def command(argv: list[str]) -> int:
     """Read the flags, write the folder, return the exit status."""
     given = command_line.parse(Arguments, argv, prog=PROG)
+    command_line.import_modules(given.imports)
     from ct_rl.agent import load_agent
 
     folder = Path(given.folder)
     _require_empty(folder)
+    if given.upload is not None:
+        require_hub(given.upload)  # before any work
+    if given.onnx:
+        from ct_rl.onnx_file import require_packages
+
+        require_packages()
     agent = load_agent(given.run, checkpoint=given.checkpoint)
-    evaluation = evaluation_of(Path(given.run), agent.description.get("steps"))
+    steps = int(agent.description.get("steps") or 0)
+    evaluation = evaluation_of(Path(given.run), steps)
+    made = None
+    if given.onnx:
+        from ct_rl.onnx_file import to_onnx
+
+        made = to_onnx(agent)  # before anything is written: it may be refused
     write(folder, agent, evaluation)
-    film = newest(Path(given.run) / "videos", "*.mp4")
+    if made is not None:
+        write_atomically(folder / ONNX, made.content)
+    film = newest(Path(given.run) / "videos", f"step_{steps:012d}*.mp4")
     if film is not None:
         shutil.copyfile(film, folder / FILM)
     print(f"agent        {folder}")
+    if made is not None:
+        batch = "any batch" if made.any_batch else "batches of one"
+        print(f"onnx         {folder / ONNX}: takes {batch}; {made.steps} steps as in torch, "
+              f"{made.apart:.1g} apart at most")  # fmt: skip
     if film is None:
         print(
-            f"no film: make one with python -m ct_rl.evaluate {given.run} --video, and export again"
+            f"no film of this checkpoint: make one with python -m ct_rl.evaluate {given.run} --video, and export again"
         )
     if evaluation is None:
-        print(f"no score: evaluate with python -m ct_rl.evaluate {given.run}, and export again")
+        print(
+            f"no score of this checkpoint: evaluate with python -m ct_rl.evaluate {given.run}, and export again"
+        )
     if given.upload is not None:
         print(f"uploaded     {upload(folder, given.upload)}")
     return DONE
 
 
-def write(folder: Path, agent: Any, evaluation: dict[str, Any] | None) -> None:
+def write(folder: Path, agent: Any, evaluation: Evaluation | None) -> None:
     """Writes weights, config and card; each file appears whole or not at all."""
     import safetensors.torch
 
     from ct_rl.agent import CONFIG, FORMAT, WEIGHTS
-    from ct_rl.plain_files import write_atomically
     from ct_rl.spaces import to_plain
 
     description = dict(agent.description)
@@ -99,7 +127,7 @@ def write(folder: Path, agent: Any, evaluation: dict[str, Any] | None) -> None:
 
 
 def card(
-    description: dict[str, Any], network: dict[str, Any], evaluation: dict[str, Any] | None
+    description: dict[str, Any], network: dict[str, Any], evaluation: Evaluation | None
 ) -> str:
     """The model card: front matter that the Hub reads, then what a person wants to know."""
     env, memory = description["env"], network["memory"]
@@ -109,9 +137,10 @@ def card(
     }
     lines = []
     if evaluation is not None:
-        way, score = max(evaluation["scores"].items(), key=lambda item: item[1]["mean"])
+        way, score = max(evaluation.scores.items(), key=lambda item: item[1]["mean"] or -math.inf)
         error = score.get("standard_error")
         value = f"{score['mean']:.2f} +/- {0.0 if error is None else error:.2f}"
+        episodes = score.get("episodes")
         front["model-index"] = [
             {
                 "name": f"{memory} memory",
@@ -127,14 +156,17 @@ def card(
                 ],
             }
         ]
+        over = f" over {episodes:,.0f} episodes" if episodes else ""
+        played = _pairs(evaluation.env_options)
         lines.append(
-            f"Mean return {value} (standard error) over {score['episodes']} episodes, {way} actions."
+            f"Mean return {value} (standard error){over}, {way} actions, "
+            f"{f'environment with {played}' if played else 'the environment as it is'}."
         )
     steps = description.get("steps")
     if steps is not None:
         frames = steps * description.get("action_repeat", 1)
         lines.append(f"Trained for {steps:,} agent steps = {frames:,} frames.")
-    options = ", ".join(f"{k}={v}" for k, v in (description.get("env_options") or {}).items())
+    options = _pairs(description.get("env_options"))
     return "\n".join(
         [
             "---",
@@ -160,34 +192,62 @@ def card(
 
 def newest(folder: Path, pattern: str) -> Path | None:
     """The file of that pattern that was written last; None where there is none."""
-    found = sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime)
+    found = _by_time(folder, pattern)
     return found[-1] if found else None
 
 
-def evaluation_of(run: Path, steps: int | None) -> dict[str, Any] | None:
-    """What the run's last evaluation of the checkpoint at `steps` says; None where there is none."""
-    files = sorted((run / "evaluations").glob("*.json"), key=lambda file: file.stat().st_mtime)
-    for file in reversed(files):
+def _by_time(folder: Path, pattern: str) -> list[Path]:
+    """The regular files of that pattern, the oldest first; a link could lead to another's file."""
+    found = [file for file in folder.glob(pattern) if file.is_file() and not file.is_symlink()]
+    return sorted(found, key=lambda file: file.stat().st_mtime)
+
+
+def evaluation_of(run: Path, steps: int) -> Evaluation | None:
+    """The run's last evaluation of the checkpoint at `steps`; None where there is none."""
+    for file in reversed(_by_time(run / FOLDER, "*.json")):
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            for score in found["scores"].values():
-                float(score["mean"])
-            if found["steps"] == steps:
-                return found
-        except (ValueError, KeyError, TypeError, AttributeError):
-            print(f"warning: '{file}' is no evaluation: it is left out", file=sys.stderr)
+            found = read_evaluation(file)
+        except UserError as error:
+            print(f"warning: {error}; it is left out", file=sys.stderr)
+            continue
+        if found.steps == steps:
+            return found
     return None
 
 
-def upload(folder: Path, repository: str) -> str:
-    """Uploads an exported folder through `huggingface_hub`'s HfApi; returns where it is."""
+def require_hub(repository: str) -> None:
+    """Raises UserError where an upload could not even begin: no package, no login, no name."""
+    owner, slash, name = repository.partition("/")
+    if not (owner and slash and name) or "/" in name:
+        raise UserError(f"--upload {repository[:80]!r}: expected OWNER/NAME")
     try:
-        from huggingface_hub import HfApi
+        from huggingface_hub import get_token
     except ImportError:
         raise UserError("--upload needs huggingface_hub: pip install 'ct_rl[hub]'") from None
+    if get_token() is None:
+        raise UserError("--upload needs a login: set HF_TOKEN, or run 'hf auth login' once")
+
+
+def upload(folder: Path, repository: str) -> str:
+    """Uploads an exported folder through `huggingface_hub`'s HfApi; returns where it is.
+
+    Raises:
+        RunFailed: one line, where the Hub refuses it or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
     api = HfApi()
-    api.create_repo(repository, exist_ok=True)
-    return str(api.upload_folder(folder_path=str(folder), repo_id=repository))
+    try:
+        api.create_repo(repo_id=repository, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=str(folder)))
+    except (OSError, ValueError, RuntimeError) as error:  # its HTTP errors are OSErrors
+        raise RunFailed(
+            f"uploading failed: {one_line(error)[:300]}; the folder '{folder}' is whole"
+        ) from error
+
+
+def _pairs(settings: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{key}={value}" for key, value in (settings or {}).items())
 
 
 def _require_empty(folder: Path) -> None:

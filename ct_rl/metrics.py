@@ -6,7 +6,7 @@ A loss or an environment's count that nobody listed has a row by itself (`metric
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from rich.filesize import decimal
@@ -186,6 +186,15 @@ def ordered(keys: Iterable[str], counts: Collection[str] = ()) -> list[Metric]:
     return sorted((metric(key, counts) for key in keys), key=position)
 
 
+def scalars(row: Mapping[str, float | None], counts: Collection[str] = ()) -> dict[str, float]:
+    """A report's numbers by the names that TensorBoard and trackers show, GROUP/KEY; the steps are their axis."""
+    return {
+        f"{metric(key, counts).group}/{key}": float(value)
+        for key, value in row.items()
+        if key != "steps" and value is not None
+    }
+
+
 def evaluated(row: Metric) -> Metric:
     """The row as an evaluation's table says it: `return (mean of 100)` is training's."""
     return replace(row, label=row.label.removesuffix(" (mean of 100)"))
@@ -219,6 +228,10 @@ Beside these, by themselves:
   of the last 100 episodes that gave it; under `episode/`, among the counts per episode. One whose name is a key
   of this table is reported as `episode_NAME`.
 - Every other figure of the learner, under `learner/`.
+
+`--track wandb` or `--track trackio` sends each report there too, under TensorBoard's names, at the agent's steps.
+Every start of a run is one of theirs, in project `ct_rl` and in a group of the run folder's name.
+`WANDB_MODE=offline` keeps wandb on this machine.
 
 Losses and the learner's other figures are those of the last update before a report; episode figures are means
 over the last 100 episodes that ended. What is not finite becomes `null` in `metrics.jsonl`.

@@ -9,7 +9,7 @@ import shlex
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -19,6 +19,7 @@ from ct_rl.errors import DONE, INTERRUPTED, UserError, run_command
 from ct_rl.interrupts import Interrupts
 from ct_rl.run_folder import RunFolder, fresh_path, origin
 from ct_rl.sections import KIND, auxiliary_section, foreign_option, memory_section
+from ct_rl.tracking import require_tracker
 
 PROG = "ct_rl.train"
 RECIPE = "rooms_select"
@@ -44,6 +45,8 @@ class Arguments(TrainConfig):
     """Recipe: a YAML file or the name of a shipped one; rooms_select when absent and --env is its own."""
     resume: Annotated[Text | None, arg(prefix_name=False)] = None
     """Run folder to go on with: counters, optimiser, schedules and random state continue."""
+    track: Annotated[Literal["wandb", "trackio"] | None, arg(prefix_name=False)] = None
+    """Also send every report to Weights & Biases or Trackio (needs that extra); the login is the package's own."""
     losses: Annotated[list[Text], arg(name="auxiliary", prefix_name=False)] = field(
         default_factory=list
     )
@@ -59,12 +62,14 @@ def command(argv: list[str]) -> int:
     """Read the flags, train, return the exit status."""
     imports = command_line.take_values(argv, "--import")
     command_line.import_modules(imports)
+    track = command_line.flag_value(argv, "--track")
+    require_tracker(track)
     resume = command_line.flag_value(argv, "--resume")
     if resume is not None:
-        return _resume(Path(resume), argv, imports)
+        return _resume(Path(resume), argv, imports, track)
     config, recipe = _new_config(argv, imports)
     check(config)
-    return _train(config, recipe=recipe)
+    return _train(config, recipe=recipe, track=track)
 
 
 def _new_config(argv: list[str], imports: list[str]) -> tuple[TrainConfig, str | None]:
@@ -158,7 +163,7 @@ def _foreign(flag: str, kind: str) -> str | None:
     return foreign_option(kind, option.removeprefix("--").replace("-", "_"))
 
 
-def _resume(path: Path, argv: list[str], imports: list[str]) -> int:
+def _resume(path: Path, argv: list[str], imports: list[str], track: str | None) -> int:
     if command_line.flag_value(argv, "--config") is not None:
         raise UserError("--resume takes the run's own configuration: leave --config out")
     RunFolder(path).require()
@@ -179,10 +184,16 @@ def _resume(path: Path, argv: list[str], imports: list[str]) -> int:
                 "leave it out, or start a new run"
             )
     check(config)
-    return _train(config, resume=path)
+    return _train(config, resume=path, track=track)
 
 
-def _train(config: TrainConfig, *, recipe: str | None = None, resume: Path | None = None) -> int:
+def _train(
+    config: TrainConfig,
+    *,
+    recipe: str | None = None,
+    resume: Path | None = None,
+    track: str | None = None,
+) -> int:
     with Interrupts(_unanswered) as interrupts:
         # Heavy imports come after everything that can be wrong with the flags alone.
         from ct_rl import algorithm
@@ -198,7 +209,7 @@ def _train(config: TrainConfig, *, recipe: str | None = None, resume: Path | Non
         algorithm.check_algorithm(config)
         run = RunFolder.open(resume) if resume else _create(config)
         try:
-            return _in_folder(config, run, recipe, probe, parameters, gpu, interrupts)
+            return _in_folder(config, run, recipe, probe, parameters, gpu, interrupts, track)
         finally:
             run.close()
 
@@ -221,6 +232,7 @@ def _in_folder(
     parameters: int,
     gpu: bool,
     interrupts: Interrupts,
+    track: str | None,
 ) -> int:
     from ct_rl.algorithm import build_algorithm
     from ct_rl.display import open_display
@@ -247,7 +259,9 @@ def _in_folder(
     ):
         algo = build_algorithm(config)
         try:
-            trainer = Trainer(config, run, algo, Progress(probe.facts), display, interrupts, rows)
+            trainer = Trainer(
+                config, run, algo, Progress(probe.facts), display, interrupts, rows, track
+            )
             if saved is not None:
                 trainer.restore(saved)
                 display.note(f"going on from {saved.path}")

@@ -13,6 +13,7 @@ from ct_rl import checkpoint
 from ct_rl.algorithm import network_settings
 from ct_rl.checkpoint import Checkpoint
 from ct_rl.config import TrainConfig
+from ct_rl.config_file import to_plain
 from ct_rl.curves import draw_curves
 from ct_rl.display import LiveDisplay, PlainDisplay
 from ct_rl.errors import RunFailed, UserError, is_disk_error, one_line, os_message
@@ -21,6 +22,7 @@ from ct_rl.interrupts import Interrupts
 from ct_rl.plain_files import write_atomically
 from ct_rl.progress import Progress
 from ct_rl.run_folder import RunFolder
+from ct_rl.tracking import Tracker
 
 
 class Trainer:
@@ -30,6 +32,7 @@ class Trainer:
         algorithm: what `build_algorithm` gives, or anything with its `train`, `training_state` and
             `load_training_state`.
         rows: the reports of the run so far, for the curves.
+        track: a tracker to send reports to (`ct_rl.tracking.TRACKERS`), or None.
     """
 
     def __init__(
@@ -41,10 +44,13 @@ class Trainer:
         display: PlainDisplay | LiveDisplay,
         interrupts: Interrupts,
         rows: list[dict[str, Any]] | None = None,
+        track: str | None = None,
     ):
         self.config, self.run, self.algorithm = config, run, algorithm
         self.progress, self.display, self.interrupts = progress, display, interrupts
         self.rows = rows or []
+        self._track = track
+        self._tracker: Tracker | None = None
         self.saved: Path | None = None
         minutes = config.run.minutes
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -72,14 +78,22 @@ class Trainer:
                 self.run.events, self.progress.steps, self.progress.facts.episode_metrics
             )
             try:
+                if self._track is not None:
+                    self._tracker = self._open_tracker(self._track)
                 return self._loop()
             finally:
                 self._events.close()
+                if self._tracker is not None:
+                    self._tracker.close()
         except OSError as error:
             self.run.require_there()  # says it better
             if not is_disk_error(error):
                 raise
             raise UserError(os_message(error, f"writing the run; {self._way_back()}")) from None
+
+    def _open_tracker(self, name: str) -> Tracker:
+        counts = self.progress.facts.episode_metrics
+        return Tracker(name, self.run.path, to_plain(self.config), counts, self.display.note)
 
     def _loop(self) -> bool:
         from agents import LearnerFailed, RunnerFailed
@@ -124,6 +138,8 @@ class Trainer:
         self.rows.append(row)
         self.run.append_metrics(row)
         self._events.add(row, row["steps"])
+        if self._tracker is not None:
+            self._tracker.add(row, row["steps"])
         left = None if self._deadline is None else self._deadline - time.monotonic()
         self.display.show(row, left)
 

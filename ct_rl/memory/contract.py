@@ -74,6 +74,17 @@ class MemoryCore(nn.Module, abc.ABC):
         state.update(out.state)
         return out.y[:, 0]
 
+    def pure_step(self, x: Tensor, state: State, resets: Tensor) -> tuple[Tensor, State]:
+        """`step` as a function, for tracing: nothing is checked and `state` stays as it is.
+
+        A core whose `run_step` looks at values to choose what it does overrides it.
+
+        Returns:
+            y [B, d_out], and the next state.
+        """
+        after = {name: value.clone() for name, value in state.items()}
+        return self.run_step(x, after, resets), after
+
     def compressor_parameters(self) -> list[nn.Parameter]:
         """The parameters that the compression loss trains, and nothing else does."""
         return []

@@ -1,9 +1,12 @@
 """An exported agent acts as the run's does, without Ray, and nothing of a stranger's folder is executed."""
 
+import inspect
 import json
 import subprocess
 import sys
 import types
+from pathlib import Path
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +18,8 @@ import ct_rl
 from agents import ActorCritic
 from ct_rl import export
 from ct_rl.agent import Agent
-from ct_rl.errors import UserError
+from ct_rl.errors import RunFailed, UserError
+from ct_rl.evaluation_file import Evaluation
 from ct_rl.spaces import from_plain, to_plain
 
 OBSERVATION = gym.spaces.Dict(
@@ -83,7 +87,8 @@ def test_a_batch_acts_as_its_rows_do(agent):
 
 def test_the_card_is_what_the_hub_reads(agent, tmp_path):
     score = {"mean": 51.25, "standard_error": 2.5, "episodes": 20}
-    export.write(tmp_path, agent, {"scores": {"greedy": score, "sampled": {**score, "mean": 1.0}}})
+    scores = {"greedy": score, "sampled": {**score, "mean": 1.0}}
+    export.write(tmp_path, agent, Evaluation("toy", scores, 1000, {"seconds": 9}))
     _, front, text = (tmp_path / "README.md").read_text().split("---\n", 2)
     front = yaml.safe_load(front)
     assert front["library_name"] == "ct_rl" and "deep-reinforcement-learning" in front["tags"]
@@ -92,15 +97,16 @@ def test_the_card_is_what_the_hub_reads(agent, tmp_path):
         "type": "mean_reward", "value": "51.25 +/- 2.50", "name": "mean_reward",
     }  # fmt: skip
     assert "1,000 agent steps = 4,000 frames" in text and "seconds=2" in text
+    assert "over 20 episodes, greedy actions, environment with seconds=9" in text
 
 
 def test_only_a_score_of_the_same_checkpoint_is_on_the_card(tmp_path):
     (tmp_path / "evaluations").mkdir()
     for name, steps in (("a", 10), ("b", 20)):
-        text = json.dumps({"steps": steps, "scores": {"greedy": {"mean": steps}}})
+        text = json.dumps({"env": "toy", "steps": steps, "scores": {"greedy": {"mean": steps}}})
         (tmp_path / "evaluations" / f"{name}.json").write_text(text)
     (tmp_path / "evaluations" / "broken.json").write_text("[]")
-    assert export.evaluation_of(tmp_path, 10)["scores"]["greedy"]["mean"] == 10
+    assert export.evaluation_of(tmp_path, 10).scores["greedy"]["mean"] == 10
     assert export.evaluation_of(tmp_path, 30) is None
 
 
@@ -141,17 +147,98 @@ def test_what_is_no_agent_is_one_line(tmp_path):
         ct_rl.load_agent("pretrained:nothing")
 
 
-def test_uploading_goes_through_the_hubs_own_client(agent, tmp_path, monkeypatch):
-    calls = []
+class HfApi:
+    """Has the two calls of huggingface_hub's class that are used, with its own names of arguments."""
 
-    class HfApi:
-        def create_repo(self, name, exist_ok):
-            calls.append(("create", name, exist_ok))
+    calls: ClassVar = []
+    fails = None
 
-        def upload_folder(self, folder_path, repo_id):
-            calls.append(("upload", folder_path, repo_id))
-            return f"hub/{repo_id}"
+    def create_repo(self, repo_id, *, exist_ok=False):
+        HfApi.calls.append(("create", repo_id, exist_ok))
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(HfApi=HfApi))
-    assert export.upload(tmp_path, "me/agent") == "hub/me/agent"
-    assert calls == [("create", "me/agent", True), ("upload", str(tmp_path), "me/agent")]
+    def upload_folder(self, *, repo_id, folder_path):
+        if HfApi.fails:
+            raise HfApi.fails
+        HfApi.calls.append(("upload", repo_id, sorted(p.name for p in Path(folder_path).iterdir())))
+        return f"hub/{repo_id}"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    double = types.SimpleNamespace(HfApi=HfApi, get_token=lambda: "a token")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", double)
+    monkeypatch.setattr(HfApi, "calls", [])
+    return double
+
+
+def a_run(folder, steps=1000):
+    """What export reads of a run beside its network."""
+    for name in ("evaluations", "videos"):
+        (folder / name).mkdir(parents=True)
+    score = {"mean": 7.125, "standard_error": 0.5, "episodes": 20}
+    text = json.dumps({"env": "toy", "steps": steps, "scores": {"greedy": score}})
+    (folder / "evaluations" / "step_000000001000_seed0.json").write_text(text)
+    (folder / "videos" / "step_000000001000_seed0_greedy.mp4").write_bytes(b"the film")
+    (folder / "videos" / "step_000000000900_seed0_greedy.mp4").write_bytes(b"an older one")
+    return folder
+
+
+def test_an_export_is_laid_out_as_the_hub_expects_and_uploaded(
+    agent, hub, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("ct_rl.agent.load_agent", lambda *_, **__: agent)
+    run = a_run(tmp_path / "run")
+    status = export.command([str(run), str(tmp_path / "out"), "--upload", "me/agent"])
+    files = ["README.md", "config.json", "model.safetensors", "replay.mp4"]
+    assert status == 0 and HfApi.calls == [
+        ("create", "me/agent", True), ("upload", "me/agent", files),
+    ]  # fmt: skip
+    assert "uploaded     hub/me/agent" in capsys.readouterr().out
+    assert (tmp_path / "out" / "replay.mp4").read_bytes() == b"the film"
+    front = yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---\n")[1])
+    assert front["tags"][0] == "toy" and "reinforcement-learning" in front["tags"]
+    (result,) = front["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == "7.12 +/- 0.50"
+    assert result["task"]["type"] == "reinforcement-learning"
+
+
+def test_what_an_export_has_not_is_said(agent, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ct_rl.agent.load_agent", lambda *_, **__: agent)
+    run = a_run(tmp_path / "run", steps=900)
+    film = run / "videos" / "step_000000001000_seed0_greedy.mp4"
+    film.unlink()
+    film.symlink_to("/etc/hostname")  # a stranger's run must not bring along another's file
+    assert export.command([str(run), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "no film of this checkpoint" in said and "no score of this checkpoint" in said
+    assert not (tmp_path / "out" / "replay.mp4").exists()
+    assert "model-index" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_upload_that_cannot_begin_is_one_line_before_any_work(hub, tmp_path, monkeypatch):
+    for name in ("agent", "/agent", "me/", "me/my/agent"):
+        with pytest.raises(UserError, match="expected OWNER/NAME"):
+            export.command(["run", str(tmp_path / "out"), "--upload", name])
+    hub.get_token = lambda: None
+    with pytest.raises(UserError, match="needs a login: set HF_TOKEN"):
+        export.command(["run", str(tmp_path / "out"), "--upload", "me/agent"])
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"pip install 'ct_rl\[hub\]'"):
+        export.command(["run", str(tmp_path / "out"), "--upload", "me/agent"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_upload_that_fails_keeps_the_folder_and_is_one_line(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(HfApi, "fails", OSError("403 Forbidden:\n no rights"))
+    with pytest.raises(RunFailed, match="uploading failed: 403 Forbidden: no rights; the folder"):
+        export.upload(tmp_path, "me/agent")
+
+
+def test_the_double_has_the_arguments_of_the_real_client():
+    real = pytest.importorskip("huggingface_hub")
+    for name in ("create_repo", "upload_folder"):
+        asked = set(inspect.signature(getattr(HfApi, name)).parameters)
+        assert asked <= set(inspect.signature(getattr(real.HfApi, name)).parameters)
+    assert callable(real.get_token)
+    for error in (real.errors.HfHubHTTPError, real.errors.HFValidationError):
+        assert issubclass(error, OSError | ValueError)

@@ -160,6 +160,10 @@ class CompressiveTransformer(MemoryCore):
     def run_step(self, x: Tensor, state: State, resets: Tensor) -> Tensor:
         return step(self.stack, self.sizes, x, state, resets)
 
+    def pure_step(self, x: Tensor, state: State, resets: Tensor) -> tuple[Tensor, State]:
+        out = self.run(x[:, None], state, resets[:, None], False)
+        return out.y[:, 0], out.state
+
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         steps, pasts = state["steps"], self._pasts(state)
         losses: list[list[tuple[Tensor, Tensor]]] = [[] for _ in pasts]
@@ -231,7 +235,7 @@ class CompressiveTransformer(MemoryCore):
         length = resets.shape[1]
         count = -(-length // pass_length(self.sizes))
         cuts = [length * i // count for i in range(count + 1)]
-        if self.by_usage:
+        if self.by_usage and length > 1:
             new = torch.arange(length, device=resets.device)
             began = torch.where(resets, new, -1).cummax(1).values
             age = new - torch.where(began < 0, -steps[:, None], began)

@@ -9,5 +9,5 @@ from torch import Tensor
 def take(x: Tensor, index: Tensor) -> Tensor:
     """Items by index: x [B, N, ...], index [B, M] -> [B, M, ...]."""
     # Whole rows at a time: many times as fast as `gather`, which reads an index for every number.
-    row = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
+    row = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
     return x.flatten(0, 1).index_select(0, (index + row).flatten()).unflatten(0, index.shape)

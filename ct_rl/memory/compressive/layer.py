@@ -295,7 +295,7 @@ class Layer(nn.Module):
                 continue
             folds = []
             for parts in source.unbind(1):  # each is made of the one before
-                folds.append(self._merge(take(pool, parts), (len(parts), 1, parts.shape[1])))
+                folds.append(self._merge(take(pool, parts), (parts.shape[0], 1, parts.shape[1])))
                 pool = torch.cat([pool, self._apart(folds[-1])], 1)
             made.append(torch.cat(folds, 1))
         return made

@@ -228,7 +228,7 @@ def plan_pass(sizes: Sizes, step: Tensor, resets: Tensor, earlier: int = 0) -> P
     new = position[kept:]
     # Where each new step's episode began, on the timeline.
     began = torch.where(resets, new, torch.full_like(new, -1))
-    start = began.cummax(1).values  # (B, T)
+    start = began.cummax(1).values if steps > 1 else began  # (B, T); ONNX has no cummax
     start = torch.where(start < 0, (kept - step)[:, None], start)
     age = new - start  # (B, T): s of every query
 
