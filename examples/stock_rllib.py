@@ -1,0 +1,52 @@
+"""A memory in a stock RLlib script: RLlib's own PPO, runner, connectors and learner, and `MemoryRLModule` as the network.
+
+    python examples/stock_rllib.py --iterations 20
+
+docs/rllib.md tells what the fast path, `MemoryPPOConfig`, does otherwise. `with_memory(config, "gtrxl", memory=32)` sets the
+spec below by itself.
+"""
+
+import argparse
+
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from agents import MemoryRLModule, check_stock
+
+FRAGMENT = 32  # steps of one environment that are learned from at once
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--iterations", type=int, default=20, help="batches of 512 steps")
+    args = parser.parse_args()
+
+    spec = RLModuleSpec(
+        module_class=MemoryRLModule,
+        model_config={
+            "memory": "gtrxl",
+            "memory_options": {"d_model": 32, "n_layers": 1, "n_heads": 2, "memory": 32},
+            "width": 32,
+            "max_seq_len": FRAGMENT + 1,  # RLlib's learner adds a step to every fragment
+        },
+    )
+    config = (
+        PPOConfig()
+        .environment("CartPole-v1")
+        .env_runners(
+            num_env_runners=0, num_envs_per_env_runner=8, rollout_fragment_length=FRAGMENT
+        )
+        .training(train_batch_size_per_learner=512, minibatch_size=128, lr=1e-3)
+        .rl_module(rl_module_spec=spec)
+        .debugging(seed=1)
+    )
+    check_stock(config)  # one line for a setting with which this would learn something else
+    algo = config.build_algo()
+    for i in range(1, args.iterations + 1):
+        found = algo.train()["env_runners"].get("episode_return_mean", float("nan"))
+        print(f"iteration {i}: mean return {found:.1f}", flush=True)
+    algo.stop()
+
+
+if __name__ == "__main__":
+    main()

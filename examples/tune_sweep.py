@@ -1,0 +1,37 @@
+"""A Tune sweep over the compression rate: the same slots hold more of the past, and less of each step.
+
+    python examples/tune_sweep.py --rates 1 2 4 --steps 60000
+
+With window, memory and compressed memory of 4 each, one layer reaches 8 + 4 rate steps back: the cue of `recall` lies
+9 steps back here, and 17 with --delay 16.
+"""
+
+import argparse
+
+import own_environment  # noqa: F401  registers `recall`
+from ray import tune
+
+from agents import MemoryPPO
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rates", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--delay", type=int, default=16, help="empty steps after the cue")
+    parser.add_argument("--steps", type=int, default=60_000, help="agent steps of each trial")
+    args = parser.parse_args()
+
+    config = own_environment.small_config(
+        "compressive",
+        d_model=32, n_layers=1, n_heads=2, window=4, memory=4, compressed=4,
+        rate=tune.grid_search(args.rates),
+    )  # fmt: skip
+    config.environment("recall", env_config={"delay": args.delay})
+    run = tune.RunConfig(stop={"num_env_steps_sampled_lifetime": args.steps}, verbose=0)
+    results = tune.Tuner(MemoryPPO, param_space=config, run_config=run).fit()
+    for rate, result in zip(args.rates, results, strict=True):
+        print(rate, result.metrics.keys(), result.metrics["ct_rl"].keys(), result.metrics["env_runners"], result.config["network_settings"], result.error)
+
+
+if __name__ == "__main__":
+    main()
