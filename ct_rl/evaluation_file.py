@@ -49,9 +49,9 @@ def read_evaluation(path: Path) -> Evaluation:
     return found
 
 
-def fresh_evaluation(run: Path, name: str) -> Path:
-    """A path for a new evaluation of a run, in a folder that can be written; raises UserError where it cannot."""
-    folder = run / FOLDER
+def require_folder(home: Path) -> Path:
+    """`evaluations/` in a folder, made if need be; raises UserError where it cannot be written."""
+    folder = home / FOLDER
     try:
         folder.mkdir(exist_ok=True)
         if folder.is_symlink():
@@ -61,7 +61,13 @@ def fresh_evaluation(run: Path, name: str) -> Path:
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"'{folder}' is a file: move it away, evaluations go there") from None
     except OSError as error:
-        raise UserError(os_message(error, f"writing into '{folder}'")) from None
+        raise UserError(os_message(error, f"writing into '{folder}'")) from error
+    return folder
+
+
+def fresh_evaluation(home: Path, name: str) -> Path:
+    """A path for a new evaluation in a folder that can be written; raises UserError where it cannot."""
+    folder = require_folder(home)
     path, count = folder / f"{name}.json", 1
     while path.exists() or path.is_symlink():
         count += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +35,8 @@ class Arguments:
     """Which checkpoint: the last, or the one with the best mean return in training."""
     upload: Annotated[str | None, arg(metavar="OWNER/NAME")] = None
     """Also upload to this repository of the Hugging Face Hub (needs huggingface_hub and a login)."""
+    imports: Annotated[list[str], arg(name="import")] = field(default_factory=list)
+    """Modules to import first, which register the run's own environments, memories, encoders or losses."""
 
 
 def main() -> None:
@@ -45,6 +47,7 @@ def main() -> None:
 def command(argv: list[str]) -> int:
     """Read the flags, write the folder, return the exit status."""
     given = command_line.parse(Arguments, argv, prog=PROG)
+    command_line.import_modules(command_line.take_values(argv, "--import"))
     from ct_rl.agent import load_agent
 
     folder = Path(given.folder)
@@ -153,6 +156,8 @@ def card(
             "observation, _ = env.reset()",
             "action, state = agent.act(observation)",
             "```",
+            "",
+            "`python -m ct_rl.evaluate 'THIS FOLDER' --episodes 20 --video` scores and films it.",
             "",
         ]
     )
