@@ -43,6 +43,39 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def iqm(values: Sequence[float]) -> float:
+    """Interquartile mean: the mean of the middle half, of all where there are fewer than four."""
+    middle = np.sort(np.asarray(values, float))
+    cut = len(middle) // 4
+    return float(middle[cut : len(middle) - cut].mean())
+
+
+def iqm_interval(strata: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """95 % of the interquartile means over all strata together, runs drawn anew within each (stratified bootstrap).
+
+    Args:
+        strata: the scores of each task's runs.
+
+    Returns:
+        None where no stratum has two runs: nothing can be drawn.
+    """
+    if not any(len(stratum) > 1 for stratum in strata):
+        return None
+    random = np.random.default_rng(0)
+    drawn = np.concatenate(
+        [
+            random.choice(np.asarray(stratum, float), (_RESAMPLES, len(stratum)))
+            for stratum in strata
+            if stratum
+        ],
+        axis=1,
+    )
+    drawn.sort(1)
+    cut = drawn.shape[1] // 4
+    low, high = np.percentile(drawn[:, cut : drawn.shape[1] - cut].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def compare(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, Any]:
     """Everything that the picture and the table show, in plain values."""
     measure = experiment.measure

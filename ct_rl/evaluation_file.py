@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,22 @@ FOLDER = "evaluations"
 
 
 @dataclass(frozen=True)
+class MemoryLook:
+    """Where a memory's attention went in an episode; lists by layer, first to last.
+
+    Attributes:
+        buckets: of each layer, mean weight of a place in parts of compressed memory, memory and window, as many of
+            each, oldest first.
+        shares: of each layer, weight on compressed memory, memory and window.
+        compression_loss: of each layer.
+    """
+
+    buckets: list[list[float]] = field(default_factory=list)
+    shares: list[list[float]] = field(default_factory=list)
+    compression_loss: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One evaluation of one checkpoint.
 
@@ -27,11 +43,16 @@ class Evaluation:
         env: the environment's name.
         scores: of each way of acting, by the keys of `ct_rl.metrics`; None where a figure has no value.
         steps: of the checkpoint [agent steps].
+        env_options: settings of the environment; seed: of the evaluation.
+        memory: what `ct_rl.memory_look` saw; empty for memories without attention.
     """
 
     env: str
     scores: dict[str, dict[str, float | None]]
     steps: Annotated[int, Ge(0)] | None = None
+    env_options: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    memory: MemoryLook = field(default_factory=MemoryLook)
 
 
 def read_evaluation(path: Path) -> Evaluation:
