@@ -1,4 +1,4 @@
-"""One colour for each memory and rate, in every picture: Okabe and Ito's eight, which colour-blind people tell apart."""
+"""One colour for each memory and rate, in every picture: Okabe and Ito's eight, which the colour-blind tell apart."""
 
 from __future__ import annotations
 
@@ -43,20 +43,23 @@ def memory_of(settings: Mapping[str, Any]) -> tuple[str, Any]:
     return str(settings.get("kind")), settings.get("rate")
 
 
-def looks(memories: Sequence[tuple[str, Any]]) -> list[Look]:
+def looks(memories: Sequence[tuple[str, Any]], scopes: Sequence[str] | None = None) -> list[Look]:
     """A look for each: one colour for each memory and rate; others of the same memory and rate differ in dashes.
 
     A memory or rate has its own colour wherever that is free; what comes first keeps it.
+
+    Args:
+        scopes: of each, the picture that it is in; those of different pictures need no different dashes.
     """
     colours: dict[Hashable, str] = {}
     for memory in memories:
         if memory not in colours:
             colours[memory] = _free(_wanted(memory, memories), list(colours.values()))
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, str], int] = {}
     made = []
-    for memory in memories:
+    for memory, scope in zip(memories, scopes or [""] * len(memories), strict=True):
         colour = colours[memory]
-        number = seen[colour] = seen.get(colour, -1) + 1
+        number = seen[colour, scope] = seen.get((colour, scope), -1) + 1
         made.append(Look(colour, _DASHES[number % len(_DASHES)]))
     return made
 

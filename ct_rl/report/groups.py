@@ -38,6 +38,11 @@ class Group:
         return self.runs[0].env
 
     @property
+    def memory(self) -> str:
+        """Its memory, and its rate where it has one."""
+        return _memory(self.settings)
+
+    @property
     def method(self) -> str:
         left = {key: value for key, value in self.settings.items()
                 if not key.startswith(("env.", "eval_env.", "run."))}  # fmt: skip
@@ -57,8 +62,10 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     settings = [_settings(own[0]) for own in members]
     memories = [memory_of({"kind": s.get("memory.kind"), "rate": s.get("memory.rate")})
                 for s in settings]  # fmt: skip
-    names = _names(settings)
-    return [Group(*parts) for parts in zip(names, looks(memories), members, settings, strict=True)]
+    names, envs = _names(settings), [own[0].env for own in members]
+    return [
+        Group(*parts) for parts in zip(names, looks(memories, envs), members, settings, strict=True)
+    ]
 
 
 def differences(groups: Sequence[Group]) -> dict[str, list[Any]]:
@@ -92,6 +99,11 @@ def _varied(settings: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
+def _memory(settings: dict[str, Any]) -> str:
+    kind, rate = settings.get("memory.kind"), settings.get("memory.rate")
+    return str(kind) if rate is None else f"{kind}, rate {rate}"
+
+
 def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
     """The memory, its rate, and what else differs among those of the same memory."""
     names = []
@@ -104,9 +116,7 @@ def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
             for key, row in _varied(settings).items()
             if not key.startswith(("memory.", "env.name"))
         }
-        parts = [str(kind)]
-        if one.get("memory.rate") is not None:
-            parts.append(f"rate {one['memory.rate']}")
+        parts = [_memory(one)]
         if "env.name" in _varied(settings):
             parts.append(str(one.get("env.name")))
         for key in own:

@@ -37,8 +37,7 @@ class Run:
         checkpoints: their steps [agent steps].
         evaluations: with the names of their files, the one that counts first.
         videos: newest first.
-        horizon: steps that one layer of its memory reaches; None for no bound.
-        layers: of its memory.
+        horizon: how far back its memory reaches, in words.
         notes: one line about everything that is missing or broken.
     """
 
@@ -51,8 +50,7 @@ class Run:
     checkpoints: list[int]
     evaluations: list[tuple[str, Evaluation]]
     videos: list[Path]
-    horizon: int | None
-    layers: int
+    horizon: str
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -111,7 +109,6 @@ def read_run(path: Path, imports: Sequence[str]) -> Run:
         notes.append(
             "it was not evaluated: " + shlex.join(["python", "-m", "ct_rl.evaluate", str(path)])
         )
-    horizon, layers = _horizon(config)
     return Run(
         path=path,
         name=path.name or str(path.resolve()),
@@ -122,8 +119,7 @@ def read_run(path: Path, imports: Sequence[str]) -> Run:
         checkpoints=saved,
         evaluations=evaluations,
         videos=_newest(folder.videos, "*.mp4"),
-        horizon=horizon,
-        layers=layers,
+        horizon=_horizon(config),
         notes=notes,
     )
 
@@ -166,9 +162,16 @@ def _episodes(evaluation: Evaluation) -> float:
     return min(score.get("episodes") or 0 for score in evaluation.scores.values())
 
 
-def _horizon(config: TrainConfig) -> tuple[int | None, int]:
+def _horizon(config: TrainConfig) -> str:
     settings = memory_settings(config.memory)
-    with torch.device("meta"):  # sizes without memory
-        core = build_memory(config.memory.kind, **settings)
+    try:
+        with torch.device("meta"):  # sizes without memory
+            core = build_memory(config.memory.kind, **settings)
+        reach = core.context_length
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return "unknown"  # a part of somebody's own that torch's meta device does not know
+    if reach is None:
+        return "no bound"
     layers = settings.get("n_layers")
-    return core.context_length, layers if isinstance(layers, int) else 1
+    many = f" a layer, {layers} layers" if isinstance(layers, int) and layers > 1 else ""
+    return f"{reach:,} step{'' if reach == 1 else 's'}{many}"
