@@ -46,11 +46,20 @@ def memory_of(settings: Mapping[str, Any]) -> tuple[str, Any]:
 def looks(memories: Sequence[tuple[str, Any]], scopes: Sequence[str] | None = None) -> list[Look]:
     """A look for each: one colour for each memory and rate; others of the same memory and rate differ in dashes.
 
-    A memory or rate has its own colour wherever that is free; what comes first keeps it.
+    A memory or rate has its own colour wherever that is free; what comes first keeps it. Where nothing but one memory
+    and rate is compared, its colour tells nothing, and each has a colour of its own.
 
     Args:
         scopes: of each, the picture that it is in; those of different pictures need no different dashes.
     """
+    if len(set(memories)) == 1 and (scopes is None or len(set(scopes)) == 1):
+        taken: list[str] = []
+        for memory in memories:
+            taken.append(_free(_wanted(memory, memories), taken))
+        return [
+            Look(colour, _DASHES[i // len(PALETTE) % len(_DASHES)])
+            for i, colour in enumerate(taken)
+        ]
     colours: dict[Hashable, str] = {}
     for memory in memories:
         if memory not in colours:

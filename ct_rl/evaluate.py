@@ -127,6 +127,10 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
     _table(report["scores"], facts.episode_metrics)
     _say_cut(report["scores"], given)
     print(f"scores       {path}", flush=True)
+    seen = _look(net, agent, given, settings)
+    if seen:
+        report["memory"] = seen
+        write_evaluation(path, report)
     if given.video:
         way = max(report["scores"], key=lambda key: report["scores"][key]["mean"])
         film = home / "videos" / f"{path.stem}_{way}.mp4"
@@ -161,6 +165,25 @@ def _play(net: Any, env: Any, given: Arguments, way: str, facts: Any) -> list[di
             max_steps=given.max_steps,
             on_episode=count,
         )
+
+
+def _look(net: Any, agent: Trained, given: Arguments, settings: dict[str, Any]) -> dict[str, Any]:
+    """Where the memory looked in one more episode; where that cannot be, a line, and the scores are written."""
+    import envs
+    from ct_rl.algorithm import env_errors
+    from ct_rl.memory_look import look
+
+    env = None
+    try:
+        with env_errors(agent.config.env.name):
+            env = envs.make_vec(agent.config.env.name, 1, **settings)
+        return look(net, env, seed=given.seed, greedy=given.actions == "greedy")
+    except (UserError, RunFailed, ValueError, RuntimeError) as error:
+        print(f"note: no look at the memory: {one_line(error)[:300]}", flush=True)
+        return {}
+    finally:
+        if env is not None:
+            env.close()
 
 
 def _film(

@@ -212,8 +212,9 @@ def scores(rows: Sequence[Score], text: Text, label: str) -> Element:
                     class_="interval",
                 )
             )
-        group.append(el("text", el("tspan", _cut(row.name, 34)), el("tspan", f"  {said}", class_="value"),
-                        x=left, y=i * height + name - 2, class_="name"))  # fmt: skip
+        place = i * height + name - 2
+        group.append(el("text", _cut(row.name, 54 - len(said)), x=left, y=place, class_="name"))
+        group.append(el("text", said, x=right, y=place, class_="name value end"))
         for value in row.values:
             group.append(el("circle", cx=px(value), cy=y, r=3.6, class_="dot"))
         group.append(
@@ -231,7 +232,7 @@ PARTS = ("compressed memory", "memory", "window")
 
 
 def attention(buckets: Sequence[float], label: str) -> Element:
-    """Mean weight of a place, oldest first, as bars on a scale of powers of ten: three parts of as many buckets each."""
+    """Mean weight of a place, oldest first, as bars on a scale of powers of ten; three parts, as many buckets in each."""
     count = len(buckets) // 3
     values = np.asarray(buckets[: 3 * count], float)
     seen = values[values > 0]

@@ -105,23 +105,18 @@ def _memory(settings: dict[str, Any]) -> str:
 
 
 def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """The memory, its rate, and what else differs among those of the same memory."""
+    """The memory and its rate, where they tell groups apart, and what else differs among those of the same memory."""
+    varied = _varied(settings)
+    memories = {_memory(one) for one in settings}
     names = []
     for one in settings:
-        kind = one.get("memory.kind")
-        alike = [other for other in settings if other.get("memory.kind") == kind]
-        own = _varied(alike)
-        own |= {
-            key: row
-            for key, row in _varied(settings).items()
-            if not key.startswith(("memory.", "env.name"))
-        }
-        parts = [_memory(one)]
-        if "env.name" in _varied(settings):
-            parts.append(str(one.get("env.name")))
-        for key in own:
-            if key not in ("memory.kind", "memory.rate", "env.name"):
-                parts.append(f"{key.rpartition('.')[2]} {one.get(key)}")
+        alike = [other for other in settings if _memory(other) == _memory(one)]
+        own = [key for key in {**_varied(alike), **varied}
+               if key in _varied(alike) or not key.startswith("memory.")]  # fmt: skip
+        parts = [str(one.get("env.name"))] if "env.name" in varied else []
+        parts += [f"{key.rpartition('.')[2]} {one.get(key)}" for key in own if key != "env.name"]
+        if len(memories) > 1 or not parts:
+            parts.insert(0, _memory(one))
         name = ", ".join(parts)
         names.append(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}...")
     return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]

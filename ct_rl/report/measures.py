@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from xml.etree.ElementTree import Element
 
 from ct_rl.comparison import iqm, iqm_interval
 from ct_rl.evaluation_file import Evaluation
 from ct_rl.metrics import METRICS, Metric, evaluated, metric
 from ct_rl.report.charts import Score
+from ct_rl.report.elements import el
 from ct_rl.report.groups import Group
 from ct_rl.report.material import Run
 
@@ -62,16 +64,19 @@ def counts(runs: Sequence[Run]) -> set[str]:
 
 def measures(runs: Sequence[Run]) -> list[Measure]:
     """Those that at least one of the runs has a value of."""
-    made = [
-        Measure(f"{evaluated(metric(key)).label} in training, last report", metric(key),
-                lambda run, key=key: run.last.get(key), False)
-        for key in _TRAINING
-    ]  # fmt: skip
+    made = []
+    for key in _TRAINING:
+        label = f"{evaluated(metric(key)).label} in training, last report"
+        made.append(Measure(label, metric(key), _of_training(key), False))
     for way in ways(runs):
         for key in _COMPARED:
             label = f"{evaluated(metric(key)).label} in evaluation, {way} actions"
             made.append(Measure(label, metric(key), _of_evaluation(way, key), True))
     return [one for one in made if any(one.value(run) is not None for run in runs)]
+
+
+def _of_training(key: str) -> Callable[[Run], float | None]:
+    return lambda run: run.last.get(key)
 
 
 def _of_evaluation(way: str, key: str) -> Callable[[Run], float | None]:
@@ -111,11 +116,11 @@ def across(groups: Sequence[Group], measure: Measure) -> list[Score]:
     return rows
 
 
-def spread(values: Sequence[float | None], row: Metric) -> str:
+def spread(values: Sequence[float | None], row: Metric) -> Element:
     """The mean of some values, and the least and the greatest where they differ."""
     known = [value for value in values if value is not None]
     if not known:
-        return "-"
-    if len(known) == 1 or row.text(min(known)) == row.text(max(known)):
-        return row.text(fmean(known))
-    return f"{row.text(fmean(known))} ({row.text(min(known))} to {row.text(max(known))})"
+        return el("span", "-")
+    low, high = row.text(min(known)), row.text(max(known))
+    span = None if low == high else el("span", f"{low} to {high}", class_="range")
+    return el("span", row.text(fmean(known)), span)

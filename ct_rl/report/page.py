@@ -40,7 +40,7 @@ def notes(runs: Sequence[Run], films: Sequence[str]) -> list[str]:
             f"These runs are of {len(envs)} different environments ({', '.join(envs)}): their returns, lengths and "
             "counts are no measure of each other, and each environment has pictures of its own."
         )
-    options = {}
+    options: dict[str, set[tuple[str, str]]] = {}
     for run in runs:
         engine = str(run.config.env.engine)
         options.setdefault(run.env, set()).add((repr(run.config.env.options), engine))
@@ -57,6 +57,12 @@ def notes(runs: Sequence[Run], films: Sequence[str]) -> list[str]:
         if len(found) > 1:
             said.append(
                 f"Runs of {env} were evaluated under different settings of the environment: see each run."
+            )
+    for group in group_runs(runs):
+        for seed in sorted({seed for seed in group.seeds if group.seeds.count(seed) > 1}):
+            alike = ", ".join(run.name for run in group.runs if run.seed == seed)
+            said.append(
+                f"{alike} have the same settings and the same seed, {seed}: they are no independent samples."
             )
     said += [f"{run.name}: {note}" for run in runs for note in run.notes]
     return [*said, *films]
@@ -87,7 +93,8 @@ def build(runs: Sequence[Run], video_bytes: int) -> tuple[str, list[str]]:
     count = (
         f"{len(runs)} run{'s' * (len(runs) != 1)} in {len(groups)} group{'s' * (len(groups) != 1)}"
     )
-    made = f"Written {time.strftime('%Y-%m-%d %H:%M %Z')} by python -m ct_rl.report; {count}; runs that differ only in their seed are one group."
+    when = time.strftime("%Y-%m-%d %H:%M %Z")
+    made = f"Written {when} by python -m ct_rl.report; {count}; runs that differ only in their seed are one group."
     box = (
         el("div", el("b", "Notes"), el("ul", [el("li", line) for line in said]), class_="notes")
         if said

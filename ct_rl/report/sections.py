@@ -27,12 +27,13 @@ _AXES = ("steps", "frames", "seconds", "updates", "episodes")  # what is counted
 _MOST_LAYERS = 12
 
 
-def swatch(group: Group) -> Element:
+def swatch(group: Group, named: bool = True) -> Element:
     """A group's colour and dashes, and its name."""
     line = el("line", x1=0, x2=24, y1=6, y2=6, stroke_dasharray=group.look.dash or None)
-    mark = el("svg", line, viewBox="0 0 24 12", class_="swatch", aria_hidden="true",
-              style=f"--c:var(--{group.look.colour})")  # fmt: skip
-    return el("span", mark, group.name)
+    hidden = {"aria_hidden": "true"} if named else {"role": "img", "aria_label": group.name}
+    mark = el("svg", line if named else [el("title", group.name), line], viewBox="0 0 24 12",
+              class_="swatch", style=f"--c:var(--{group.look.colour})", **hidden)  # fmt: skip
+    return el("span", mark, group.name if named else None)
 
 
 def legend(groups: Sequence[Group]) -> Element:
@@ -43,7 +44,7 @@ def legend(groups: Sequence[Group]) -> Element:
 def overview(groups: Sequence[Group]) -> Element:
     """A row for each group: what ran, how long, and what came of it."""
     several = len({group.env for group in groups}) > 1
-    heads = ["runs", *(["environment"] if several else []), "seeds"]
+    heads: list[Any] = ["runs", *(["environment"] if several else []), "seeds"]
     rows = [metric(key) for key in ("steps", "seconds", "return", HUMAN, "choice_accuracy")]
     runs = [run for group in groups for run in group.runs]
     rows = [row for row in rows if any(row.key in run.last for run in runs)]
@@ -82,7 +83,7 @@ def differing(groups: Sequence[Group]) -> Element | None:
     found = differences(groups)
     if len(groups) < 2 or not found:
         return None
-    heads = ["setting", *(swatch(group) for group in groups)]
+    heads: list[Any] = ["setting", *(swatch(group) for group in groups)]
     rows = [[key, *("-" if v is None else _plain(v) for v in row)] for key, row in found.items()]
     return el("section", el("h3", "Settings that differ"), table(heads, rows))
 
@@ -107,11 +108,8 @@ def curves(env: str, groups: Sequence[Group], number: int, title: str) -> Elemen
     if any(len(group.runs) > 1 for group in groups):
         section.append(el("p", "Thick: the mean over seeds, with 95 % of its bootstrap over runs, as far as all of "
                           "them have come. Thin: each seed.", class_="faint"))  # fmt: skip
-    for panel in PANELS:
-        drawn = [_curve(row, groups, last) for row in figures if row.panel == panel]
-        if any(chart is not None for chart in drawn):
-            section.append(el("h3", panel))
-            section.append(el("div", drawn, class_="charts"))
+    drawn = [_curve(row, groups, last) for panel in PANELS for row in figures if row.panel == panel]
+    section.append(el("div", drawn, class_="charts"))
     others = [
         chart
         for row in figures
@@ -143,12 +141,11 @@ def _curve(row: Metric, groups: Sequence[Group], last: float) -> Element | None:
     for group in groups:
         values = [run.last[row.key] for run in group.runs if row.key in run.last]
         if values:
-            name = f"{group.name} " if len(groups) > 1 else "last "
-            said.append(el("span", f"{name}{row.text(fmean(values))}"))
-            said.append("; ")
+            name = swatch(group, named=False) if len(groups) > 1 else "last "
+            said.append(el("span", name, row.text(fmean(values))))
     unit = f" [{row.unit}]" if row.unit and f"[{row.unit}" not in row.label else ""
     return el("figure", el("b", row.label, el("span", unit, class_="faint")), chart,
-              el("figcaption", said[:-1]), title=row.meaning)  # fmt: skip
+              el("figcaption", said), title=row.meaning)  # fmt: skip
 
 
 def scores(env: str, groups: Sequence[Group], number: int, title: str) -> Element | None:
@@ -160,7 +157,10 @@ def scores(env: str, groups: Sequence[Group], number: int, title: str) -> Elemen
     section = el("section", el("h2", title), id=f"scores{number}")
     section.append(el("p", "Dots are runs, the tick is their interquartile mean (the mean where there are fewer than "
                       "four), the bar 95 % of it in a bootstrap over runs.", class_="faint"))  # fmt: skip
-    section.append(_figures(found, groups, compared))
+    made = _figures(found, groups, compared)
+    if not len(made):
+        return None
+    section.append(made)
     human = human_line(env)
     if human and any(measure.row.key == HUMAN for measure in found):
         section.append(el("p", human, class_="faint"))
@@ -171,7 +171,7 @@ def _figures(found: Sequence[Any], groups: Sequence[Group], sums: Any) -> Elemen
     made = []
     for measure in found:
         rows = sums(groups, measure)
-        if rows:
+        if sum(len(row.values) for row in rows) > 1:
             chart = charts.scores(rows, measure.row.text, measure.label)
             made.append(el("figure", el("b", measure.label), chart))
     return el("div", made, class_="charts")
@@ -219,11 +219,13 @@ def evaluations(groups: Sequence[Group]) -> Element | None:
             columns = [(f"{way} actions", score) for way, score in evaluation.scores.items()]
             section.append(_score_table(columns, group.runs))
         else:
+            tables = el("div", class_="tables")
             for way in ways(group.runs):
                 columns = [(f"seed {run.seed}", evaluation.scores[way])
                            for run, evaluation in found if way in evaluation.scores]  # fmt: skip
-                section.append(el("p", f"{way} actions"))
-                section.append(_score_table(columns, group.runs, means=True))
+                made = _score_table(columns, group.runs, means=True)
+                tables.append(el("div", el("p", f"{way} actions"), made))
+            section.append(tables)
     if len(section) < 2:
         return None
     human = {line for group in groups if (line := human_line(group.env))}
@@ -247,7 +249,7 @@ def _score_table(
 ) -> Element:
     keys = {key for _, score in columns for key, value in score.items() if value is not None}
     rows = sorted(ordered(keys, counts(runs)), key=lambda row: row.group != SCORE)
-    heads = ["", *(name for name, _ in columns), *(["mean"] if means else [])]
+    heads: list[Any] = ["", *(name for name, _ in columns), *(["mean"] if means else [])]
     body = []
     for row in rows:
         values = [score.get(row.key) for _, score in columns]
