@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,24 +26,29 @@ def look(net: Any, env: Any, *, seed: int, greedy: bool) -> dict[str, Any]:
         return {}
     x = _inputs(net, env, seed, greedy)  # (1, T, D)
     reports = _reports(net, x)
-    steps = torch.tensor([float(length) for length, _ in reports])
-
-    def mean(parts: list[torch.Tensor]) -> list[Any]:
-        """Over the steps of all passes."""
-        share = (steps / steps.sum()).reshape(-1, *[1] * parts[0].dim())
-        found: list[Any] = (torch.stack([part.cpu() for part in parts]) * share).sum(0).tolist()
-        return found
-
-    every = [report for _, report in reports]
     seen = {
-        "buckets": mean([report.buckets(BUCKETS).mean(1) for report in every]),
-        "shares": mean([
-            torch.stack([part.mean(1) for part in (one.compressed, one.memory, one.window)], 1)
-            for one in every
-        ]),
+        "buckets": _mean(reports, lambda report: report.buckets(BUCKETS).mean(1)),
+        "shares": _mean(reports, lambda one: torch.stack(
+            [part.mean(1) for part in (one.compressed, one.memory, one.window)], 1
+        )),
     }  # fmt: skip
-    losses = [one.compression_loss for one in every if one.compression_loss is not None]
-    return seen | ({"compression_loss": mean(losses)} if len(losses) == len(every) else {})
+    # A pass in which nothing was old enough to be compressed reports 0.
+    lossy = [(n, one) for n, one in reports
+             if one.compression_loss is not None and bool(one.compression_loss.any())]  # fmt: skip
+    return seen | (
+        {"compression_loss": _mean(lossy, lambda one: one.compression_loss)} if lossy else {}
+    )
+
+
+def _mean(
+    reports: list[tuple[int, AttentionReport]], part: Callable[[AttentionReport], Any]
+) -> list[Any]:
+    """Over the steps of some passes."""
+    whole = sum(steps for steps, _ in reports)
+    found: list[Any] = (
+        torch.stack([part(one).cpu() * steps / whole for steps, one in reports]).sum(0).tolist()
+    )
+    return found
 
 
 def _nothing(net: Any) -> tuple[torch.Tensor, Any]:

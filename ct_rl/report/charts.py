@@ -232,7 +232,7 @@ PARTS = ("compressed memory", "memory", "window")
 
 
 def attention(buckets: Sequence[float], label: str) -> Element:
-    """Mean weight of a place, oldest first, as bars on a scale of powers of ten; three parts, as many buckets in each."""
+    """Mean weight of a place, oldest first, as bars on a logarithmic scale: three parts of as many buckets each."""
     count = len(buckets) // 3
     values = np.asarray(buckets[: 3 * count], float)
     seen = values[values > 0]

@@ -53,8 +53,8 @@ def notes(runs: Sequence[Run], films: Sequence[str]) -> list[str]:
     for run in runs:
         if run.evaluations:
             evaluated.setdefault(run.env, set()).add(repr(run.evaluations[0][1].env_options))
-    for env, found in evaluated.items():
-        if len(found) > 1:
+    for env, settings in evaluated.items():
+        if len(settings) > 1:
             said.append(
                 f"Runs of {env} were evaluated under different settings of the environment: see each run."
             )
