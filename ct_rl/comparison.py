@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ct_rl.colours import PALETTE, looks
 from ct_rl.evaluation_file import Evaluation
 from ct_rl.metrics import evaluated, metric
 from ct_rl.plain_files import write_atomically
@@ -26,12 +27,13 @@ _RESAMPLES = 10_000
 
 @dataclass
 class Outcome:
-    """One finished run: the reports of its training and its evaluation."""
+    """One finished run: the reports of its training, its evaluation, and its memory (`ct_rl.colours.memory_of`)."""
 
     variant: str
     seed: int
     rows: list[dict[str, Any]]
     evaluation: Evaluation
+    memory: tuple[str, Any]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -80,10 +82,12 @@ def compare(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, An
     """Everything that the picture and the table show, in plain values."""
     measure = experiment.measure
     variants: dict[str, Any] = {}
-    for name in dict.fromkeys(outcome.variant for outcome in outcomes):
+    memories = {outcome.variant: outcome.memory for outcome in outcomes}
+    for name, look in zip(memories, looks(list(memories.values())), strict=True):
         own = [outcome for outcome in outcomes if outcome.variant == name]
         ways = own[0].evaluation.scores
         variants[name] = {
+            "colour": PALETTE[look.colour],
             "runs": [_run(outcome, measure) for outcome in own],
             "scores": {way: _scores(own, way, measure) for way in ways},
         }
@@ -136,7 +140,7 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     figure.suptitle(results["title"], parse_math=False)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     for i, (name, variant) in enumerate(results["variants"].items()):
-        colour = f"C{i}"
+        colour = variant["colour"]
         curves = [np.asarray(run["curve"], float) for run in variant["runs"] if run["curve"]]
         for curve in curves:
             left.plot(curve[:, 0], curve[:, 2], color=colour, alpha=0.35, linewidth=0.9)

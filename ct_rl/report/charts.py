@@ -33,7 +33,10 @@ class Series:
 
 
 def short(value: float) -> str:
-    """A number for an axis: 1.5M, 200k, 0.02."""
+    """A number for an axis: 1.5M, 200k, 0.02, 5e-4."""
+    if 0 < abs(value) < 1e-3:
+        digits, power = f"{value:.1e}".split("e")
+        return f"{digits.removesuffix('.0')}e{int(power)}"
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"

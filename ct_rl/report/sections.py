@@ -52,7 +52,7 @@ def overview(groups: Sequence[Group]) -> Element:
     heads += [evaluated(row).label + (" in training" if row.panel or row.key == HUMAN else "")
               for row in rows]  # fmt: skip
     heads += [f"{evaluated(row).label}, {way} actions" for way, row in acting]
-    heads += [metric("steps_per_second").label, "memory horizon"]
+    heads += [metric("steps_per_second").label, "memory and its horizon"]
     body = []
     for group in groups:
         cells: list[Any] = [swatch(group), *([group.env] if several else [])]
@@ -63,7 +63,8 @@ def overview(groups: Sequence[Group]) -> Element:
             means = [s.scores.get(way, {}).get(row.key) for s in scores if s is not None]
             cells.append(spread(means, row))
         cells.append(spread([_speed(run) for run in group.runs], metric("steps_per_second")))
-        cells.append(group.runs[0].horizon)
+        horizon = el("span", group.runs[0].horizon, class_="range")
+        cells.append(el("span", group.memory, horizon))
         body.append(cells)
     said = "Values are those of the last report. Of several seeds: the mean (least to greatest). "
     said += (
@@ -143,7 +144,7 @@ def _curve(row: Metric, groups: Sequence[Group], last: float) -> Element | None:
         if values:
             name = swatch(group, named=False) if len(groups) > 1 else "last "
             said.append(el("span", name, row.text(fmean(values))))
-    unit = f" [{row.unit}]" if row.unit and f"[{row.unit}" not in row.label else ""
+    unit = f" [{row.unit}]" if row.unit and row.unit not in row.label else ""
     return el("figure", el("b", row.label, el("span", unit, class_="faint")), chart,
               el("figcaption", said), title=row.meaning)  # fmt: skip
 
