@@ -6,7 +6,6 @@ Reading any of them executes nothing that they hold.
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,14 @@ from safetensors import SafetensorError
 from agents.actor_critic import ActorCritic, State
 from ct_rl import checkpoint
 from ct_rl.errors import UserError, one_line
+from ct_rl.plain_files import MIB, Unreadable, read_bytes, read_json
+from ct_rl.reader import quoted
 from ct_rl.spaces import from_plain
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
-_PRETRAINED = "pretrained:"
-_LARGEST = 1_000_000  # bytes of a config that is read
+PRETRAINED = "pretrained:"
+_LARGEST, _LARGEST_WEIGHTS = MIB, 2**36  # bytes of a config and of weights that are read
 
 
 class Agent:
@@ -114,7 +115,8 @@ def load_agent(folder: str | Path, *, checkpoint: str = "last") -> Agent:
     Raises:
         UserError: for a folder that holds no agent, or a damaged one.
     """
-    path = _pretrained(str(folder)) if str(folder).startswith(_PRETRAINED) else Path(folder)
+    pretrained = str(folder).startswith(PRETRAINED)
+    path = pretrained_folder(str(folder)) if pretrained else Path(folder)
     if (path / CONFIG).is_file():
         return _exported(path)
     return _of_run(path, checkpoint)
@@ -128,37 +130,38 @@ def pretrained_names() -> list[str]:
     return sorted(item.name for item in root.iterdir() if (item / CONFIG).is_file())
 
 
-def _pretrained(name: str) -> Path:
+def pretrained_folder(name: str) -> Path:
+    """Where the package has `pretrained:NAME`; raises UserError that lists what there is."""
     known = pretrained_names()
-    short = name.removeprefix(_PRETRAINED)
+    short = name.removeprefix(PRETRAINED)
     if short not in known:
         raise UserError(
-            f"no pretrained agent {short!r}: the package ships {', '.join(known) or 'none'}"
+            f"no pretrained agent {quoted(short)}: the package ships {', '.join(known) or 'none'}"
         )
     return Path(str(resources.files("ct_rl") / "pretrained" / short))
 
 
 def _exported(path: Path) -> Agent:
-    try:
-        if (path / CONFIG).stat().st_size > _LARGEST:
-            raise ValueError(f"{CONFIG} is larger than {_LARGEST:,} bytes")
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    try:  # what the Hub downloads are links into its cache
+        config = read_json(path / CONFIG, _LARGEST, links=True)
         if config["format"] != FORMAT:
             raise ValueError(f"format {config['format']!r} is not {FORMAT}")
         observation, action = (
             from_plain(config[key]) for key in ("observation_space", "action_space")
         )
+        weights = safetensors.torch.load(read_bytes(path / WEIGHTS, _LARGEST_WEIGHTS, links=True))
         net = ActorCritic(observation, action, **config["network"])
-        net.load_state_dict(safetensors.torch.load_file(path / WEIGHTS))
+        net.load_state_dict(weights)
         return Agent(net, observation, action, config["description"])
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OSError,
+            SafetensorError, Unreadable) as error:  # fmt: skip
         raise UserError(
             f"'{path}' holds no agent that can be read: {one_line(error)[:200]}"
         ) from None
 
 
 def _of_run(path: Path, which: str) -> Agent:
-    from ct_rl.algorithm import probe_env
+    from ct_rl.algorithm import portable_options, probe_env
     from ct_rl.evaluation import load_network
     from ct_rl.run_folder import RunFolder
 
@@ -177,7 +180,9 @@ def _of_run(path: Path, which: str) -> Agent:
     net = load_network(saved, probe.observation_space, probe.action_space)
     description = {
         "env": config.env.name,
-        "env_options": dict(config.env.options),
+        "env_options": portable_options(config.env),
+        "eval_options": portable_options(config.env, config.eval_env.options),
+        "imports": list(config.run.imports),
         "engine": probe.facts.engine,
         "steps": saved.step,
         "action_repeat": probe.facts.action_repeat,

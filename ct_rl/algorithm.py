@@ -59,6 +59,13 @@ def lasting_options(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in config.env.options.items() if key in kept}
 
 
+def portable_options(env: EnvConfig, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Settings of an environment without this machine's paths: those of training, or `options`."""
+    given = env.options if options is None else options
+    machine = _MACHINE if env.name.startswith("dmlab_") else ()
+    return {key: value for key, value in given.items() if key not in machine}
+
+
 def probe(config: TrainConfig) -> EnvProbe:
     """Make the training environment once, and the evaluation's where it has settings of its own.
 

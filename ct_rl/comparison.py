@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ct_rl.colours import PALETTE, looks
 from ct_rl.evaluation_file import Evaluation
 from ct_rl.metrics import evaluated, metric
 from ct_rl.plain_files import write_atomically
@@ -26,12 +27,13 @@ _RESAMPLES = 10_000
 
 @dataclass
 class Outcome:
-    """One finished run: the reports of its training and its evaluation."""
+    """One finished run: the reports of its training, its evaluation, and its memory (`ct_rl.colours.memory_of`)."""
 
     variant: str
     seed: int
     rows: list[dict[str, Any]]
     evaluation: Evaluation
+    memory: tuple[str, Any]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -43,14 +45,49 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def iqm(values: Sequence[float]) -> float:
+    """Interquartile mean: the mean of the middle half, of all where there are fewer than four."""
+    middle = np.sort(np.asarray(values, float))
+    cut = len(middle) // 4
+    return float(middle[cut : len(middle) - cut].mean())
+
+
+def iqm_interval(strata: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """95 % of the interquartile means over all strata together, runs drawn anew within each (stratified bootstrap).
+
+    Args:
+        strata: the scores of each task's runs.
+
+    Returns:
+        None where no stratum has two runs: nothing can be drawn.
+    """
+    if not any(len(stratum) > 1 for stratum in strata):
+        return None
+    random = np.random.default_rng(0)
+    drawn = np.concatenate(
+        [
+            random.choice(np.asarray(stratum, float), (_RESAMPLES, len(stratum)))
+            for stratum in strata
+            if stratum
+        ],
+        axis=1,
+    )
+    drawn.sort(1)
+    cut = drawn.shape[1] // 4
+    low, high = np.percentile(drawn[:, cut : drawn.shape[1] - cut].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def compare(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, Any]:
     """Everything that the picture and the table show, in plain values."""
     measure = experiment.measure
     variants: dict[str, Any] = {}
-    for name in dict.fromkeys(outcome.variant for outcome in outcomes):
+    memories = {outcome.variant: outcome.memory for outcome in outcomes}
+    for name, look in zip(memories, looks(list(memories.values())), strict=True):
         own = [outcome for outcome in outcomes if outcome.variant == name]
         ways = own[0].evaluation.scores
         variants[name] = {
+            "colour": PALETTE[look.colour],
             "runs": [_run(outcome, measure) for outcome in own],
             "scores": {way: _scores(own, way, measure) for way in ways},
         }
@@ -103,7 +140,7 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     figure.suptitle(results["title"], parse_math=False)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     for i, (name, variant) in enumerate(results["variants"].items()):
-        colour = f"C{i}"
+        colour = variant["colour"]
         curves = [np.asarray(run["curve"], float) for run in variant["runs"] if run["curve"]]
         for curve in curves:
             left.plot(curve[:, 0], curve[:, 2], color=colour, alpha=0.35, linewidth=0.9)

@@ -1,4 +1,4 @@
-"""Score a trained run and film it: `python -m ct_rl.evaluate RUN --episodes 20 --video`.
+"""Score a trained agent and film it: `python -m ct_rl.evaluate RUN --episodes 20 --video`.
 
 The level is evaluated as it is, even when training used an easier start; `--as-trained` keeps the latter.
 """
@@ -16,17 +16,17 @@ from tyro.conf import Positional, arg
 from ct_rl import command_line
 from ct_rl.config import Options, Text, TrainConfig
 from ct_rl.errors import DONE, RunFailed, UserError, one_line, run_command
-from ct_rl.run_folder import RunFolder
+from ct_rl.trained import Trained, open_trained
 
 PROG = "ct_rl.evaluate"
 
 
 @dataclass
 class Arguments:
-    """Score a trained run: a table, JSON in the run's evaluations/, and a video on request."""
+    """Score a trained agent: a table, JSON in evaluations/, and a video on request."""
 
     run: Positional[Text]
-    """Folder of the run."""
+    """Folder of a run or of an exported agent, or pretrained:NAME."""
     episodes: Annotated[int, Ge(1), Le(10**6)] = 20
     """Episodes for each way of acting [count]."""
     actions: Literal["both", "sampled", "greedy"] = "both"
@@ -36,7 +36,7 @@ class Arguments:
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
     """Seed of environments and actions; evaluation's environment seeds are never training's."""
     video: bool = False
-    """Also write an H.264 video into the run's videos/."""
+    """Also write an H.264 video into videos/."""
     video_episodes: Annotated[int, Ge(1), Le(1000)] = 3
     """Episodes in the video [count]."""
     speed: Annotated[float, Ge(0.01), Le(100)] = 1.0
@@ -49,6 +49,8 @@ class Arguments:
     """Engine of DeepMind Lab's levels: auto, embedded or deepmind_lab; the run's own when absent."""
     env_option: Annotated[Options, arg(name="env-option")] = field(default_factory=dict)
     """Further settings of the environment."""
+    out: Text | None = None
+    """Folder for evaluations/ and videos/; the agent's own when absent, or this one where that is read-only."""
     imports: Annotated[list[Text], arg(name="import")] = field(default_factory=list)
     """Modules to import first, which register the run's own environments, memories, encoders or losses."""
 
@@ -63,23 +65,7 @@ def command(argv: list[str]) -> int:
     given = command_line.parse(Arguments, argv, prog=PROG)
     given.imports = command_line.take_values(argv, "--import")
     command_line.import_modules(given.imports)
-    run = RunFolder(Path(given.run))
-    run.require()
-    config = run.read_config(given.imports)
-    return _evaluate(given, run, config, _load(run, given.checkpoint))
-
-
-def _load(run: RunFolder, which: str) -> Any:
-    from ct_rl import checkpoint
-
-    read = checkpoint.load_best if which == "best" else checkpoint.load_last
-    saved, damaged = read(run.checkpoints)
-    if saved is None:
-        why = f" is whole: {damaged[0]}" if damaged else " was saved yet"
-        raise UserError(f"no checkpoint of '{run.path}'{why}")
-    for line in damaged:
-        print(f"warning: {line}; falling back", file=sys.stderr)
-    return saved
+    return _evaluate(given, open_trained(given.run, given.checkpoint, given.imports))
 
 
 def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
@@ -98,29 +84,31 @@ def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
     return env_settings(config.env, options)
 
 
-def _evaluate(given: Arguments, run: RunFolder, config: TrainConfig, saved: Any) -> int:
+def _evaluate(given: Arguments, agent: Trained) -> int:
     import envs
     from ct_rl.algorithm import env_errors
-    from ct_rl.evaluation import load_network, score_episodes, worlds_for
+    from ct_rl.evaluation import score_episodes, worlds_for
     from ct_rl.evaluation_file import fresh_evaluation, write_evaluation
     from ct_rl.scores import env_facts
 
+    config = agent.config
     settings = _settings(given, config)
     with env_errors(config.env.name):
         env = envs.make_vec(config.env.name, worlds_for(given.episodes), **settings)
     try:
         facts = env_facts(env.metadata)
-        net = load_network(saved, env.single_observation_space, env.single_action_space)
-        _describe(given, config, saved, settings, facts)
-        name = f"{saved.path.name}_seed{given.seed}"
+        net = agent.network(env.single_observation_space, env.single_action_space)
+        _describe(given, agent, settings, facts)
+        home, name = agent.output(given.out)
+        name += f"_seed{given.seed}"
         if given.engine is not None:
             name += f"_{facts.engine}"
-        path = fresh_evaluation(run.path, name)
+        path = fresh_evaluation(home, name)
         report: dict[str, Any] = {
-            "run": str(run.path),
-            "checkpoint": saved.path.name,
-            "steps": saved.step,
-            "frames": saved.step * facts.action_repeat,
+            "run": agent.name,
+            "checkpoint": agent.checkpoint,
+            "steps": agent.steps,
+            "frames": agent.steps * facts.action_repeat,
             "env": config.env.name,
             "engine": facts.engine,
             "env_options": {key: value for key, value in settings.items() if key != "engine"},
@@ -139,9 +127,13 @@ def _evaluate(given: Arguments, run: RunFolder, config: TrainConfig, saved: Any)
     _table(report["scores"], facts.episode_metrics)
     _say_cut(report["scores"], given)
     print(f"scores       {path}", flush=True)
+    seen = _look(net, agent, given, settings)
+    if seen:
+        report["memory"] = seen
+        write_evaluation(path, report)
     if given.video:
         way = max(report["scores"], key=lambda key: report["scores"][key]["mean"])
-        film = run.videos / f"{path.stem}_{way}.mp4"
+        film = home / "videos" / f"{path.stem}_{way}.mp4"
         if _film(net, config, given, settings, facts, way, film):
             report["video"] = str(film)
             write_evaluation(path, report)
@@ -179,6 +171,25 @@ def _play(net: Any, env: Any, given: Arguments, way: str, facts: Any) -> list[di
             max_steps=given.max_steps,
             on_episode=count,
         )
+
+
+def _look(net: Any, agent: Trained, given: Arguments, settings: dict[str, Any]) -> dict[str, Any]:
+    """Where the memory looked in one more episode; where that cannot be, a line, and the scores are written."""
+    import envs
+    from ct_rl.algorithm import env_errors
+    from ct_rl.memory_look import look
+
+    env = None
+    try:
+        with env_errors(agent.config.env.name):
+            env = envs.make_vec(agent.config.env.name, 1, **settings)
+        return look(net, env, seed=given.seed, greedy=given.actions == "greedy")
+    except (UserError, RunFailed, ValueError, RuntimeError) as error:
+        print(f"note: no look at the memory: {one_line(error)[:300]}", flush=True)
+        return {}
+    finally:
+        if env is not None:
+            env.close()
 
 
 def _film(
@@ -227,15 +238,13 @@ def _counted(moments: Any, count: Any) -> Any:
             count()
 
 
-def _describe(
-    given: Arguments, config: TrainConfig, saved: Any, settings: dict[str, Any], facts: Any
-) -> None:
+def _describe(given: Arguments, agent: Trained, settings: dict[str, Any], facts: Any) -> None:
     options = {key: value for key, value in settings.items() if key != "engine"}
     engine = f" ({facts.engine} engine)" if facts.engine else ""
     shown = ", ".join(f"{key}={value}" for key, value in options.items())
-    print(f"environment  {config.env.name}{engine}, {shown or 'as it is'}")
-    print(f"checkpoint   {saved.path.name}: {saved.step:,} agent steps, "
-          f"{saved.step * facts.action_repeat:,} frames", flush=True)  # fmt: skip
+    print(f"environment  {agent.config.env.name}{engine}, {shown or 'as it is'}")
+    print(f"checkpoint   {agent.checkpoint}: {agent.steps:,} agent steps, "
+          f"{agent.steps * facts.action_repeat:,} frames", flush=True)  # fmt: skip
 
 
 def _table(scores: dict[str, dict[str, Any]], counts: tuple[str, ...]) -> None:

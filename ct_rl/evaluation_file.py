@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,22 @@ FOLDER = "evaluations"
 
 
 @dataclass(frozen=True)
+class MemoryLook:
+    """Where a memory's attention went in an episode; lists by layer, first to last.
+
+    Attributes:
+        buckets: of each layer, mean weight of a place in parts of compressed memory, memory and window, as many of
+            each, oldest first.
+        shares: of each layer, weight on compressed memory, memory and window.
+        compression_loss: of each layer.
+    """
+
+    buckets: list[list[float]] = field(default_factory=list)
+    shares: list[list[float]] = field(default_factory=list)
+    compression_loss: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One evaluation of one checkpoint.
 
@@ -27,13 +43,16 @@ class Evaluation:
         env: the environment's name.
         scores: of each way of acting, by the keys of `ct_rl.metrics`; None where a figure has no value.
         steps: of the checkpoint [agent steps].
-        env_options: settings of the environment that was played.
+        env_options: settings of the environment; seed: of the evaluation.
+        memory: what `ct_rl.memory_look` saw; empty for memories without attention.
     """
 
     env: str
     scores: dict[str, dict[str, float | None]]
     steps: Annotated[int, Ge(0)] | None = None
-    env_options: dict[str, Any] | None = None
+    env_options: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    memory: MemoryLook = field(default_factory=MemoryLook)
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -51,9 +70,9 @@ def read_evaluation(path: Path) -> Evaluation:
     return found
 
 
-def fresh_evaluation(run: Path, name: str) -> Path:
-    """A path for a new evaluation of a run, in a folder that can be written; raises UserError where it cannot."""
-    folder = run / FOLDER
+def require_folder(home: Path) -> Path:
+    """`evaluations/` in a folder, made if need be; raises UserError where it cannot be written."""
+    folder = home / FOLDER
     try:
         folder.mkdir(exist_ok=True)
         if folder.is_symlink():
@@ -63,7 +82,13 @@ def fresh_evaluation(run: Path, name: str) -> Path:
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"'{folder}' is a file: move it away, evaluations go there") from None
     except OSError as error:
-        raise UserError(os_message(error, f"writing into '{folder}'")) from None
+        raise UserError(os_message(error, f"writing into '{folder}'")) from error
+    return folder
+
+
+def fresh_evaluation(home: Path, name: str) -> Path:
+    """A path for a new evaluation in a folder that can be written; raises UserError where it cannot."""
+    folder = require_folder(home)
     path, count = folder / f"{name}.json", 1
     while path.exists() or path.is_symlink():
         count += 1

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from ct_rl import checkpoint, command_line, comparison, config_file
+from ct_rl.colours import memory_of
 from ct_rl.config import Text
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command, suggestion
 from ct_rl.evaluation_file import FOLDER, Evaluation, read_evaluation
@@ -318,7 +319,7 @@ def _show(job: Job, measure: str) -> None:
 def _compare(jobs: list[Job], experiment: Experiment, folder: Path) -> None:
     """Writes what the finished runs say: results.json, comparison.png and a table at the end."""
     finished = [
-        comparison.Outcome(job.variant.name, job.seed, job.rows(), found)
+        comparison.Outcome(job.variant.name, job.seed, job.rows(), found, _memory(job))
         for job in jobs
         if (found := job.evaluation()) is not None
     ]
@@ -330,6 +331,10 @@ def _compare(jobs: list[Job], experiment: Experiment, folder: Path) -> None:
     comparison.draw_comparison(folder / "comparison.png", results)
     if len(finished) == len(jobs):
         comparison.show(results)
+
+
+def _memory(job: Job) -> tuple[str, Any]:
+    return memory_of(config_file.to_plain(job.variant.config)["memory"])
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main() -> None:
 def command(argv: list[str]) -> int:
     """Read the flags, write the folder, return the exit status."""
     given = command_line.parse(Arguments, argv, prog=PROG)
-    command_line.import_modules(given.imports)
+    command_line.import_modules(command_line.take_values(argv, "--import"))
     from ct_rl.agent import load_agent
 
     folder = Path(given.folder)
@@ -185,6 +185,8 @@ def card(
             "observation, _ = env.reset()",
             "action, state = agent.act(observation)",
             "```",
+            "",
+            "`python -m ct_rl.evaluate 'THIS FOLDER' --episodes 20 --video` scores and films it.",
             "",
         ]
     )

@@ -151,19 +151,27 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a line cut short by a kill is left out."""
+        return self.read_metrics_counted()[0]
+
+    def read_metrics_counted(self) -> tuple[list[dict[str, Any]], int]:
+        """The whole lines of metrics.jsonl, and how many others were left out."""
         try:
             content = read_bytes(self.metrics, _METRICS_BYTES)
         except FileNotFoundError:
-            return []
-        rows = []
-        for line in content.decode("utf-8", errors="replace").splitlines():
+            return [], 0
+        rows, broken = [], 0
+        for line in content.decode("utf-8", errors="replace").split("\n"):
+            if not line.strip():
+                continue
             try:
                 row = parse_json(line, str(self.metrics))
             except Unreadable:
-                continue
+                row = None
             if _is_report(row):
                 rows.append(row)
-        return rows
+            else:
+                broken += 1
+        return rows, broken
 
     def cut_metrics(self, step: int) -> list[dict[str, Any]]:
         """Drop the lines past `step`, which a resumed run will write again; returns those kept."""
