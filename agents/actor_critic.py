@@ -26,7 +26,7 @@ from agents.distributions import (
 )
 from agents.encoders import build_encoder
 from agents.rewards import clip_reward
-from ct_rl.memory import build_memory
+from ct_rl.memory import StepAttention, build_memory
 
 Observation = Tensor | dict[str, Tensor]
 State = dict[str, Tensor]
@@ -49,6 +49,20 @@ class ActorCriticOutput:
     losses: dict[str, Tensor]
     features: Tensor
     outputs: Tensor
+
+
+@dataclass
+class Watched:
+    """What one acting step gives, and where it looked.
+
+    Attributes:
+        policy: [B, P]; value: [B].
+        attention: of the memory core; None where it does not attend.
+    """
+
+    policy: Tensor
+    value: Tensor
+    attention: StepAttention | None
 
 
 def as_tensors(observation: Any, device: torch.device | None = None) -> Observation:
@@ -159,6 +173,35 @@ class ActorCritic(nn.Module):
         features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
         y = self.core.step(self.inlet(features), state, resets)
         return self._heads(y, features, observation)
+
+    @torch.no_grad()
+    def watched_step(
+        self, observation: Observation, state: State, resets: Tensor | None = None
+    ) -> Watched:
+        """`step`, to the last bit, and where the memory looked; moves `state` on IN PLACE."""
+        features = self.encode_step(observation)
+        y, attention = self.core.watched_step(self.inlet(features), state, resets)
+        return Watched(*self._heads(y, features, observation), attention)
+
+    @torch.no_grad()
+    def masked_steps(
+        self,
+        observation: Observation,
+        state: State,
+        masked: Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
+        """The policies [R, P] of one step whose memory may not read the places `masked` [R, N].
+
+        Args:
+            observation: tensors [R, ...].
+            state: of R rows, moved on IN PLACE.
+            masked: bool, places of the memory's `StepAttention`.
+            resets: bool [R].
+        """
+        features = self.encode_step(observation)
+        y, _ = self.core.watched_step(self.inlet(features), state, resets, masked)
+        return self._heads(y, features, observation)[0]
 
     @torch.no_grad()
     def act(
