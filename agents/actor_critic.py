@@ -179,29 +179,43 @@ class ActorCritic(nn.Module):
         self, observation: Observation, state: State, resets: Tensor | None = None
     ) -> Watched:
         """`step`, to the last bit, and where the memory looked; moves `state` on IN PLACE."""
-        features = self.encode_step(observation)
+        features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
         y, attention = self.core.watched_step(self.inlet(features), state, resets)
         return Watched(*self._heads(y, features, observation), attention)
 
     @torch.no_grad()
-    def masked_steps(
+    def masked_policies(
         self,
         observation: Observation,
         state: State,
         masked: Tensor,
         resets: Tensor | None = None,
     ) -> Tensor:
-        """The policies [R, P] of one step whose memory may not read the places `masked` [R, N].
+        """What the policy of a step would be, had its memory not read some places; all R cases in one pass.
 
         Args:
-            observation: tensors [R, ...].
-            state: of R rows, moved on IN PLACE.
-            masked: bool, places of the memory's `StepAttention`.
-            resets: bool [R].
+            observation: tensors [B, ...].
+            state: of the step before, B rows; stays as it is.
+            masked: bool [B, R, N], in each case the places of `StepAttention` that are not read.
+            resets: bool [B].
+
+        Returns:
+            [B, R, P].
         """
-        features = self.encode_step(observation)
-        y, _ = self.core.watched_step(self.inlet(features), state, resets, masked)
-        return self._heads(y, features, observation)[0]
+        cases = masked.shape[1]
+
+        def repeat(x: Tensor) -> Tensor:
+            return x.repeat_interleave(cases, 0)
+
+        features = repeat(self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0])
+        y, _ = self.core.watched_step(
+            self.inlet(features),
+            {key: repeat(value) for key, value in state.items()},
+            None if resets is None else repeat(resets),
+            masked.flatten(0, 1),
+        )
+        policy, _ = self._heads(y, features, _map(repeat, observation))
+        return policy.unflatten(0, (-1, cases))
 
     @torch.no_grad()
     def act(
