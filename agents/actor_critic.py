@@ -242,9 +242,15 @@ class ActorCritic(nn.Module):
         after = {key: value.clone() for key, value in state.items()}
         begins = None if resets is None else torch.as_tensor(resets, device=device)
         policy, _ = self.step(as_tensors(observation, device), after, begins)
+        return self.choose(policy, greedy=greedy, generator=generator), after
+
+    def choose(
+        self, policy: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Actions of the policy's parameters [B, P] as the environment takes them, numpy [B, ...]."""
         chosen = self.distribution(policy.cpu())
         action = chosen.mode() if greedy else chosen.sample(generator)
-        return for_env(self.action_space, action.numpy()), after
+        return for_env(self.action_space, action.numpy())
 
     def distribution(self, policy: Tensor) -> Distribution:
         """The action distribution that `policy` [..., P] describes."""

@@ -27,12 +27,13 @@ class Saliency:
         kl: [B, N], KL(policy || policy without the place) [nats].
         logit: [B, N], the largest change of a number among the policy's parameters, of a logit where actions are
             discrete.
-        watched: the step as it is, nothing masked.
+        watched: the step as it is, nothing masked; state: the memory after it.
     """
 
     kl: Tensor
     logit: Tensor
     watched: Watched
+    state: State
 
 
 @torch.no_grad()
@@ -75,4 +76,4 @@ def memory_saliency(
         asked = past[:, columns]
         kl[:, columns] = change.clamp(min=0) * asked
         logit[:, columns] = (policies - plain).abs().amax(-1) * asked
-    return Saliency(kl, logit, watched)
+    return Saliency(kl, logit, watched, after)

@@ -1,10 +1,12 @@
-"""Evaluation videos: H.264 that browsers play, at a size people can watch, numbers drawn below the picture."""
+"""Evaluation videos: H.264 that browsers play, at a size people can watch, numbers drawn below the picture; and GIFs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -15,13 +17,20 @@ from ct_rl.errors import RunFailed, one_line
 from ct_rl.evaluation import Moment
 
 WIDTH, HEIGHT, STRIP = 640, 480, 60  # the least picture, and the text below it [pixels]
+GIF_WIDTH, GIF_FPS, GIF_SECONDS = 800, 5, 12
 _END_SECONDS = 0.7
+_MEND = "reinstall imageio-ffmpeg, which brings one, or set IMAGEIO_FFMPEG_EXE to one that has libx264"
 
 
-def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
+def write(
+    path: Path,
+    moments: Iterable[Moment],
+    fps: float,
+    draw: Callable[[Moment], np.ndarray] | None = None,
+) -> int:
     """Encode the moments as H.264 (yuv420p, index in front) and return the number of frames.
 
-    The file appears under its name only when it is whole. Raises RunFailed when ffmpeg fails.
+    `draw` makes a moment's frame, uint8 [H, W, 3] with even sides; `compose` where it is not given. The file appears under its name only when it is whole. Raises RunFailed when ffmpeg fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -30,7 +39,7 @@ def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
     size: tuple[int, int] | None = None
     try:
         for moment in moments:
-            frame = compose(moment)
+            frame = (draw or compose)(moment)
             if size is not None and frame.shape[1::-1] != size:  # ffmpeg takes one size only
                 frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
             size = frame.shape[1], frame.shape[0]
@@ -46,15 +55,56 @@ def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
         writer.close()
         os.replace(partial, path)
     except OSError as error:
-        raise RunFailed(
-            f"the video '{path}' could not be written: {one_line(error)[-200:]}"
-        ) from error
+        raise RunFailed(_why(path, error)) from error
     finally:
         if writer is not None:
             writer.close()
         with contextlib.suppress(OSError):
             partial.unlink()
     return count
+
+
+def write_gif(path: Path, film: Path) -> None:
+    """Makes a small GIF of a film's first seconds, for pages that show no video; replaces `path` when it is whole.
+
+    Raises:
+        RunFailed: when ffmpeg fails.
+    """
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    scaled = f"fps={GIF_FPS},scale={GIF_WIDTH}:-2:flags=lanczos,split[a][b]"
+    palette = "[a]palettegen=max_colors=96:stats_mode=diff[p];[b][p]paletteuse=dither=none"
+    inputs = ["-t", f"{GIF_SECONDS}", "-i", str(film)]
+    filters = ["-filter_complex", f"{scaled};{palette}", "-loop", "0", "-f", "gif"]
+    command = [_ffmpeg(), "-v", "error", "-y", *inputs, *filters, str(partial)]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise RunFailed(f"the GIF '{path}' could not be made: {one_line(done.stderr)[-200:]}")
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunFailed(_why(path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _why(path: Path, error: OSError) -> str:
+    """One line for what ffmpeg or the disk refused."""
+    said = one_line(error)
+    if "libx264" in said or "Unknown encoder" in said:
+        return f"the ffmpeg here ({_ffmpeg()}) has no H.264 encoder (libx264): {_MEND}"
+    return f"'{path}' could not be written: {said[-200:]}"
+
+
+def _ffmpeg() -> str:
+    """The ffmpeg that is used; raises RunFailed where there is none that runs."""
+    try:
+        found = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise RunFailed(f"there is no ffmpeg: {_MEND}") from error
+    if shutil.which(found) is None:
+        raise RunFailed(f"the ffmpeg '{found}' cannot be run: {_MEND}")
+    return found
 
 
 def compose(moment: Moment) -> np.ndarray:
@@ -131,6 +181,7 @@ def _text(
 
 
 def _writer(path: Path, width: int, height: int, fps: float):  # type: ignore[no-untyped-def]
+    _ffmpeg()
     return imageio_ffmpeg.write_frames(
         str(path),
         (width, height),
