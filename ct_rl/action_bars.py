@@ -29,7 +29,15 @@ def draw_choices(frame: np.ndarray, box: Box, choices: Sequence[Any], taken: str
     for i, (name, *numbers) in enumerate(shown):
         top = y + i * _ROW
         mine = name == taken
-        text(frame, name.replace("_", " "), (x, top), 12, INK if mine else FAINT, bold=mine, most=names - 8)
+        text(
+            frame,
+            name.replace("_", " "),
+            (x, top),
+            12,
+            INK if mine else FAINT,
+            bold=mine,
+            most=names - 8,
+        )
         if not discrete:
             mean, deviation = numbers
             text(frame, f"{mean:+.2f} \u00b1 {deviation:.2f}", (x + names, top), 12)
@@ -38,4 +46,11 @@ def draw_choices(frame: np.ndarray, box: Box, choices: Sequence[Any], taken: str
         bar = width - names - 48
         fill(frame, (x + names, top + 2, bar, 12), PANEL)
         fill(frame, (x + names, top + 2, bar * share, 12), GOOD if mine else FAINT)
-        text(frame, f"{100 * share:.0f} %", (x + width, top), 12, INK if mine else FAINT, align="right")
+        text(
+            frame,
+            f"{100 * share:.0f} %",
+            (x + width, top),
+            12,
+            INK if mine else FAINT,
+            align="right",
+        )

@@ -28,7 +28,7 @@ from ct_rl.drawing import (
 )
 from ct_rl.evaluation import Moment
 from ct_rl.insight import Look
-from ct_rl.strips import Axis, draw_looks, draw_shares, draw_value, picks
+from ct_rl.strips import Axis, draw_looks, draw_shares, draw_value, picks, short
 from ct_rl.top_map import draw_map, path_breaks
 from ct_rl.video import as_rgb
 
@@ -50,7 +50,10 @@ class AttentionFilm:
     """
 
     def __init__(
-        self, memory: str, horizon: int | None, outlines: Sequence[Sequence[tuple[float, float]]] = ()
+        self,
+        memory: str,
+        horizon: int | None,
+        outlines: Sequence[Sequence[tuple[float, float]]] = (),
     ):
         self.memory = memory
         self.outlines = [np.asarray(outline, np.float64) for outline in outlines]
@@ -81,10 +84,12 @@ class AttentionFilm:
         return frame
 
     def _note(self, moment: Moment, picture: np.ndarray) -> None:
-        self.rewards.append(moment.reward)
         insight = moment.insight
-        if insight is None:
+        if insight is None:  # the end: its reward belongs to the last step that was acted on
+            if self.rewards:
+                self.rewards[-1] += moment.reward
             return
+        self.rewards.append(moment.reward)
         self.last = moment
         self.values.append(insight.value)
         self.trials.append(insight.trial)
@@ -168,16 +173,18 @@ class AttentionFilm:
         y += 22
         text(frame, "share of attention, step by step", (_PLOT, y), 12, FAINT)
         text(frame, "layer", (_LEFT, y), 12, FAINT)
-        y = draw_shares(frame, axis, y + 17, 74, self.now, self.shares)
+        y = draw_shares(frame, axis, y + 17, 84, self.now, self.shares)
         text(frame, "what this step looks at, and when that was", (_PLOT, y + 5), 12, FAINT)
         text(frame, "layer", (_LEFT, y + 5), 12, FAINT)
-        y = draw_looks(frame, axis, y + 22, 92, self.now, look, look.weights)
+        y = draw_looks(frame, axis, y + 22, 110, self.now, look, look.weights)
         words = "what changes this decision: the policy without it [KL, nats]"
         text(frame, words, (_PLOT, y + 5), 12, FAINT)
-        y = draw_looks(frame, axis, y + 22, 40, self.now, look, look.kl[None], unit="nats")
+        y = draw_looks(frame, axis, y + 22, 44, self.now, look, look.kl[None], unit="nats")
         axis.ticks(frame, y + 1)
-        self._pictures(frame, y + 24, "looks at most", look, look.mean, "share")
-        self._pictures(frame, y + 155, "decided most by", look, look.kl, "nats")
+        words = "looks at most [mean of layers and heads]"
+        self._pictures(frame, y + 22, words, look, look.mean, "share")
+        words = "changes the decision most [KL, nats]"
+        self._pictures(frame, y + 150, words, look, look.kl, "nats")
 
     def _pictures(
         self, frame: np.ndarray, y: int, title: str, look: Look, weight: np.ndarray, unit: str
@@ -197,10 +204,9 @@ class AttentionFilm:
             box[:] = PANEL if small is None else small
             if small is None:
                 text(box, "no longer kept", (10, 34), 12, FAINT)
-            said = f"{step - self.now} steps".replace("-", "\u2212")
             trial = self.trials[step] if step < len(self.trials) else None
-            if trial is not None and trial != self.trials[self.now]:
-                said = f"trial {trial + 1}, {step - self.now}".replace("-", "\u2212")
-            much = f"{100 * weight[n]:.0f} %" if unit == "share" else f"{weight[n]:.2g}"
+            said = f"\u2212{self.now - step}"
+            said = f"{said} steps" if trial is None else f"trial {trial + 1}, {said}"
+            much = f"{100 * weight[n]:.0f} %" if unit == "share" else short(weight[n])
             text(frame, said, (x - 2, top + _THUMB[1] + 4), 11)
             text(frame, much, (x + _THUMB[0] + 2, top + _THUMB[1] + 4), 11, align="right")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 
@@ -161,7 +162,10 @@ def film(
 
 def _picture(env: Any, obs: Any, watch: bool) -> Any:
     draws = not watch or getattr(env, "render_mode", None) == "rgb_array"
-    picture = env.render() if draws else None
+    try:
+        picture = env.render() if draws else None
+    except gym.error.Error as error:  # a library for drawing is missing
+        raise RunFailed(one_line(error)[:300]) from error
     return drawn_observation(obs) if watch and picture is None else picture
 
 

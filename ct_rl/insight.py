@@ -120,7 +120,7 @@ def _look(found: Saliency) -> Look:
     return Look(
         weights=seen.weights[0].mean(1).cpu()[:, there].float().numpy(),
         shares=shares.mean(1).cpu().float().numpy(),
-        kind=sum((place >= end).long() for end in ends).numpy(),
+        kind=((place >= ends[0]).long() + (place >= ends[1]).long()).numpy(),
         first=seen.first[0].cpu()[there].numpy(),
         last=seen.last[0].cpu()[there].numpy(),
         kl=found.kl[0].cpu()[there].float().numpy(),

@@ -58,7 +58,8 @@ def draw_value(
         if trials[step] != trials[step - 1]:
             x = round(axis.x(step, now))
             fill(frame, (x, y, 1, height), _MARK)
-            text(frame, f"trial {(trials[step] or 0) + 1}", (x + 3, y), 11, FAINT, most=axis.right - x - 3)
+            if axis.right - x > 60:
+                text(frame, f"trial {(trials[step] or 0) + 1}", (x + 8, y), 11, FAINT)
     shown = rewards[begin : now + 1]
     most = max((abs(reward) for reward in shown), default=0.0)
     middle = y + height / 2
@@ -80,6 +81,11 @@ def draw_value(
     line = np.rint(np.stack([xs, ys], 1) * 16).astype(np.int32)
     cv2.polylines(frame, [line], False, CURVE, 2, cv2.LINE_AA, 4)
     text(frame, f"{seen[-1]:.2f}", (axis.left - 6, y + height - 18), 12, CURVE, align="right")
+
+
+def short(number: float) -> str:
+    """A number in the width of six digits."""
+    return f"{number:.2g}" if 1e-3 <= number < 100 else f"{number:.0e}" if number else "0"
 
 
 def _layers(count: int) -> list[int]:
@@ -127,7 +133,7 @@ def draw_looks(
         top = y + k * row
         fill(frame, (axis.left, top, axis.right - axis.left, row - 2), PANEL)
         most = float(weights[layer].max())
-        said = f"{100 * most:.0f} %" if unit == "share" else f"{most:.2g}"
+        said = f"{100 * most:.0f} %" if unit == "share" else short(most)
         if row >= 16 or k == 0:
             text(frame, said, (axis.left - 6, top), 11, FAINT, align="right")
         if unit == "share" and row >= 12:
@@ -135,9 +141,14 @@ def draw_looks(
         if unit == "nats" and most < 1e-4:
             continue  # nothing that would be seen in the policy
         for n in range(len(look.first)):
-            x, to = round(axis.x(int(look.first[n]), now)), round(axis.x(int(look.last[n]) + 1, now))
+            x, to = (
+                round(axis.x(int(look.first[n]), now)),
+                round(axis.x(int(look.last[n]) + 1, now)),
+            )
             tall = round((row - 4) * float(weights[layer, n]) / max(most, 1e-9))
-            frame[top + row - 2 - tall : top + row - 2, x : max(to - 1, x + 1)] = PLACES[look.kind[n]]
+            frame[top + row - 2 - tall : top + row - 2, x : max(to - 1, x + 1)] = PLACES[
+                look.kind[n]
+            ]
     return y + len(layers) * row
 
 

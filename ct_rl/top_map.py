@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ def draw_map(
     if not len(path):
         return
     x, y, width, height = box
+    frame = frame[y : y + height, x : x + width]  # nothing is drawn beyond it
     corners = np.concatenate([*outlines]) if len(outlines) else path
     low, high = corners.min(0), corners.max(0)
     extent = np.maximum(high - low, 1e-6 + 0.05 * float((high - low).max()))
@@ -45,8 +47,8 @@ def draw_map(
 
     def at(points: np.ndarray) -> np.ndarray:
         """Pixels, in 1/16 of one."""
-        flat = (np.asarray(points) - middle) * (scale, -scale) + (x + width / 2, y + height / 2)
-        inside = np.clip(flat, (x + 3, y + 3), (x + width - 4, y + height - 4))
+        flat = (np.asarray(points) - middle) * (scale, -scale) + (width / 2, height / 2)
+        inside = np.clip(flat, (3, 3), (width - 4, height - 4))
         return np.rint(inside * 16).astype(np.int32)
 
     for outline in outlines:
@@ -55,11 +57,8 @@ def draw_map(
     age = np.linspace(0, 1, max(len(path), 2))
     for i in range(max(1, len(path) - 600), len(path)):
         if not breaks[i]:
-            shade = tuple(
-                int(a + (b - a) * age[i] ** 2) for a, b in zip(_OLD, _PATH, strict=True)
-            )
-            ends = [tuple(map(int, pixels[j])) for j in (i - 1, i)]
-            cv2.line(frame, *ends, shade, 2, cv2.LINE_AA, 4)
+            shade = tuple(int(a + (b - a) * age[i] ** 2) for a, b in zip(_OLD, _PATH, strict=True))
+            cv2.line(frame, pixels[i - 1].tolist(), pixels[i].tolist(), shade, 2, cv2.LINE_AA, 4)
     for place, color in marks:
         point = tuple(map(int, at(place)))
         cv2.circle(frame, point, 6 * 16, color, -1, cv2.LINE_AA, 4)
@@ -74,7 +73,7 @@ def draw_map(
 
 
 def path_breaks(path: np.ndarray, trials: Sequence[int | None]) -> np.ndarray:
-    """bool [T]: positions that are not reached on foot: a new trial's first, and after a jump far beyond a usual step."""
+    """bool [T]: positions not reached on foot: a new trial's first, and those after a jump far beyond a usual step."""
     breaks = np.zeros(len(path), bool)
     if len(path) < 2:
         return breaks
@@ -82,5 +81,5 @@ def path_breaks(path: np.ndarray, trials: Sequence[int | None]) -> np.ndarray:
     moved = far[far > 0]
     usual = float(np.median(moved)) if len(moved) else 0.0
     breaks[1:] = far > 10 * usual
-    breaks[1:] |= [new != old for old, new in zip(trials, trials[1:], strict=False)]
+    breaks[1:] |= [new != old for old, new in pairwise(trials)]
     return breaks

@@ -1,12 +1,12 @@
-"""Evaluation videos: H.264 that browsers play, at a size people can watch, numbers drawn below the picture; and GIFs."""
+"""Evaluation videos: H.264 that browsers play, at a size people can watch, numbers below the picture; and GIFs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -17,9 +17,11 @@ from ct_rl.errors import RunFailed, one_line
 from ct_rl.evaluation import Moment
 
 WIDTH, HEIGHT, STRIP = 640, 480, 60  # the least picture, and the text below it [pixels]
-GIF_WIDTH, GIF_FPS, GIF_SECONDS = 800, 5, 12
+GIF_WIDTH, GIF_FPS, GIF_SECONDS = 800, 4, 12
 _END_SECONDS = 0.7
-_MEND = "reinstall imageio-ffmpeg, which brings one, or set IMAGEIO_FFMPEG_EXE to one that has libx264"
+_MEND = (
+    "reinstall imageio-ffmpeg, which brings one, or set IMAGEIO_FFMPEG_EXE to one that has libx264"
+)
 
 
 def write(
@@ -30,7 +32,8 @@ def write(
 ) -> int:
     """Encode the moments as H.264 (yuv420p, index in front) and return the number of frames.
 
-    `draw` makes a moment's frame, uint8 [H, W, 3] with even sides; `compose` where it is not given. The file appears under its name only when it is whole. Raises RunFailed when ffmpeg fails.
+    `draw` makes a moment's frame, uint8 [H, W, 3] with even sides; `compose` where it is not given. The file appears
+    under its name only when it is whole. Raises RunFailed when ffmpeg fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -72,7 +75,7 @@ def write_gif(path: Path, film: Path) -> None:
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     scaled = f"fps={GIF_FPS},scale={GIF_WIDTH}:-2:flags=lanczos,split[a][b]"
-    palette = "[a]palettegen=max_colors=96:stats_mode=diff[p];[b][p]paletteuse=dither=none"
+    palette = "[a]palettegen=max_colors=64:stats_mode=diff[p];[b][p]paletteuse=dither=none"
     inputs = ["-t", f"{GIF_SECONDS}", "-i", str(film)]
     filters = ["-filter_complex", f"{scaled};{palette}", "-loop", "0", "-f", "gif"]
     command = [_ffmpeg(), "-v", "error", "-y", *inputs, *filters, str(partial)]
@@ -89,22 +92,32 @@ def write_gif(path: Path, film: Path) -> None:
 
 
 def _why(path: Path, error: OSError) -> str:
-    """One line for what ffmpeg or the disk refused."""
-    said = one_line(error)
-    if "libx264" in said or "Unknown encoder" in said:
-        return f"the ffmpeg here ({_ffmpeg()}) has no H.264 encoder (libx264): {_MEND}"
-    return f"'{path}' could not be written: {said[-200:]}"
+    return f"'{path}' could not be written: {one_line(error)[-200:]}"
 
 
 def _ffmpeg() -> str:
-    """The ffmpeg that is used; raises RunFailed where there is none that runs."""
+    """The ffmpeg that is used; raises RunFailed where there is none that runs and writes H.264."""
     try:
         found = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise RunFailed(f"there is no ffmpeg: {_MEND}") from error
-    if shutil.which(found) is None:
+    encoders = _encoders(found)
+    if encoders is None:
         raise RunFailed(f"the ffmpeg '{found}' cannot be run: {_MEND}")
+    if "libx264" not in encoders:
+        raise RunFailed(f"the ffmpeg '{found}' has no H.264 encoder (libx264): {_MEND}")
     return found
+
+
+@lru_cache(maxsize=4)
+def _encoders(ffmpeg: str) -> str | None:
+    """What an ffmpeg says it can write; None where it cannot be run."""
+    try:
+        words = [ffmpeg, "-hide_banner", "-encoders"]
+        said = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.decode(errors="replace")
 
 
 def compose(moment: Moment) -> np.ndarray:

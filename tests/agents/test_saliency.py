@@ -50,7 +50,11 @@ def played(net, steps):
 @pytest.mark.parametrize(
     ("memory", "actions", "passes"),
     [("compressive", actions, 1) for actions in ACTIONS]
-    + [("compressive", "discrete", 100), ("transformer_xl", "several", 1), ("gtrxl", "discrete", 1)],
+    + [
+        ("compressive", "discrete", 100),
+        ("transformer_xl", "several", 1),
+        ("gtrxl", "discrete", 1),
+    ],
 )
 def test_saliency_is_that_of_a_loop_over_rows_and_places(memory, actions, passes, monkeypatch):
     net = network(memory, actions)

@@ -97,7 +97,9 @@ def block(sizes, step):
 
 
 @settings(max_examples=25, deadline=None)
-@given(SIZES, st.sampled_from(["max", "most_used"]), st.booleans(), st.booleans(), st.integers(0, 99))
+@given(
+    SIZES, st.sampled_from(["max", "most_used"]), st.booleans(), st.booleans(), st.integers(0, 99)
+)
 def test_a_place_holds_what_its_span_says_across_compressions_and_resets(
     sizes, compression, merge, masked, seed
 ):
@@ -117,7 +119,9 @@ def test_a_place_holds_what_its_span_says_across_compressions_and_resets(
             assert torch.equal(where.first[0], seen[t].first[b])
             assert torch.equal(where.last[0], seen[t].last[b])
             assert int(seen[t].step[b]) == t - start
-            spans = zip(where.ring[0].tolist(), where.first[0].tolist(), where.last[0].tolist(), strict=True)
+            spans = zip(
+                where.ring[0].tolist(), where.first[0].tolist(), where.last[0].tolist(), strict=True
+            )
             for place, (ring, first, last) in enumerate(spans):
                 assert (ring < 0) == (first < 0) == (last < 0)
                 if ring < 0 or first == last == t - start:
