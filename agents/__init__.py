@@ -17,6 +17,7 @@ from agents.auxiliary import (
 )
 from agents.encoders import encoder_names, register_encoder
 from agents.errors import LearnerDied, LearnerFailed, NonFinite, RunnerFailed
+from agents.saliency import Saliency, memory_saliency
 
 if TYPE_CHECKING:
     from agents.rllib.appo import MemoryAPPO, MemoryAPPOConfig
@@ -54,10 +55,12 @@ __all__ = [
     "MemoryRLModule",
     "NonFinite",
     "RunnerFailed",
+    "Saliency",
     "auxiliary_names",
     "auxiliary_options",
     "check_stock",
     "encoder_names",
+    "memory_saliency",
     "register",
     "register_auxiliary",
     "register_encoder",

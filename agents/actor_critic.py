@@ -26,7 +26,7 @@ from agents.distributions import (
 )
 from agents.encoders import build_encoder
 from agents.rewards import clip_reward
-from ct_rl.memory import build_memory
+from ct_rl.memory import StepAttention, build_memory
 
 Observation = Tensor | dict[str, Tensor]
 State = dict[str, Tensor]
@@ -49,6 +49,20 @@ class ActorCriticOutput:
     losses: dict[str, Tensor]
     features: Tensor
     outputs: Tensor
+
+
+@dataclass
+class Watched:
+    """What one acting step gives, and where it looked.
+
+    Attributes:
+        policy: [B, P]; value: [B].
+        attention: of the memory core; None where it does not attend.
+    """
+
+    policy: Tensor
+    value: Tensor
+    attention: StepAttention | None
 
 
 def as_tensors(observation: Any, device: torch.device | None = None) -> Observation:
@@ -170,6 +184,49 @@ class ActorCritic(nn.Module):
         return policy, value, after
 
     @torch.no_grad()
+    def watched_step(
+        self, observation: Observation, state: State, resets: Tensor | None = None
+    ) -> Watched:
+        """`step`, to the last bit, and where the memory looked; moves `state` on IN PLACE."""
+        features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
+        y, attention = self.core.watched_step(self.inlet(features), state, resets)
+        return Watched(*self._heads(y, features, observation), attention)
+
+    @torch.no_grad()
+    def masked_policies(
+        self,
+        observation: Observation,
+        state: State,
+        masked: Tensor,
+        resets: Tensor | None = None,
+    ) -> Tensor:
+        """What the policy of a step would be, had its memory not read some places; all R cases in one pass.
+
+        Args:
+            observation: tensors [B, ...].
+            state: of the step before, B rows; stays as it is.
+            masked: bool [B, R, N], in each case the places of `StepAttention` that are not read.
+            resets: bool [B].
+
+        Returns:
+            [B, R, P].
+        """
+        cases = masked.shape[1]
+
+        def repeat(x: Tensor) -> Tensor:
+            return x.repeat_interleave(cases, 0)
+
+        features = repeat(self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0])
+        y, _ = self.core.watched_step(
+            self.inlet(features),
+            {key: repeat(value) for key, value in state.items()},
+            None if resets is None else repeat(resets),
+            masked.flatten(0, 1),
+        )
+        policy, _ = self._heads(y, features, _map(repeat, observation))
+        return policy.unflatten(0, (-1, cases))
+
+    @torch.no_grad()
     def act(
         self,
         observation: Any,
@@ -194,9 +251,15 @@ class ActorCritic(nn.Module):
         after = {key: value.clone() for key, value in state.items()}
         begins = None if resets is None else torch.as_tensor(resets, device=device)
         policy, _ = self.step(as_tensors(observation, device), after, begins)
+        return self.choose(policy, greedy=greedy, generator=generator), after
+
+    def choose(
+        self, policy: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Actions of the policy's parameters [B, P] as the environment takes them, numpy [B, ...]."""
         chosen = self.distribution(policy.cpu())
         action = chosen.mode() if greedy else chosen.sample(generator)
-        return for_env(self.action_space, action.numpy()), after
+        return for_env(self.action_space, action.numpy())
 
     def distribution(self, policy: Tensor) -> Distribution:
         """The action distribution that `policy` [..., P] describes."""

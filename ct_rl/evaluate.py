@@ -39,6 +39,10 @@ class Arguments:
     """Also write an H.264 video into videos/."""
     video_episodes: Annotated[int, Ge(1), Le(1000)] = 3
     """Episodes in the video [count]."""
+    attention: bool = False
+    """Beside the video's view, what the memory does: attention, the frames behind it, saliency, value, policy, map."""
+    gif: bool = False
+    """Also write a small GIF of the video's first seconds."""
     speed: Annotated[float, Ge(0.01), Le(100)] = 1.0
     """Speed of the video; 1 is real time."""
     as_trained: bool = False
@@ -64,6 +68,9 @@ def command(argv: list[str]) -> int:
     """Read the flags, play, report, return the exit status."""
     given = command_line.parse(Arguments, argv, prog=PROG)
     given.imports = command_line.take_values(argv, "--import")
+    for name in ("attention", "gif"):
+        if getattr(given, name) and not given.video:
+            raise UserError(f"--{name} is of the video: give --video too")
     command_line.import_modules(given.imports)
     return _evaluate(given, open_trained(given.run, given.checkpoint, given.imports))
 
@@ -133,11 +140,14 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
         write_evaluation(path, report)
     if given.video:
         way = max(report["scores"], key=lambda key: report["scores"][key]["mean"])
-        film = home / "videos" / f"{path.stem}_{way}.mp4"
+        watched = "_attention" if given.attention else ""
+        film = home / "videos" / f"{path.stem}_{way}{watched}.mp4"
         if _film(net, config, given, settings, facts, way, film):
             report["video"] = str(film)
             write_evaluation(path, report)
             print(f"video        {film}")
+            if given.gif:
+                _gif(film)
     return DONE
 
 
@@ -202,16 +212,13 @@ def _film(
     path: Path,
 ) -> bool:
     """Film some episodes; where that cannot be, says so in a line and returns False: the scores are written."""
-    import envs
     from ct_rl import video
-    from ct_rl.algorithm import env_errors
     from ct_rl.display import counting
     from ct_rl.evaluation import film
 
     env = None
     try:
-        with env_errors(config.env.name):
-            env = envs.make(config.env.name, render_mode="rgb_array", **settings)
+        env = _filmed(config, given, settings)
         with counting(f"video ({way} actions)", given.video_episodes, "episodes") as count:
             moments = film(
                 net,
@@ -220,8 +227,10 @@ def _film(
                 seed=given.seed,
                 greedy=way == "greedy",
                 max_steps=given.max_steps,
+                watch=given.attention,
             )
-            video.write(path, _counted(moments, count), facts.fps * given.speed)
+            draw = _attention_film(net, config, env).compose if given.attention else None
+            video.write(path, _counted(moments, count), facts.fps * given.speed, draw)
     except (UserError, RunFailed, ValueError, OSError) as error:
         print(f"note: no video: {one_line(error)[:300]}", flush=True)
         return False
@@ -229,6 +238,47 @@ def _film(
         if env is not None:
             env.close()
     return True
+
+
+def _filmed(config: TrainConfig, given: Arguments, settings: dict[str, Any]) -> Any:
+    """The environment to film; with --attention one that draws nothing is shown by its observation."""
+    import envs
+    from ct_rl.algorithm import env_errors
+
+    try:
+        with env_errors(config.env.name):
+            return envs.make(config.env.name, render_mode="rgb_array", **settings)
+    except UserError as error:
+        if not given.attention:
+            raise
+        with env_errors(config.env.name):
+            env = envs.make(config.env.name, **settings)
+        print(f"note: the film shows the observation, no picture: {one_line(error)[:200]}")
+        return env
+
+
+def _attention_film(net: Any, config: TrainConfig, env: Any) -> Any:
+    from ct_rl.attention_film import AttentionFilm
+    from ct_rl.insight import attends
+
+    kind = config.memory.kind
+    attending = attends(net)
+    if not attending:
+        print(f"note: memory '{kind}' has no attention: the film shows value, policy and rewards")
+    horizon = net.core.context_length if attending else None
+    return AttentionFilm(kind, horizon, env.metadata.get("map_outlines", ()))
+
+
+def _gif(film: Path) -> None:
+    from ct_rl import video
+
+    path = film.with_suffix(".gif")
+    try:
+        video.write_gif(path, film)
+    except RunFailed as error:
+        print(f"note: no GIF: {one_line(error)[:300]}", flush=True)
+    else:
+        print(f"gif          {path}")
 
 
 def _counted(moments: Any, count: Any) -> Any:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 
 from agents.acting import LOST, Actor
 from ct_rl.checkpoint import Checkpoint
 from ct_rl.errors import RunFailed, UserError, one_line
+from ct_rl.insight import Insight, attends, drawn_observation, look
 from ct_rl.scores import EnvFacts, episode_means, human_normalised
 from envs.seeding import world_seeds
 
@@ -138,30 +140,58 @@ class Moment:
     reward: float
     action: str  # its name; "end" or "world lost" in the last picture, which no action follows
     last: bool = False
+    insight: Insight | None = None  # of a watched step
 
 
 def film(
-    net: Any, env: Any, episodes: int, *, seed: int, greedy: bool, max_steps: int = MAX_STEPS
+    net: Any,
+    env: Any,
+    episodes: int,
+    *,
+    seed: int,
+    greedy: bool,
+    max_steps: int = MAX_STEPS,
+    watch: bool = False,
 ) -> Iterator[Moment]:
-    """Plays episodes on one environment with `render_mode="rgb_array"`, one moment a step, each cut at `max_steps`."""
+    """Plays episodes on one environment, one moment a step, each cut at `max_steps`.
+
+    Pictures are what the environment draws (`render_mode="rgb_array"`); watched, an environment that draws none shows
+    its observation. `watch` also gives what the agent's memory did; its actions are the same.
+    """
     names = action_names(env)
     generator = torch.Generator().manual_seed(seed)
+    attending = watch and attends(net)
     for episode, world in enumerate(world_seeds(seed, episodes, evaluation=True)):
-        obs, _ = env.reset(seed=world)
+        obs, info = env.reset(seed=world)
         state, over = net.initial_state(1), False
         total = reward = 0.0
         ending = "end"
         step = 0
         while not over and step < max_steps:
-            picture = env.render()
-            batch = _batch(obs)
-            actions, state = net.act(batch, state, greedy=greedy, generator=generator)
-            yield Moment(picture, episode + 1, step, total, reward, _name(actions[0], names))
+            picture = _picture(env, obs, watch)
+            batch, insight = _batch(obs), None
+            if watch:
+                insight, policy, state = look(net, batch, state, names, info, attending)
+                actions = net.choose(policy, greedy=greedy, generator=generator)
+            else:
+                actions, state = net.act(batch, state, greedy=greedy, generator=generator)
+            action = _name(actions[0], names)
+            yield Moment(picture, episode + 1, step, total, reward, action, insight=insight)
             obs, reward, terminated, truncated, info = env.step(actions[0])
             if truncated and np.any(info.get(LOST, False)):
                 ending = "world lost"
             over, total, step = terminated or truncated, total + float(reward), step + 1
-        yield Moment(env.render(), episode + 1, step, total, float(reward), ending, last=True)
+        picture = _picture(env, obs, watch)
+        yield Moment(picture, episode + 1, step, total, float(reward), ending, last=True)
+
+
+def _picture(env: Any, obs: Any, watch: bool) -> Any:
+    draws = not watch or getattr(env, "render_mode", None) == "rgb_array"
+    try:
+        picture = env.render() if draws else None
+    except gym.error.Error as error:  # a library for drawing is missing
+        raise RunFailed(one_line(error)[:300]) from error
+    return drawn_observation(obs) if watch and picture is None else picture
 
 
 def action_names(env: Any) -> list[str] | None:

@@ -1,10 +1,12 @@
-"""Evaluation videos: H.264 that browsers play, at a size people can watch, numbers drawn below the picture."""
+"""Evaluation videos: H.264 that browsers play, at a size people can watch, numbers below the picture; and GIFs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -15,13 +17,23 @@ from ct_rl.errors import RunFailed, one_line
 from ct_rl.evaluation import Moment
 
 WIDTH, HEIGHT, STRIP = 640, 480, 60  # the least picture, and the text below it [pixels]
+GIF_WIDTH, GIF_FPS, GIF_SECONDS = 800, 4, 12
 _END_SECONDS = 0.7
+_MEND = (
+    "reinstall imageio-ffmpeg, which brings one, or set IMAGEIO_FFMPEG_EXE to one that has libx264"
+)
 
 
-def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
+def write(
+    path: Path,
+    moments: Iterable[Moment],
+    fps: float,
+    draw: Callable[[Moment], np.ndarray] | None = None,
+) -> int:
     """Encode the moments as H.264 (yuv420p, index in front) and return the number of frames.
 
-    The file appears under its name only when it is whole. Raises RunFailed when ffmpeg fails.
+    `draw` makes a moment's frame, uint8 [H, W, 3] with even sides; `compose` where it is not given. The file appears
+    under its name only when it is whole. Raises RunFailed when ffmpeg fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -30,7 +42,7 @@ def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
     size: tuple[int, int] | None = None
     try:
         for moment in moments:
-            frame = compose(moment)
+            frame = (draw or compose)(moment)
             if size is not None and frame.shape[1::-1] != size:  # ffmpeg takes one size only
                 frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
             size = frame.shape[1], frame.shape[0]
@@ -46,15 +58,66 @@ def write(path: Path, moments: Iterable[Moment], fps: float) -> int:
         writer.close()
         os.replace(partial, path)
     except OSError as error:
-        raise RunFailed(
-            f"the video '{path}' could not be written: {one_line(error)[-200:]}"
-        ) from error
+        raise RunFailed(_why(path, error)) from error
     finally:
         if writer is not None:
             writer.close()
         with contextlib.suppress(OSError):
             partial.unlink()
     return count
+
+
+def write_gif(path: Path, film: Path) -> None:
+    """Makes a small GIF of a film's first seconds, for pages that show no video; replaces `path` when it is whole.
+
+    Raises:
+        RunFailed: when ffmpeg fails.
+    """
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    scaled = f"fps={GIF_FPS},scale={GIF_WIDTH}:-2:flags=lanczos,split[a][b]"
+    palette = "[a]palettegen=max_colors=64:stats_mode=diff[p];[b][p]paletteuse=dither=none"
+    inputs = ["-t", f"{GIF_SECONDS}", "-i", str(film)]
+    filters = ["-filter_complex", f"{scaled};{palette}", "-loop", "0", "-f", "gif"]
+    command = [_ffmpeg(), "-v", "error", "-y", *inputs, *filters, str(partial)]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise RunFailed(f"the GIF '{path}' could not be made: {one_line(done.stderr)[-200:]}")
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunFailed(_why(path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _why(path: Path, error: OSError) -> str:
+    return f"'{path}' could not be written: {one_line(error)[-200:]}"
+
+
+def _ffmpeg() -> str:
+    """The ffmpeg that is used; raises RunFailed where there is none that runs and writes H.264."""
+    try:
+        found = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise RunFailed(f"there is no ffmpeg: {_MEND}") from error
+    encoders = _encoders(found)
+    if encoders is None:
+        raise RunFailed(f"the ffmpeg '{found}' cannot be run: {_MEND}")
+    if "libx264" not in encoders:
+        raise RunFailed(f"the ffmpeg '{found}' has no H.264 encoder (libx264): {_MEND}")
+    return found
+
+
+@lru_cache(maxsize=4)
+def _encoders(ffmpeg: str) -> str | None:
+    """What an ffmpeg says it can write; None where it cannot be run."""
+    try:
+        words = [ffmpeg, "-hide_banner", "-encoders"]
+        said = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.decode(errors="replace")
 
 
 def compose(moment: Moment) -> np.ndarray:
@@ -131,6 +194,7 @@ def _text(
 
 
 def _writer(path: Path, width: int, height: int, fps: float):  # type: ignore[no-untyped-def]
+    _ffmpeg()
     return imageio_ffmpeg.write_frames(
         str(path),
         (width, height),

@@ -56,8 +56,9 @@ register_auxiliary("inverse", Inverse)
 
 
 def main():
-    from agents import MemoryPPOConfig
     from own_environment import train
+
+    from agents import MemoryPPOConfig
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--coefficient", type=float, default=0.1, help="weight beside the task")

@@ -33,9 +33,7 @@ def main():
     config = (
         PPOConfig()
         .environment("CartPole-v1")
-        .env_runners(
-            num_env_runners=0, num_envs_per_env_runner=8, rollout_fragment_length=FRAGMENT
-        )
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=8, rollout_fragment_length=FRAGMENT)
         .training(train_batch_size_per_learner=512, minibatch_size=128, lr=1e-3)
         .rl_module(rl_module_spec=spec)
         .debugging(seed=1)

@@ -8,7 +8,7 @@ With window, memory and compressed memory of 4 each, one layer reaches 8 + 4 rat
 
 import argparse
 
-import own_environment  # noqa: F401  registers `recall`
+import own_environment
 from ray import tune
 
 from agents import MemoryPPO
@@ -30,7 +30,14 @@ def main():
     run = tune.RunConfig(stop={"num_env_steps_sampled_lifetime": args.steps}, verbose=0)
     results = tune.Tuner(MemoryPPO, param_space=config, run_config=run).fit()
     for rate, result in zip(args.rates, results, strict=True):
-        print(rate, result.metrics.keys(), result.metrics["ct_rl"].keys(), result.metrics["env_runners"], result.config["network_settings"], result.error)
+        print(
+            rate,
+            result.metrics.keys(),
+            result.metrics["ct_rl"].keys(),
+            result.metrics["env_runners"],
+            result.config["network_settings"],
+            result.error,
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,11 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"ct_rl": "ct_rl", "ct_rl.memory": "ct_rl/memory", "agents": "agents", "envs": "envs"}
-TOP = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+TOP = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
 _CODE = {".py": "python", ".yaml": "yaml", ".sh": "bash"}
 _LINK = re.compile(r"(\]\()([^)\s#:]+)")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ct_rl.memory.identity import Identity
     from ct_rl.memory.linear import LinearRecurrence
     from ct_rl.memory.recurrent import GRUMemory, LSTMMemory
-    from ct_rl.memory.report import AttentionReport
+    from ct_rl.memory.report import AttentionReport, StepAttention
 
 _LAZY = {
     "AttentionReport": "report",
@@ -38,6 +38,7 @@ _LAZY = {
     "MemoryCore": "contract",
     "MemoryOutput": "contract",
     "State": "contract",
+    "StepAttention": "report",
     "TransformerXL": "compressive.core",
     "from_authors": "compressive.authors",
     "state_bytes": "contract",
@@ -55,6 +56,7 @@ __all__ = [
     "MemoryCore",
     "MemoryOutput",
     "State",
+    "StepAttention",
     "TransformerXL",
     "build_memory",
     "from_authors",

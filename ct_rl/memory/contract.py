@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ct_rl.memory.report import AttentionReport
+from ct_rl.memory.report import AttentionReport, StepAttention
 
 State = dict[str, Tensor]
 
@@ -85,6 +85,14 @@ class MemoryCore(nn.Module, abc.ABC):
         after = {name: value.clone() for name, value in state.items()}
         return self.run_step(x, after, resets), after
 
+    def run_watched_step(
+        self, x: Tensor, state: State, resets: Tensor, masked: Tensor | None
+    ) -> tuple[Tensor, StepAttention | None]:
+        """`watched_step` on checked arguments; a core that attends overrides it."""
+        if masked is not None:
+            raise ValueError(f"{type(self).__name__} does not attend: there is no place to mask")
+        return self.run_step(x, state, resets), None
+
     def compressor_parameters(self) -> list[nn.Parameter]:
         """The parameters that the compression loss trains, and nothing else does."""
         return []
@@ -132,6 +140,35 @@ class MemoryCore(nn.Module, abc.ABC):
         Raises:
             ValueError: when a shape, dtype or device does not fit, or the state is another batch's or core's.
         """
+        return self.run_step(x, state, self._checked_step(x, state, resets))
+
+    @torch.no_grad()
+    def watched_step(
+        self,
+        x: Tensor,
+        state: State,
+        resets: Tensor | None = None,
+        masked: Tensor | None = None,
+    ) -> tuple[Tensor, StepAttention | None]:
+        """`step`, and the attention weights that it acted with; `state` moves on IN PLACE.
+
+        Without `masked`, y and the state are those of `step` to the last bit.
+
+        Args:
+            x, state, resets: as for `step`.
+            masked: bool [B, N], places of `StepAttention` that this step may not read, in any layer; the weights of
+                the others sum to 1 again. What later steps wrote of a masked one stays readable.
+
+        Returns:
+            y [B, d_out], and the attention; None where the core does not attend.
+
+        Raises:
+            ValueError: as `step` does, and for places of a core that does not attend.
+        """
+        return self.run_watched_step(x, state, self._checked_step(x, state, resets), masked)
+
+    def _checked_step(self, x: Tensor, state: State, resets: Tensor | None) -> Tensor:
+        """The resets of a step whose arguments fit."""
         if x.dim() != 2 or x.shape[-1] != self.d_model or not x.is_floating_point():
             raise ValueError(
                 f"x is {x.dtype} {list(x.shape)}, expected floating point [B, {self.d_model}]"
@@ -145,7 +182,7 @@ class MemoryCore(nn.Module, abc.ABC):
                     f"state {name!r} is {held}, expected one for {len(x)} rows: "
                     f"use this core's initial_state({len(x)})"
                 )
-        return self.run_step(x, state, resets)
+        return resets
 
     @functools.cached_property
     def _state_names(self) -> tuple[str, ...]:

@@ -53,3 +53,53 @@ class AttentionReport:
             for bucket in part.tensor_split(count, 2)
         ]
         return torch.stack(means, 2)
+
+
+@dataclass
+class StepAttention:
+    """Where one acting step of each row looked, and which steps of its episode stand where it looked.
+
+    Places are ordered as in `AttentionReport`: C compressed slots, oldest first, then the memory's M steps, then the
+    window's W; N = C + M + W. Steps are counted from 0 in the row's episode.
+
+    Attributes:
+        weights: [B, L, H, N], the weights that the step acted with; 0 where nothing is.
+        empty: [B, L, H], the weight on places that were never filled, 0 where those are masked: with it, a head's
+            weights sum to 1.
+        step: int64 [B], the step itself.
+        first, last: int64 [B, N], the steps that a place holds, both included; -1 where there is nothing.
+        compressed_size, memory_size: C and M.
+    """
+
+    weights: Tensor
+    empty: Tensor
+    step: Tensor
+    first: Tensor
+    last: Tensor
+    compressed_size: int
+    memory_size: int
+
+    @property
+    def there(self) -> Tensor:
+        """bool [B, N]: where there is something to look at."""
+        return self.first >= 0
+
+    @property
+    def by_place(self) -> Tensor:
+        """[B, N]: the mean weight over layers and heads."""
+        return self.weights.mean((1, 2))
+
+    @property
+    def compressed(self) -> Tensor:
+        """[B, L, H]: the weight on all compressed memory."""
+        return self.weights[..., : self.compressed_size].sum(3)
+
+    @property
+    def memory(self) -> Tensor:
+        """[B, L, H]: the weight on all memory."""
+        return self.weights[..., self.compressed_size :][..., : self.memory_size].sum(3)
+
+    @property
+    def window(self) -> Tensor:
+        """[B, L, H]: the weight on the current window, the step itself included."""
+        return self.weights[..., self.compressed_size + self.memory_size :].sum(3)

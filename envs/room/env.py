@@ -13,6 +13,7 @@ from envs.actions import action_names, action_vectors
 from envs.errors import MissingDependencyError
 from envs.room.buffers import choose_renderer
 from envs.room.dynamics import RoomWorlds, degrees
+from envs.room.layout import Layout
 from envs.room.settings import FRAMES_PER_SECOND, RoomSettings
 from envs.seeding import world_seeds
 
@@ -21,7 +22,8 @@ EPISODE_METRICS = ("teleports", "trials", "correct", "wrong")
 
 
 def room_metadata(settings: RoomSettings) -> dict[str, Any]:
-    """What the room environment says of itself."""
+    """What the room environment says of itself; `map_outlines` are the rooms' corners, for maps from above."""
+    layout = Layout(settings.room_scale)
     return {
         "settings": settings.as_dict(),
         "render_modes": ["rgb_array"],
@@ -30,6 +32,7 @@ def room_metadata(settings: RoomSettings) -> dict[str, Any]:
         "episode_metrics": EPISODE_METRICS,
         "score_range": (0.312, 65.9),  # random and human, as published for the level
         "engine": "embedded",
+        "map_outlines": [layout.outline(room) for room in (0, 1)],
     }
 
 

@@ -128,7 +128,7 @@ def test_texts_of_runs_are_texts(tmp_path):
 
 def test_the_command_on_the_page_repeats_the_run(tmp_path, monkeypatch):
     run = make_run(tmp_path / "a run's", kind="compressive", rate=8)
-    text, page = report(tmp_path, run)
+    _, page = report(tmp_path, run)
     line = next(part for part in page.texts if part.startswith("python -m ct_rl.train"))
     words = shlex.split(line)
     given = []

@@ -17,6 +17,7 @@ class Slot:
     vector: Tensor
     newest: int  # the newest step that it covers
     number: int  # in its queue
+    oldest: int = 0  # the oldest step that it covers
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Memory:
     queues: list[list[Slot]] = field(default_factory=list)
     made: list[int] = field(default_factory=list)
     running: Slot | None = None
+    looked: list[list[tuple[bool, int, int, Tensor]]] = field(default_factory=list)  # see `_attend`
 
 
 @dataclass
@@ -78,7 +80,7 @@ def _layer(layer, memory: Memory, x: Tensor, step: int) -> Tensor:
     u = layer.norm(x) if pre else x
     memory.inputs.append(u)
     memory.usage.append(0.0)
-    seen = []  # (vector, distance, whether a slot, whether a constant, step)
+    seen = []  # (vector, distance, whether a slot, whether a constant, step or slot)
     for s in range(boundary if not sizes.mask_empty else max(boundary, 0), step + 1):
         vector = memory.inputs[s] if s >= 0 else torch.zeros_like(u)
         past = s < step // sizes.window * sizes.window
@@ -92,7 +94,7 @@ def _layer(layer, memory: Memory, x: Tensor, step: int) -> Tensor:
             "authors": step % sizes.window + rank,
             "time": step - slot.newest,
         }[sizes.slot_positions]
-        seen.append((slot.vector, min(distance, sizes.slot_reach - 1), True, False, None))
+        seen.append((slot.vector, min(distance, sizes.slot_reach - 1), True, False, slot))
     x_after = layer.gate(x, _attend(layer.attention, memory, u, seen))
     if pre:
         return layer.gate_ff(x_after, layer.ff(layer.norm_ff(x_after)))
@@ -121,6 +123,12 @@ def _attend(attention, memory: Memory, u: Tensor, seen: list) -> Tensor:
     for (_, _, is_slot, _, step), weight in zip(seen, weights.mean(1).tolist(), strict=True):
         if not is_slot and step >= 0:
             memory.usage[step] += weight
+    memory.looked.append(  # whether a slot, first and last step, weight of each head
+        [
+            (is_slot, *((what.oldest, what.newest) if is_slot else (what, what)), weight.detach())
+            for (_, _, is_slot, _, what), weight in zip(seen, weights, strict=True)
+        ]
+    )
     mixed = (weights[..., None] * torch.stack(values)).sum(0)
     return attention.out(mixed.flatten())
 
@@ -159,7 +167,7 @@ def _end_of_window(layer, memory: Memory, step: int) -> list[Tensor]:
             continue  # a slot of nothing: the memory is full of such already
         if loss != "none":
             vector = vector.detach()
-        memory.queues[0].append(Slot(vector, group[-1], memory.made[0]))
+        memory.queues[0].append(Slot(vector, group[-1], memory.made[0], max(group[0], 0)))
         memory.made[0] += 1
         terms += _overflow(layer, memory, 0, queries)
     return terms
@@ -250,7 +258,7 @@ def _overflow(layer, memory: Memory, level: int, queries: list[Tensor]) -> list[
     terms = _terms(layer, queries, parts, [vector], [named], dict(zip(named, parts, strict=True)))
     if layer.options.compression_loss != "none":
         vector = vector.detach()
-    slot = Slot(vector, oldest[-1].newest, memory.made[level + 1])
+    slot = Slot(vector, oldest[-1].newest, memory.made[level + 1], oldest[0].oldest)
     memory.made[level + 1] += 1
     if queue.folds:
         memory.running = slot

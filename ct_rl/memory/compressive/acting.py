@@ -37,8 +37,13 @@ class VisibleNow:
     empty: Absent | None
 
 
-def visible_now(sizes: Sizes, steps: Tensor, like: Tensor) -> VisibleNow:
-    """What the steps with the numbers `steps` [B] see; `like` gives the dtype."""
+def visible_now(
+    sizes: Sizes, steps: Tensor, like: Tensor, masked: Tensor | None = None
+) -> VisibleNow:
+    """What the steps with the numbers `steps` [B] see; `like` gives the dtype.
+
+    `masked`: bool [B, C + K], further places where they may not look.
+    """
     kept, device = sizes.kept, steps.device
     place = steps % kept
     bound = sizes.boundary(steps)
@@ -57,6 +62,8 @@ def visible_now(sizes: Sizes, steps: Tensor, like: Tensor) -> VisibleNow:
             newer = newer + made - oldest
         hidden = torch.cat([*veiled, hidden], 1)
         distance = torch.cat([*far, distance], 1)
+    if masked is not None:
+        hidden = hidden | masked
     if not sizes.mask_empty:
         hidden = F.pad(hidden, (0, 1))
     barred = torch.zeros(hidden.shape, dtype=like.dtype, device=device)
@@ -69,8 +76,21 @@ def visible_now(sizes: Sizes, steps: Tensor, like: Tensor) -> VisibleNow:
     )
 
 
-def step(layers: Sequence[Layer], sizes: Sizes, x: Tensor, state: State, resets: Tensor) -> Tensor:
+def step(
+    layers: Sequence[Layer],
+    sizes: Sizes,
+    x: Tensor,
+    state: State,
+    resets: Tensor,
+    *,
+    masked: Tensor | None = None,
+    weights: list[Tensor] | None = None,
+) -> Tensor:
     """Reads x [B, D] and moves `state` on by one step, in place.
+
+    Args:
+        masked: bool [B, C + K], places that this step may not read, in any layer.
+        weights: takes each layer's attention weights [B, H, C + K or one more], those that it has acted with.
 
     Returns:
         y [B, D].
@@ -80,9 +100,11 @@ def step(layers: Sequence[Layer], sizes: Sizes, x: Tensor, state: State, resets:
         for value in state.values():
             value[begun] = 0
     steps = state["steps"]
-    seen = visible_now(sizes, steps, x)
+    seen = visible_now(sizes, steps, x, masked)
     for i, layer in enumerate(layers):
-        x = _layer_step(layer, i, x, state, seen)
+        x, looked = _layer_step(layer, i, x, state, seen)
+        if weights is not None:
+            weights.append(looked)
     if sizes.compressed:
         due = torch.nonzero(ends(sizes, steps))[:, 0]
         if len(due):
@@ -91,7 +113,9 @@ def step(layers: Sequence[Layer], sizes: Sizes, x: Tensor, state: State, resets:
     return x
 
 
-def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: VisibleNow) -> Tensor:
+def _layer_step(
+    layer: Layer, i: int, x: Tensor, state: State, seen: VisibleNow
+) -> tuple[Tensor, Tensor]:
     attention, slots = layer.attention, layer.sizes.compressed
     u = layer.attended(x)
     past = state["past"][:, i]
@@ -109,7 +133,7 @@ def _layer_step(layer: Layer, i: int, x: Tensor, state: State, seen: VisibleNow)
         usage = state["usage"][:, i]
         usage[seen.rows, seen.place] = 0
         usage += weights[:, :, slots : past.shape[1]].mean(1)
-    return layer.after(x, read)
+    return layer.after(x, read), weights
 
 
 def _compress(layers: Sequence[Layer], sizes: Sizes, state: State, due: Tensor) -> None:

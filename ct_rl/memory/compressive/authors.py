@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ct_rl.memory.compressive.compression import Convolution
 from ct_rl.memory.compressive.core import CompressiveTransformer, TransformerXL
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
+from ct_rl.memory.report import StepAttention
 
 
 class AuthorsCore(MemoryCore):
@@ -52,6 +53,12 @@ class AuthorsCore(MemoryCore):
 
     def run_step(self, x: Tensor, state: State, resets: Tensor) -> Tensor:
         return self.readout(self.core.run_step(self.project(x).relu(), state, resets))
+
+    def run_watched_step(
+        self, x: Tensor, state: State, resets: Tensor, masked: Tensor | None
+    ) -> tuple[Tensor, StepAttention]:
+        y, attention = self.core.run_watched_step(self.project(x).relu(), state, resets, masked)
+        return self.readout(y), attention
 
     def authors_state(self, state: State) -> list[dict[str, Tensor]]:
         """A state in their layout, oldest first: per layer "episodic_memory" [B, M, E] and "compressed_memory"

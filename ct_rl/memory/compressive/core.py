@@ -16,7 +16,7 @@ from ct_rl.memory.compressive.acting import step
 from ct_rl.memory.compressive.compression import COMPRESSIONS
 from ct_rl.memory.compressive.layer import Layer, LayerOptions, LayerOutput, Past
 from ct_rl.memory.compressive.plan import Plan, Sizes, ends, plan_pass
-from ct_rl.memory.compressive.report import place_weights
+from ct_rl.memory.compressive.report import place_weights, watched_step
 from ct_rl.memory.compressive.visible import (
     Visible,
     VisibleInBlocks,
@@ -24,7 +24,7 @@ from ct_rl.memory.compressive.visible import (
     visible_in_blocks,
 )
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
-from ct_rl.memory.report import AttentionReport
+from ct_rl.memory.report import AttentionReport, StepAttention
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -163,6 +163,11 @@ class CompressiveTransformer(MemoryCore):
     def pure_step(self, x: Tensor, state: State, resets: Tensor) -> tuple[Tensor, State]:
         out = self.run(x[:, None], state, resets[:, None], False)
         return out.y[:, 0], out.state
+
+    def run_watched_step(
+        self, x: Tensor, state: State, resets: Tensor, masked: Tensor | None
+    ) -> tuple[Tensor, StepAttention]:
+        return watched_step(self.stack, self.sizes, x, state, resets, masked)
 
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         steps, pasts = state["steps"], self._pasts(state)

@@ -1,11 +1,18 @@
-"""Attention weights of a pass, summed place by place: what `AttentionReport` is made of."""
+"""Attention weights place by place: of a pass for `AttentionReport`, of an acting step for `StepAttention`."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ct_rl.memory.compressive.acting import step
+from ct_rl.memory.compressive.layer import Layer
+from ct_rl.memory.compressive.places import places
 from ct_rl.memory.compressive.plan import Plan, Sizes
+from ct_rl.memory.contract import State
+from ct_rl.memory.report import StepAttention
 
 
 def place_weights(sizes: Sizes, plan: Plan, slots: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,3 +46,48 @@ def _summed(weights: Tensor, place: Tensor, size: int) -> Tensor:
     flat = weights.movedim(1, 0).flatten(1)
     index = place.clamp(0, size - 1).flatten().expand(heads, -1)
     return weights.new_zeros(heads, size).scatter_add_(1, index, flat)
+
+
+def watched_step(
+    layers: Sequence[Layer],
+    sizes: Sizes,
+    x: Tensor,
+    state: State,
+    resets: Tensor,
+    masked: Tensor | None = None,
+) -> tuple[Tensor, StepAttention]:
+    """`acting.step`, and where it looked; `state` moves on IN PLACE.
+
+    Args:
+        x: [B, D]; resets: bool [B].
+        masked: bool [B, N], places of `StepAttention` that the step may not read.
+
+    Returns:
+        y [B, D], and the attention.
+    """
+    at = torch.where(resets, 0, state["steps"])  # `step` moves the state's on
+    by_usage = "usage" in state
+    where = places(sizes, at, by_usage)
+    there = where.ring >= 0
+    ring = where.ring.clamp(min=0)
+    vectors = sizes.compressed + sizes.kept
+    hidden = None
+    if masked is not None:
+        # One column more, for the places where there is nothing.
+        hidden = torch.zeros(len(x), vectors + 1, dtype=torch.bool, device=x.device)
+        hidden = hidden.scatter(1, torch.where(there, ring, vectors), masked & there)[:, :vectors]
+    looked: list[Tensor] = []
+    y = step(layers, sizes, x, state, resets, masked=hidden, weights=looked)
+    weights = torch.stack(looked, 1)  # (B, L, H, C + K or one more)
+    index = ring[:, None, None].expand(*weights.shape[:3], -1)
+    ordered = weights.gather(3, index) * there[:, None, None]
+    attention = StepAttention(
+        weights=ordered,
+        empty=weights[..., vectors:].sum(3),
+        step=at,
+        first=where.first,
+        last=where.last,
+        compressed_size=sizes.compressed,
+        memory_size=sizes.memory,
+    )
+    return y, attention
