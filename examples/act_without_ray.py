@@ -7,7 +7,6 @@ An agent's folder is data and imports nothing: name the module that registers an
 """
 
 import argparse
-import importlib
 import sys
 
 import ct_rl
@@ -22,7 +21,7 @@ def main():
     parser.add_argument("--episodes", type=int, default=10)
     args = parser.parse_args()
     if args.module:
-        importlib.import_module(args.module)
+        envs.import_modules([args.module])
 
     agent = ct_rl.load_agent(args.folder)
     settings = {} if args.env else agent.description["env_options"]

@@ -19,6 +19,7 @@ def main():
     parser.add_argument("--rates", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--delay", type=int, default=16, help="empty steps after the cue")
     parser.add_argument("--steps", type=int, default=60_000, help="agent steps of each trial")
+    parser.add_argument("--folder", help="where Tune writes; ~/ray_results when absent")
     args = parser.parse_args()
 
     config = own_environment.small_config(
@@ -27,17 +28,14 @@ def main():
         rate=tune.grid_search(args.rates),
     )  # fmt: skip
     config.environment("recall", env_config={"delay": args.delay})
-    run = tune.RunConfig(stop={"num_env_steps_sampled_lifetime": args.steps}, verbose=0)
+    run = tune.RunConfig(
+        stop={"num_env_steps_sampled_lifetime": args.steps}, storage_path=args.folder, verbose=0
+    )
     results = tune.Tuner(MemoryPPO, param_space=config, run_config=run).fit()
-    for rate, result in zip(args.rates, results, strict=True):
-        print(
-            rate,
-            result.metrics.keys(),
-            result.metrics["ct_rl"].keys(),
-            result.metrics["env_runners"],
-            result.config["network_settings"],
-            result.error,
-        )
+    for result in results:
+        rate = result.config["network_settings"]["memory_options"]["rate"]
+        found = result.metrics["env_runners"]["episode_return_mean"]
+        print(f"rate {rate}: {8 + 4 * rate} steps seen, mean return {found:.2f}")
 
 
 if __name__ == "__main__":
