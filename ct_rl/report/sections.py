@@ -279,7 +279,7 @@ def memory(groups: Sequence[Group]) -> Element | None:
             parts.append(
                 el("h3", swatch(group), f", seed {run.seed}" if len(group.runs) > 1 else None)
             )
-            parts.append(el("div", [_attention(i, bar, look) for i, bar in enumerate(look.buckets[:_MOST_LAYERS])],
+            parts.append(el("div", [_attention(i, bar, look, group) for i, bar in enumerate(look.buckets[:_MOST_LAYERS])],
                             class_="charts"))  # fmt: skip
         lost = [look.compression_loss for _, look in found if look.compression_loss]
         if lost:
@@ -307,7 +307,7 @@ def memory(groups: Sequence[Group]) -> Element | None:
     return section if len(section) > 1 else None
 
 
-def _attention(layer: int, buckets: Sequence[float], look: Any) -> Element | None:
+def _attention(layer: int, buckets: Sequence[float], look: Any, group: Group) -> Element | None:
     if len(buckets) < 3 or len(buckets) > 96:
         return None
     label = f"layer {layer + 1}"
@@ -315,4 +315,9 @@ def _attention(layer: int, buckets: Sequence[float], look: Any) -> Element | Non
     if layer < len(look.shares) and len(look.shares[layer]) == 3:
         shares = zip(charts.PARTS, look.shares[layer], strict=True)
         said = el("figcaption", ", ".join(f"{part} {100 * share:.0f} %" for part, share in shares))
-    return el("figure", el("b", label), charts.attention(buckets, f"attention of {label}"), said)
+    return el(
+        "figure",
+        el("b", label),
+        charts.attention(buckets, group.look, f"attention of {label}"),
+        said,
+    )
