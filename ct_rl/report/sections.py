@@ -279,8 +279,9 @@ def memory(groups: Sequence[Group]) -> Element | None:
             parts.append(
                 el("h3", swatch(group), f", seed {run.seed}" if len(group.runs) > 1 else None)
             )
-            parts.append(el("div", [_attention(i, bar, look, group) for i, bar in enumerate(look.buckets[:_MOST_LAYERS])],
-                            class_="charts"))  # fmt: skip
+            layers = enumerate(look.buckets[:_MOST_LAYERS])
+            drawn = [_attention(i, buckets, look, group) for i, buckets in layers]
+            parts.append(el("div", drawn, class_="charts"))
         lost = [look.compression_loss for _, look in found if look.compression_loss]
         if lost:
             losses.append((group, [fmean(values) for values in zip(*lost, strict=False)]))

@@ -47,7 +47,7 @@ def test_every_message_on_the_page_is_one_that_the_code_gives():
 
 def test_the_commands_are_listed_and_run():
     shown = commands.listing()
-    for name in ("train", "evaluate", "experiment", "suite"):
+    for name in ("train", "evaluate", "experiment", "report", "suite"):
         assert re.search(rf"^  {name} +\w", shown, re.MULTILINE)
     said = subprocess.run(
         [sys.executable, "-m", "ct_rl", "train", "--rate", "0"],
