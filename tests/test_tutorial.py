@@ -37,7 +37,12 @@ def run(words, folder):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     settings = {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        words, shell=True, cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True
+        words,
+        shell=True,
+        cwd=folder,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from ct_rl import command_line
 from ct_rl.config import Text
-from ct_rl.errors import DONE, UserError, one_line, run_command
+from ct_rl.errors import DONE, one_line, run_command
 from ct_rl.plain_files import require_writable, write_new
 
 PROG = "ct_rl.report"
@@ -43,8 +43,6 @@ def command(argv: list[str]) -> int:
     given = command_line.parse(Arguments, argv, prog=PROG)
     given.imports = command_line.take_values(argv, "--import")
     command_line.import_modules(given.imports)
-    if not given.runs:
-        raise UserError("no runs given: name folders of runs")
     out = Path(given.out)
     require_writable(out, "--out")
     from ct_rl.report.material import read_run

@@ -81,13 +81,14 @@ def band(curves: Sequence[np.ndarray]) -> np.ndarray | None:
 class _Axes:
     """A frame with ticks, and from data to places in it."""
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float], text: Text):
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], text: Text, label: str):
         (self.x0, self.x1), (low, high) = x, y
         if high - low < 1e-9 * max(abs(high), abs(low), 1e-9):
             low, high = low - (abs(low) * 0.1 or 1), high + (abs(high) * 0.1 or 1)
         margin = 0.05 * (high - low)
         self.y0, self.y1 = low - margin, high + margin
-        self.svg = el("svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="chart")
+        self.svg = el("svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="chart",
+                      aria_label=label)  # fmt: skip
         bottom = HEIGHT - _BOTTOM
         for at in ticks(self.y0, self.y1, 5):
             place = self.py(at)
@@ -136,8 +137,8 @@ def curves(series: Sequence[Series], x: tuple[float, float], label: str) -> Elem
     if not drawn:
         return None
     values = [array[:, 1] for _, arrays, _ in drawn for array in arrays]
-    axes = _Axes(x, (min(v.min() for v in values), max(v.max() for v in values)), short)
-    axes.svg.set("aria-label", f"{label} over agent steps")
+    span = min(v.min() for v in values), max(v.max() for v in values)
+    axes = _Axes(x, span, short, f"{label} over agent steps")
     for one, arrays, middle in drawn:
         colour = f"--c:var(--{one.look.colour})"
         group = el("g", el("title", one.name), style=colour)
@@ -234,7 +235,7 @@ def _cut(name: str, most: int) -> str:
 PARTS = ("compressed memory", "memory", "window")
 
 
-def attention(buckets: Sequence[float], label: str) -> Element:
+def attention(buckets: Sequence[float], look: Look, label: str) -> Element:
     """Mean weight of a place, oldest first, as bars on a logarithmic scale: three parts of as many buckets each."""
     count = len(buckets) // 3
     values = np.asarray(buckets[: 3 * count], float)
@@ -248,7 +249,8 @@ def attention(buckets: Sequence[float], label: str) -> Element:
         share = (math.log10(value) - floor) / (top - floor) if value > 0 else 0
         return round(bottom - min(max(share, 0), 1) * (bottom - _TOP), 1)
 
-    svg = el("svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="chart", aria_label=label)
+    svg = el("svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="chart", aria_label=label,
+             style=f"--c:var(--{look.colour})")  # fmt: skip
     for power in range(floor, top + 1):
         place = py(10.0**power)
         svg.append(el("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=place, y2=place, class_="grid"))

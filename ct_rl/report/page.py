@@ -120,9 +120,8 @@ def _videos(groups: Sequence[Group], films: dict[Path, str]) -> Element | None:
                 if path in films:
                     video = el("video", src=films[path], controls="controls", preload="metadata",
                                playsinline="playsinline", muted="muted")  # fmt: skip
-                    said = el(
-                        "figcaption", sections.swatch(group), f", seed {run.seed}: {path.name}"
-                    )
+                    name = el("div", sections.swatch(group), f", seed {run.seed}: {path.name}")
+                    said = el("figcaption", name)
                     made.append(el("figure", video, said))
     if not made:
         return None

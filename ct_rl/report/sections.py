@@ -279,8 +279,9 @@ def memory(groups: Sequence[Group]) -> Element | None:
             parts.append(
                 el("h3", swatch(group), f", seed {run.seed}" if len(group.runs) > 1 else None)
             )
-            parts.append(el("div", [_attention(i, bar, look) for i, bar in enumerate(look.buckets[:_MOST_LAYERS])],
-                            class_="charts"))  # fmt: skip
+            layers = enumerate(look.buckets[:_MOST_LAYERS])
+            drawn = [_attention(i, buckets, look, group) for i, buckets in layers]
+            parts.append(el("div", drawn, class_="charts"))
         lost = [look.compression_loss for _, look in found if look.compression_loss]
         if lost:
             losses.append((group, [fmean(values) for values in zip(*lost, strict=False)]))
@@ -307,7 +308,7 @@ def memory(groups: Sequence[Group]) -> Element | None:
     return section if len(section) > 1 else None
 
 
-def _attention(layer: int, buckets: Sequence[float], look: Any) -> Element | None:
+def _attention(layer: int, buckets: Sequence[float], look: Any, group: Group) -> Element | None:
     if len(buckets) < 3 or len(buckets) > 96:
         return None
     label = f"layer {layer + 1}"
@@ -315,4 +316,9 @@ def _attention(layer: int, buckets: Sequence[float], look: Any) -> Element | Non
     if layer < len(look.shares) and len(look.shares[layer]) == 3:
         shares = zip(charts.PARTS, look.shares[layer], strict=True)
         said = el("figcaption", ", ".join(f"{part} {100 * share:.0f} %" for part, share in shares))
-    return el("figure", el("b", label), charts.attention(buckets, f"attention of {label}"), said)
+    return el(
+        "figure",
+        el("b", label),
+        charts.attention(buckets, group.look, f"attention of {label}"),
+        said,
+    )

@@ -80,7 +80,9 @@ def test_the_loss_of_the_example_leaves_out_pairs_across_episodes():
 
     runpy.run_path(str(EXAMPLES / "own_auxiliary_loss.py"))
     space = gym.spaces.Discrete(3)
-    loss = build_auxiliary("inverse", Sizes(4, 4, gym.spaces.Box(-1, 1, (4,)), space), {"hidden": 8})
+    loss = build_auxiliary(
+        "inverse", Sizes(4, 4, gym.spaces.Box(-1, 1, (4,)), space), {"hidden": 8}
+    )
     resets = torch.tensor([[True, False, True, False]])
     features = torch.randn(1, 4, 4, requires_grad=True)
 

@@ -61,7 +61,7 @@ def test_no_row_is_so_general_that_it_tells_nothing():
 
 def test_the_commands_are_listed_and_run():
     shown = commands.listing()
-    for name in ("train", "evaluate", "experiment", "suite"):
+    for name in ("train", "evaluate", "experiment", "report", "suite"):
         assert re.search(rf"^  {name} +\w", shown, re.MULTILINE)
     said = subprocess.run(
         [sys.executable, "-m", "ct_rl", "train", "--rate", "0"],
