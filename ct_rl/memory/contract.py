@@ -157,7 +157,7 @@ class MemoryCore(nn.Module, abc.ABC):
         Args:
             x, state, resets: as for `step`.
             masked: bool [B, N], places of `StepAttention` that this step may not read, in any layer; the weights of
-                the others sum to 1 again. What later steps wrote of a masked one stays readable.
+                the others sum to 1 again. Its own it always reads, and what later steps wrote of a masked one.
 
         Returns:
             y [B, d_out], and the attention; None where the core does not attend.

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ct_rl.memory import build_memory, memory_names
+from ct_rl.memory.compressive.authors import AuthorsCore
 from ct_rl.memory.compressive.places import places
 from tests.memory import naive
 from tests.memory.test_compressive import SIZES as SOME_SIZES
@@ -174,6 +175,32 @@ def test_a_masked_place_gets_no_weight_and_the_rest_all_of_it(name):
     assert (out != y[:, t]).any()
     rest = seen[t].weights[:, 0] * ~masked[:, None]  # in the first layer nothing else changes
     torch.testing.assert_close(attention.weights[:, 0], rest / rest.sum(2, keepdim=True))
+
+
+def test_a_step_always_reads_itself_and_a_mask_of_another_shape_is_refused():
+    core = core_of("compressive").eval()
+    x, resets = inputs(7, resets=False)
+    before, seen, _, _ = watched(core, x, resets)
+    state = before[30]
+    everything = torch.ones_like(seen[30].there)
+    with pytest.raises(
+        ValueError, match=r"masked is torch.bool \[3, 16\], expected bool \[3, 17\]"
+    ):
+        core.watched_step(x[:, 30], state, resets[:, 30], everything[:, 1:])
+    _, attention = core.watched_step(x[:, 30], state, resets[:, 30], everything)
+    own = attention.first == 30
+    assert own.sum() == 3
+    weights = attention.weights.sum((1, 2))
+    assert not weights[~own].any() and (weights[own] == 4).all()  # 2 layers of 2 heads
+
+
+def test_a_core_of_the_authors_is_watched_too():
+    core = AuthorsCore(core_of("compressive"), d_in=5, d_out=3, loss=False).double().eval()
+    x = torch.randn(12, 2, 5, dtype=torch.float64)
+    acted, state = core.initial_state(2), core.initial_state(2)
+    for x_t in x:
+        y, attention = core.watched_step(x_t, state)
+        assert torch.equal(y, core.step(x_t, acted)) and attention.weights.shape == (2, 2, 2, 17)
 
 
 @pytest.mark.parametrize("name", sorted({*memory_names()} - {*ATTENDING}))

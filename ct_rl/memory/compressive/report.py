@@ -60,10 +60,13 @@ def watched_step(
 
     Args:
         x: [B, D]; resets: bool [B].
-        masked: bool [B, N], places of `StepAttention` that the step may not read.
+        masked: bool [B, N], places of `StepAttention` that the step may not read; its own it always reads.
 
     Returns:
         y [B, D], and the attention.
+
+    Raises:
+        ValueError: for a mask of another shape or type.
     """
     at = torch.where(resets, 0, state["steps"])  # `step` moves the state's on
     by_usage = "usage" in state
@@ -73,9 +76,14 @@ def watched_step(
     vectors = sizes.compressed + sizes.kept
     hidden = None
     if masked is not None:
+        if masked.shape != ring.shape or masked.dtype != torch.bool:
+            raise ValueError(
+                f"masked is {masked.dtype} {list(masked.shape)}, expected bool {list(ring.shape)}"
+            )
         # One column more, for the places where there is nothing.
         hidden = torch.zeros(len(x), vectors + 1, dtype=torch.bool, device=x.device)
-        hidden = hidden.scatter(1, torch.where(there, ring, vectors), masked & there)[:, :vectors]
+        barred = masked & there & (where.first < at[:, None])
+        hidden = hidden.scatter(1, torch.where(there, ring, vectors), barred)[:, :vectors]
     looked: list[Tensor] = []
     y = step(layers, sizes, x, state, resets, masked=hidden, weights=looked)
     weights = torch.stack(looked, 1)  # (B, L, H, C + K or one more)
