@@ -1,4 +1,4 @@
-"""Memory benchmarks of others: what registers their gymnasium ids, which extra installs them, what they need."""
+"""Third-party memory benchmarks: what registers their gymnasium ids, which extra installs them, what they need."""
 
 from __future__ import annotations
 

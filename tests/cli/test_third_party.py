@@ -1,4 +1,4 @@
-"""Benchmarks of others through the whole training path, with the real command."""
+"""Third-party benchmarks through the whole training path, with the real command."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Benchmarks of others by their gymnasium ids; a package that is not installed skips its cases."""
+"""Third-party benchmarks by their gymnasium ids; a package that is not installed skips its cases."""
 
 from __future__ import annotations
 
