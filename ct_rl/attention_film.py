@@ -126,12 +126,15 @@ class AttentionFilm:
             return
         mapped = len(self.path) > 0
         width = 370 if mapped else 616
-        title = "episode over" if moment.action == "end" else "probabilities of actions"
+        discrete = all(len(choice) == 2 for choice in insight.choices)
+        title = "probabilities of actions" if discrete else "actions: mean \u00b1 deviation"
+        title = "episode over: the last policy" if moment.action == "end" else title
         text(frame, title, (12, y + 26), 12, FAINT)
         draw_choices(frame, (12, y + 46, width, HEIGHT - y - 52), insight.choices, moment.action)
         if mapped:
             box = (400, y + 46, 232, HEIGHT - y - 56)
-            text(frame, "map, and what it looks at", (400, y + 26), 12, FAINT)
+            title = "map" if insight.look is None else "map, and what it looks at"
+            text(frame, title, (400, y + 26), 12, FAINT)
             self._map(frame, box, insight.yaw)
 
     def _map(self, frame: np.ndarray, box: Box, yaw: float | None) -> None:

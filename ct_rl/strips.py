@@ -84,8 +84,8 @@ def draw_value(
 
 
 def short(number: float) -> str:
-    """A number in the width of six digits."""
-    return f"{number:.2g}" if 1e-3 <= number < 100 else f"{number:.0e}" if number else "0"
+    """A number of one or two digits that count."""
+    return f"{number:.2g}" if number >= 1e-3 else f"{number:.1g}"
 
 
 def _layers(count: int) -> list[int]:
