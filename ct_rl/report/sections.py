@@ -279,8 +279,8 @@ def memory(groups: Sequence[Group]) -> Element | None:
             parts.append(
                 el("h3", swatch(group), f", seed {run.seed}" if len(group.runs) > 1 else None)
             )
-            layers = enumerate(look.buckets[:_MOST_LAYERS])
-            drawn = [_attention(i, buckets, look, group) for i, buckets in layers]
+            every = enumerate(look.buckets[:_MOST_LAYERS])
+            drawn = [_attention(i, buckets, look, group) for i, buckets in every]
             parts.append(el("div", drawn, class_="charts"))
         lost = [look.compression_loss for _, look in found if look.compression_loss]
         if lost:
