@@ -48,7 +48,7 @@ def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused_before_mem
     config = json.loads((folder / "config.json").read_text())
     config["network"]["memory_options"]["d_model"] = 65_536
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="is not what config.json says"):
+    with pytest.raises(UserError, match=r"is not what config\.json says"):
         ct_rl.load_agent(folder)
 
 
