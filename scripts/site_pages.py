@@ -18,11 +18,14 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"ct_rl": "ct_rl", "ct_rl.memory": "ct_rl/memory", "agents": "agents", "envs": "envs"}
-TOP = {
+PAGES = {  # of the repository, outside docs/, and their names in the site
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "examples/README.md": "examples.md",
 }
+_HOMES = {page: os.path.dirname(source) for source, page in PAGES.items()}
+_MORE = {"agents": ["rllib.config.MemoryAlgorithmConfig"]}  # what the configs have in common
 _CODE = {".py": "python", ".yaml": "yaml", ".sh": "bash"}
 _LINK = re.compile(r"(\]\()([^)\s#:]+)")
 
@@ -38,11 +41,12 @@ def public_names(package: str) -> list[str]:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are made, and every file outside docs/ that some page links to."""
-    for name, page in TOP.items():
+    for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
     for package in PACKAGES:
-        text = "\n\n".join(f"::: {package}.{name}" for name in public_names(package))
+        names = [*public_names(package), *_MORE.get(package, ())]
+        text = "\n\n".join(f"::: {package}.{name}" for name in names)
         page = f"reference/{package}.md"
         files.append(File.generated(config, page, content=f"# {package}\n\n{text}\n"))
     linked = {
@@ -68,14 +72,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
 
 def _repository_path(page: str, link: str) -> str | None:
     """The file of the repository that a page's link means; None where there is none."""
-    home = "." if page in TOP.values() else f"docs/{os.path.dirname(page)}"
+    home = _HOMES.get(page, f"docs/{os.path.dirname(page)}")
     path = os.path.normpath(os.path.join(home, link))
+    if f"{path}/README.md" in PAGES:
+        path += "/README.md"
     return path if not path.startswith("..") and (ROOT / path).is_file() else None
 
 
 def _outside(page: str, link: str) -> str | None:
     path = _repository_path(page, link)
-    return None if path is None or path.startswith("docs/") or path in TOP else path
+    return None if path is None or path.startswith("docs/") or path in PAGES else path
 
 
 def _target(page: str, link: str) -> str | None:
@@ -83,7 +89,7 @@ def _target(page: str, link: str) -> str | None:
     path = _repository_path(page, link)
     if path is None:
         return None
-    place = TOP.get(path) or path.removeprefix("docs/")
+    place = PAGES.get(path) or path.removeprefix("docs/")
     if _outside(page, link) is not None:
         place = _place(path)
     return os.path.relpath(place, os.path.dirname(page) or ".")

@@ -45,8 +45,10 @@ def test_an_example_trains(example, name, says):
     assert int(lines[-1].split()[0].replace(",", "")) >= 1500
 
 
-def test_the_stock_script_trains(example):
-    assert example("stock_rllib", "--iterations", 1).startswith("iteration 1: mean return ")
+def test_the_stock_script_trains_and_restores_its_policy(example):
+    trained, restored = example("stock_rllib", "--iterations", 1).splitlines()
+    assert trained.startswith("iteration 1: mean return ")
+    assert restored == "restored: logits differ by 0.0e+00 at most"
 
 
 @pytest.mark.slow
@@ -104,3 +106,9 @@ def test_the_loss_of_the_example_leaves_out_pairs_across_episodes():
 
     assert value([0, 1, 2, 0]) == value([0, 2, 2, 1])  # actions that ended an episode or the row
     assert value([0, 1, 2, 0]) != value([1, 1, 2, 0])
+
+
+def test_the_page_of_examples_has_each():
+    page = (EXAMPLES / "README.md").read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f"| [{path.name}]({path.name}) | " in page
