@@ -11,7 +11,7 @@ from typing import get_type_hints
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ct_rl import checkpoint, command_line, config_file, plain_files, reader
@@ -183,6 +183,8 @@ def test_any_bytes_are_a_file_or_one_line(tmp_path_factory, content):
     assert run.read_metrics() == []
 
 
+@example("\x85")
+@example("a\u2028b\x85")
 @given(
     st.text(max_size=12)
     | st.floats(allow_nan=False, allow_infinity=False)
