@@ -1,6 +1,6 @@
 """Agents with memory: an actor-critic in plain torch, and its RLlib side in `agents.rllib`.
 
-Importing this loads no Ray; the names that need it are resolved when they are asked for.
+Importing this loads neither Ray nor torch: names that need them are resolved when they are asked for.
 """
 
 from __future__ import annotations
@@ -8,37 +8,39 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from agents.actor_critic import ActorCritic
-from agents.auxiliary import (
-    AuxiliaryLoss,
-    auxiliary_names,
-    auxiliary_options,
-    register_auxiliary,
-)
-from agents.encoders import encoder_names, register_encoder
+from agents.auxiliary.registry import auxiliary_names, auxiliary_options, register_auxiliary
 from agents.errors import LearnerDied, LearnerFailed, NonFinite, RunnerFailed
-from agents.saliency import Saliency, memory_saliency
 
 if TYPE_CHECKING:
+    from agents.actor_critic import ActorCritic
+    from agents.auxiliary.contract import AuxiliaryLoss
+    from agents.encoders import encoder_names, register_encoder
     from agents.rllib.appo import MemoryAPPO, MemoryAPPOConfig
     from agents.rllib.impala import MemoryIMPALA, MemoryIMPALAConfig
     from agents.rllib.module import MemoryRLModule
     from agents.rllib.ppo import MemoryPPO, MemoryPPOConfig
     from agents.rllib.registration import register, register_environment
     from agents.rllib.stock import check_stock, with_memory
+    from agents.saliency import Saliency, memory_saliency
 
-_RLLIB = {
-    "MemoryAPPO": "appo",
-    "MemoryAPPOConfig": "appo",
-    "MemoryIMPALA": "impala",
-    "MemoryIMPALAConfig": "impala",
-    "MemoryPPO": "ppo",
-    "MemoryPPOConfig": "ppo",
-    "MemoryRLModule": "module",
-    "check_stock": "stock",
-    "register": "registration",
-    "register_environment": "registration",
-    "with_memory": "stock",
+_MODULES = {
+    "ActorCritic": "actor_critic",
+    "AuxiliaryLoss": "auxiliary.contract",
+    "MemoryAPPO": "rllib.appo",
+    "MemoryAPPOConfig": "rllib.appo",
+    "MemoryIMPALA": "rllib.impala",
+    "MemoryIMPALAConfig": "rllib.impala",
+    "MemoryPPO": "rllib.ppo",
+    "MemoryPPOConfig": "rllib.ppo",
+    "MemoryRLModule": "rllib.module",
+    "Saliency": "saliency",
+    "check_stock": "rllib.stock",
+    "encoder_names": "encoders",
+    "memory_saliency": "saliency",
+    "register": "rllib.registration",
+    "register_encoder": "encoders",
+    "register_environment": "rllib.registration",
+    "with_memory": "rllib.stock",
 }
 
 __all__ = [
@@ -70,9 +72,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _RLLIB:
+    if name not in _MODULES:
         raise AttributeError(f"module 'agents' has no attribute {name!r}")
-    return getattr(import_module(f"agents.rllib.{_RLLIB[name]}"), name)
+    return getattr(import_module(f"agents.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

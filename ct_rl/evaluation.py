@@ -139,8 +139,8 @@ class Moment:
     total: float
     reward: float
     action: str  # its name; "end" or "world lost" in the last picture, which no action follows
-    last: bool = False
     insight: Insight | None = None  # of a watched step
+    last: bool = False
 
 
 def film(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
+from agents.auxiliary.options import ContrastOptions
 from agents.auxiliary.pairs import draw_pairs, info_nce, projection, similarities
 
 
@@ -19,20 +18,7 @@ class Contrast(AuxiliaryLoss):
     steps of its own row are neither, and left out. The gradient reaches the encoder, never the memory.
     """
 
-    @dataclass(frozen=True)
-    class Options:
-        """Settings of `contrast`."""
-
-        horizon: Annotated[int, Ge(1), Le(10_000)] = 8
-        """Steps between the two of a pair, at most [steps]."""
-        pairs: Annotated[int, Ge(2), Le(65_536)] = 256
-        """Pairs drawn from a minibatch, at most [count]."""
-        temperature: Annotated[float, Gt(0), Le(100)] = 0.1
-        """What similarities are divided by."""
-        width: Annotated[int, Ge(1), Le(65_536)] = 128
-        """Width of the projection [units]."""
-        embedding: Annotated[int, Ge(1), Le(65_536)] = 64
-        """Width of the embedding that is compared [units]."""
+    Options = ContrastOptions
 
     small: ClassVar[dict[str, Any]] = {"horizon": 3, "pairs": 16, "width": 8, "embedding": 4}
 

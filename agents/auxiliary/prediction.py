@@ -5,17 +5,16 @@ Shapes: P steps, E width of the embedding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Le
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
+from agents.auxiliary.options import PredictionOptions
 from agents.auxiliary.pairs import draw_pairs, info_nce, projection, similarities
 
 
@@ -27,22 +26,7 @@ class Prediction(AuxiliaryLoss):
     encoder.
     """
 
-    @dataclass(frozen=True)
-    class Options:
-        """Settings of `prediction`."""
-
-        loss: Literal["info_nce", "barlow_twins"] = "info_nce"
-        """How prediction and next embedding are compared."""
-        steps: Annotated[int, Ge(2), Le(65_536)] = 256
-        """Steps drawn from a minibatch, at most [count]."""
-        temperature: Annotated[float, Gt(0), Le(100)] = 0.1
-        """What similarities are divided by, for info_nce."""
-        redundancy: Annotated[float, Ge(0), Le(1)] = 5e-3
-        """Weight of the correlations between different features, for barlow_twins."""
-        width: Annotated[int, Ge(1), Le(65_536)] = 256
-        """Width of the hidden layers [units]."""
-        embedding: Annotated[int, Ge(1), Le(65_536)] = 64
-        """Width of the embedding that is compared [units]."""
+    Options = PredictionOptions
 
     small: ClassVar[dict[str, Any]] = {"steps": 16, "width": 8, "embedding": 4}
 

@@ -5,14 +5,13 @@ Shapes: P pairs, E width of the embedding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
+from agents.auxiliary.options import RecallOptions
 from agents.auxiliary.pairs import draw_pairs, info_nce, projection, similarities
 
 
@@ -23,20 +22,7 @@ class Recall(AuxiliaryLoss):
     memory that holds nothing stays at the logarithm of the number of pairs. The gradient reaches memory and encoder.
     """
 
-    @dataclass(frozen=True)
-    class Options:
-        """Settings of `recall`."""
-
-        horizon: Annotated[int, Ge(1), Le(10_000)] = 32
-        """Steps that are asked back, at most [steps]."""
-        pairs: Annotated[int, Ge(2), Le(65_536)] = 256
-        """Pairs drawn from a minibatch, at most [count]."""
-        temperature: Annotated[float, Gt(0), Le(100)] = 0.1
-        """What similarities are divided by."""
-        width: Annotated[int, Ge(1), Le(65_536)] = 256
-        """Width of the hidden layers [units]."""
-        embedding: Annotated[int, Ge(1), Le(65_536)] = 64
-        """Width of the embedding that is compared [units]."""
+    Options = RecallOptions
 
     small: ClassVar[dict[str, Any]] = {"horizon": 4, "pairs": 16, "width": 8, "embedding": 4}
 

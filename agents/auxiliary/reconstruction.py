@@ -5,18 +5,17 @@ Shapes: S steps, H, W, C of a frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Le
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
+from agents.auxiliary.options import ReconstructionOptions
 
 
 class Reconstruction(AuxiliaryLoss):
@@ -27,16 +26,7 @@ class Reconstruction(AuxiliaryLoss):
     memory, and through it the encoder.
     """
 
-    @dataclass(frozen=True)
-    class Options:
-        """Settings of `reconstruction`."""
-
-        steps: Annotated[int, Ge(1), Le(65_536)] = 256
-        """Steps drawn from a minibatch, at most [count]."""
-        side: Annotated[int, Ge(1), Le(1024)] = 24
-        """Longer side of the frame that is rebuilt [pixels]."""
-        width: Annotated[int, Ge(1), Le(65_536)] = 256
-        """Width of the hidden layer [units]."""
+    Options = ReconstructionOptions
 
     small: ClassVar[dict[str, Any]] = {"steps": 16, "side": 6, "width": 8}
 

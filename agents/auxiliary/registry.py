@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from agents.auxiliary.contract import AuxiliaryLoss, Sizes
-from agents.auxiliary.contrast import Contrast
-from agents.auxiliary.prediction import Prediction
-from agents.auxiliary.recall import Recall
-from agents.auxiliary.reconstruction import Reconstruction
+from agents.auxiliary.options import (
+    ContrastOptions,
+    PredictionOptions,
+    RecallOptions,
+    ReconstructionOptions,
+)
 from agents.errors import unknown
 
+if TYPE_CHECKING:
+    from agents.auxiliary.contract import AuxiliaryLoss, Sizes
+
+# Name, class in the module of that name, and options; torch is loaded when the class is asked for.
+_OURS: dict[str, tuple[str, type]] = {
+    "contrast": ("Contrast", ContrastOptions),
+    "prediction": ("Prediction", PredictionOptions),
+    "recall": ("Recall", RecallOptions),
+    "reconstruction": ("Reconstruction", ReconstructionOptions),
+}
 _LOSSES: dict[str, type[AuxiliaryLoss]] = {}
 
 
@@ -22,6 +34,8 @@ def register_auxiliary(name: str, cls: type[AuxiliaryLoss]) -> None:
     Raises:
         ValueError: for a class that is no `AuxiliaryLoss`, or whose `Options` is no dataclass.
     """
+    from agents.auxiliary.contract import AuxiliaryLoss
+
     if not (isinstance(cls, type) and issubclass(cls, AuxiliaryLoss)):
         raise ValueError(f"auxiliary loss {name!r} is {cls!r}: give a subclass of AuxiliaryLoss")
     if not dataclasses.is_dataclass(cls.Options):
@@ -31,7 +45,7 @@ def register_auxiliary(name: str, cls: type[AuxiliaryLoss]) -> None:
 
 def auxiliary_names() -> list[str]:
     """The names that `build_auxiliary` knows."""
-    return sorted(_LOSSES)
+    return sorted({*_OURS, *_LOSSES})
 
 
 def auxiliary_options(name: str) -> type:
@@ -40,6 +54,8 @@ def auxiliary_options(name: str) -> type:
     Raises:
         ValueError: for a name that does not exist, naming those that do.
     """
+    if name in _OURS and name not in _LOSSES:
+        return _OURS[name][1]
     return _class(name).Options
 
 
@@ -59,12 +75,9 @@ def build_auxiliary(name: str, sizes: Sizes, options: Mapping[str, Any]) -> Auxi
 
 
 def _class(name: str) -> type[AuxiliaryLoss]:
-    if name not in _LOSSES:
+    if name in _LOSSES:
+        return _LOSSES[name]
+    if name not in _OURS:
         raise ValueError(unknown("auxiliary loss", name, auxiliary_names()))
-    return _LOSSES[name]
-
-
-register_auxiliary("contrast", Contrast)
-register_auxiliary("prediction", Prediction)
-register_auxiliary("recall", Recall)
-register_auxiliary("reconstruction", Reconstruction)
+    cls: type[AuxiliaryLoss] = getattr(import_module(f"agents.auxiliary.{name}"), _OURS[name][0])
+    return cls

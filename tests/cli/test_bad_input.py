@@ -26,7 +26,7 @@ TRAIN = {
     "--memory.d-ff -1": "--memory.d-ff -1 is too small",
     "--memory.n-layers 100000000": "--memory.n-layers 1e+08 is too large",
     "--auxiliary contrst": "--auxiliary: unknown auxiliary loss 'contrst': did you mean 'contrast'?",
-    "--auxiliary.contrast.horizon 3": "choose the loss first: --auxiliary contrast",
+    "--auxiliary.recall.horizon 3": "choose the loss first: --auxiliary recall",
     "--training.loss-coeffs compresion=1": "no such loss, did you mean 'compression'?",
     "--training.loss-coeffs compression=x": "compression: expected a number, not 'x'",
     "--import no_such_module": "--import no_such_module: no module named 'no_such_module'",
@@ -73,7 +73,7 @@ TRAIN = {
 }
 EVALUATE = {
     "nowhere": "run folder 'nowhere' not found",
-    "full": "is no run: it holds no config.yaml",
+    "full": "is no run and no exported agent: it holds no config.yaml",
     "": "RUN: is missing",
     "full --episodes 0": "--episodes 0 is too small",
     "full --speed 0": "--speed 0 is too small: give 0.01 or more",
