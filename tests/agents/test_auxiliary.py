@@ -22,7 +22,7 @@ from agents.auxiliary import (
 )
 from agents.auxiliary.pairs import draw_pairs, info_nce
 from agents.auxiliary.prediction import barlow_twins
-from agents.auxiliary.registry import _LOSSES
+from agents.auxiliary.registry import _class
 from agents.fragment import Fragment
 from agents.rllib.learner import _columns
 from tests.agents.odd import ACTIONS, OBSERVATIONS
@@ -35,7 +35,7 @@ def sizes(observation="vector", action="discrete"):
 
 def built(name, of=None):
     torch.manual_seed(0)
-    return build_auxiliary(name, of or sizes(), _LOSSES[name].small)
+    return build_auxiliary(name, of or sizes(), _class(name).small)
 
 
 def experience(of=None, rows=4, steps=12, seed=0):
@@ -108,7 +108,7 @@ def test_every_option_has_a_default_and_a_help_text(name):
     assert dataclasses.is_dataclass(options)
     options()
     known = {field.name for field in dataclasses.fields(options)}
-    assert set(_LOSSES[name].small) <= known
+    assert set(_class(name).small) <= known
     with pytest.raises(ValueError, match="unknown option of auxiliary loss"):
         build_auxiliary(name, sizes(), {"no_such_option": 1})
 
@@ -252,7 +252,7 @@ class Mean(AuxiliaryLoss):
 
 
 def test_one_class_and_one_line_add_a_loss(monkeypatch):
-    monkeypatch.setattr(sys.modules["agents.auxiliary.registry"], "_LOSSES", dict(_LOSSES))
+    monkeypatch.setattr(sys.modules["agents.auxiliary.registry"], "_LOSSES", {})
     register_auxiliary("mean_square", Mean)
     assert "mean_square" in auxiliary_names()
     net = ActorCritic(
