@@ -1,9 +1,9 @@
-"""A memory in a stock RLlib script: RLlib's own PPO, runner, connectors and learner, and `MemoryRLModule` as the network.
+"""A memory in a stock RLlib script: RLlib's own PPO, runner and learner, with `MemoryRLModule` as the network.
 
     python examples/stock_rllib.py --iterations 20
 
-docs/rllib.md tells what the fast path, `MemoryPPOConfig`, does otherwise. `with_memory(config, "gtrxl", memory=32)` sets the
-spec below by itself.
+docs/rllib.md says how the fast path, `MemoryPPOConfig`, differs. `with_memory(config, "gtrxl", memory=32)` makes the spec
+below for you.
 """
 
 import argparse

@@ -54,8 +54,10 @@ def test_the_stock_script_trains_and_restores_its_policy(example):
 @pytest.mark.slow
 def test_the_sweep_has_a_trial_for_each_rate(tmp_path):
     said = subprocess.run(
-        [sys.executable, EXAMPLES / "tune_sweep.py", "--rates", "1", "4"]
-        + ["--steps", "1000", "--folder", tmp_path],
+        [
+            *(sys.executable, EXAMPLES / "tune_sweep.py", "--rates", "1", "4"),
+            *("--steps", "1000", "--folder", tmp_path),
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
