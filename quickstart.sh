@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Sets everything up, trains the memory agent for about five minutes, evaluates it and films it.
+# Sets everything up, shows a trained agent, trains one for about five minutes, evaluates it and films it.
 # Further words go to the training: ./quickstart.sh --minutes 30 --memory lstm
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/setup.sh
 set_up
+
+say "a trained agent plays: python -m ct_rl.evaluate pretrained:rooms_select --episodes 20 --video --out runs/pretrained"
+.venv/bin/python -m ct_rl.evaluate pretrained:rooms_select --episodes 20 --video --video-episodes 1 --out runs/pretrained
 
 run="runs/quickstart_$(date +%Y%m%d-%H%M%S)"
 say "training: python -m ct_rl.train --env dmlab_rooms_select --rate 4 --minutes 4.5 --run-dir $run $*"
@@ -19,6 +22,7 @@ say "done"
 echo "curves       $run/curves.png"
 echo "checkpoint   $(ls -d "$run"/checkpoints/step_* | tail -n 1)"
 echo "video        $(ls "$run"/videos/*.mp4 | tail -n 1)"
-echo "A few minutes teach little; go on for longer with:"
+echo "trained agent's video  $(ls runs/pretrained/videos/*.mp4 | tail -n 1)"
+echo "A few minutes teach little, an hour teaches the level; go on with:"
 echo "  source .venv/bin/activate"
 echo "  python -m ct_rl.train --resume $run --minutes 60"

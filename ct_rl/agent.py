@@ -117,7 +117,11 @@ def load_agent(folder: str | Path, *, checkpoint: str = "last") -> Agent:
     """
     pretrained = str(folder).startswith(PRETRAINED)
     path = pretrained_folder(str(folder)) if pretrained else Path(folder)
+    if checkpoint not in ("last", "best"):
+        raise UserError(f"checkpoint {checkpoint!r}: choose 'last' or 'best'")
     if (path / CONFIG).is_file():
+        if checkpoint != "last":
+            raise UserError(f"checkpoint {checkpoint!r}: '{folder}' is exported and has one only")
         return _exported(path)
     return _of_run(path, checkpoint)
 
@@ -150,6 +154,11 @@ def _exported(path: Path) -> Agent:
             from_plain(config[key]) for key in ("observation_space", "action_space")
         )
         weights = safetensors.torch.load(read_bytes(path / WEIGHTS, _LARGEST_WEIGHTS, links=True))
+        with torch.device("meta"):  # a config may ask for any size: sizes first, memory after
+            sketch = ActorCritic(observation, action, **config["network"]).state_dict()
+        for key, value in sketch.items():
+            if key not in weights or weights[key].shape != value.shape:
+                raise ValueError(f"{key} is not what {CONFIG} says")
         net = ActorCritic(observation, action, **config["network"])
         net.load_state_dict(weights)
         return Agent(net, observation, action, config["description"])
@@ -165,8 +174,6 @@ def _of_run(path: Path, which: str) -> Agent:
     from ct_rl.evaluation import load_network
     from ct_rl.run_folder import RunFolder
 
-    if which not in ("last", "best"):
-        raise UserError(f"checkpoint {which!r}: choose 'last' or 'best'")
     run = RunFolder(path)
     run.require()
     config = run.read_config()

@@ -66,6 +66,8 @@ class Tracker:
         except Exception as error:  # whatever a service and its client come up with
             raise UserError(f"--track {name} does not begin: {one_line(error)[:300]}") from error
         self._run: Any = begun
+        # wandb's service must end by itself before Ray's reaper ends what a run has started.
+        self._teardown = module.teardown if name == "wandb" else None
 
     def add(self, row: Mapping[str, float], step: int) -> None:
         """Send one report's numbers at an agent step."""
@@ -77,6 +79,9 @@ class Tracker:
         if self._run is not None:
             self._guarded(self._run.finish)
             self._run = None
+        if self._teardown is not None:
+            teardown, self._teardown = self._teardown, None
+            self._guarded(teardown)
 
     def _guarded(self, call: Callable[[], Any]) -> None:
         try:

@@ -270,13 +270,13 @@ def _in_folder(
             if not met:  # said before the way out, which somebody may cut short
                 display.note(
                     f"interrupted at step {trainer.progress.steps:,}, saved; go on with:\n"
-                    f"  {_command(config, run)}"
+                    f"  {_command(config, run, track)}"
                 )
                 return INTERRUPTED
         except KeyboardInterrupt:
             display.note(
                 f"stopped without saving; go on from the last checkpoint with:\n"
-                f"  {_command(config, run)}"
+                f"  {_command(config, run, track)}"
             )
             return INTERRUPTED
         finally:
@@ -343,7 +343,9 @@ def _farewell(config: TrainConfig, trainer: Any) -> int:
     print(f"checkpoint   {trainer.saved}")
     words = ["python", "-m", "ct_rl.evaluate", str(run.path), "--episodes", "20", "--video"]
     print(f"evaluate     {shlex.join([*words, *_imports(config)])}")
-    print(f"go on        {_command(config, run, '--steps', str(max(2 * steps, config.run.steps)))}")
+    print(
+        f"go on        {_command(config, run, trainer.track, '--steps', str(max(2 * steps, config.run.steps)))}"
+    )
     return DONE
 
 
@@ -351,9 +353,10 @@ def _imports(config: TrainConfig) -> list[str]:
     return ["--import", *config.run.imports] if config.run.imports else []
 
 
-def _command(config: TrainConfig, run: RunFolder, *more: str) -> str:
+def _command(config: TrainConfig, run: RunFolder, track: str | None, *more: str) -> str:
     """The command that goes on with a run, as a shell takes it."""
-    words = ["python", "-m", PROG, "--resume", str(run.path), *more, *_imports(config)]
+    tracked = ["--track", track] if track else []
+    words = ["python", "-m", PROG, "--resume", str(run.path), *more, *tracked, *_imports(config)]
     return shlex.join(words)
 
 

@@ -49,7 +49,7 @@ class Trainer:
         self.config, self.run, self.algorithm = config, run, algorithm
         self.progress, self.display, self.interrupts = progress, display, interrupts
         self.rows = rows or []
-        self._track = track
+        self.track = track
         self._tracker: Tracker | None = None
         self.saved: Path | None = None
         minutes = config.run.minutes
@@ -78,8 +78,8 @@ class Trainer:
                 self.run.events, self.progress.steps, self.progress.facts.episode_metrics
             )
             try:
-                if self._track is not None:
-                    self._tracker = self._open_tracker(self._track)
+                if self.track is not None:
+                    self._tracker = self._open_tracker(self.track)
                 return self._loop()
             finally:
                 self._events.close()

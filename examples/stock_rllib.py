@@ -2,8 +2,8 @@
 
     python examples/stock_rllib.py --iterations 20
 
-docs/rllib.md says how the fast path, `MemoryPPOConfig`, differs. `with_memory(config, "gtrxl", memory=32)` makes the spec
-below for you.
+docs/rllib.md says how the fast path, `MemoryPPOConfig`, differs. `with_memory(config, "gtrxl", memory=32)` makes
+the spec below for you.
 """
 
 import argparse

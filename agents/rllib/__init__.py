@@ -1,1 +1,1 @@
-"""Everything that imports Ray: the module, runners, learners, algorithms and their configs, and the old stack."""
+"""Everything that imports Ray: module, runners, learners, algorithms, their configs, stock configs, the old stack."""

@@ -105,18 +105,20 @@ def _memory(settings: dict[str, Any]) -> str:
 
 
 def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """The memory and its rate, where they tell groups apart, and what else differs among those of the same memory."""
-    varied = _varied(settings)
-    memories = {_memory(one) for one in settings}
+    """The memory and its rate where they differ, and of what else differs no more than tells the groups apart."""
+    envs = [one.get("env.name") for one in settings]
     names = []
-    for one in settings:
-        alike = [other for other in settings if _memory(other) == _memory(one)]
-        own = [key for key in {**_varied(alike), **varied}
-               if key in _varied(alike) or not key.startswith("memory.")]  # fmt: skip
-        parts = [str(one.get("env.name"))] if "env.name" in varied else []
-        parts += [f"{key.rpartition('.')[2]} {one.get(key)}" for key in own if key != "env.name"]
-        if len(memories) > 1 or not parts:
-            parts.insert(0, _memory(one))
+    for one, env in zip(settings, envs, strict=True):
+        beside = [other for other in settings if other.get("env.name") == env]
+        alike = [other for other in beside if _memory(other) == _memory(one)]
+        parts = [_memory(one)] if len(alike) < len(beside) or len(alike) == 1 else []
+        for key in _varied(alike):
+            parts.append(f"{key.rpartition('.')[2]} {one.get(key)}")
+            alike = [other for other in alike if other.get(key) == one.get(key)]
+            if len(alike) == 1:
+                break
+        if len(set(envs)) > 1:
+            parts.append(str(env))
         name = ", ".join(parts)
         names.append(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}...")
     return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]

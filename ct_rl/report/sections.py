@@ -25,6 +25,7 @@ from ct_rl.report.measures import (
 
 _AXES = ("steps", "frames", "seconds", "updates", "episodes")  # what is counted along a run
 _MOST_LAYERS = 12
+_SHORT = 12  # rows of a table that is open from the start
 
 
 def swatch(group: Group, named: bool = True) -> Element:
@@ -86,7 +87,10 @@ def differing(groups: Sequence[Group]) -> Element | None:
         return None
     heads: list[Any] = ["setting", *(swatch(group) for group in groups)]
     rows = [[key, *("-" if v is None else _plain(v) for v in row)] for key, row in found.items()]
-    return el("section", el("h3", "Settings that differ"), table(heads, rows))
+    made: Element = table(heads, rows)
+    if len(rows) > _SHORT:
+        made = el("details", el("summary", f"{len(rows)} settings"), made)
+    return el("section", el("h3", "Settings that differ"), made)
 
 
 def _plain(value: Any) -> str:

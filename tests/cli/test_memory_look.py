@@ -27,10 +27,10 @@ class Falling:
         return np.full((1, 1), self.t, np.float32), np.ones(1), over, np.zeros(1, bool), {}
 
 
-def network(memory, **options):
+def network(kind, **options):
     torch.manual_seed(0)
     space = gym.spaces.Box(-1000, 1000, (1,), np.float32)
-    return ActorCritic(space, gym.spaces.Discrete(2), memory=memory, width=4,
+    return ActorCritic(space, gym.spaces.Discrete(2), memory=kind, width=4,
                        memory_options=options).eval()  # fmt: skip
 
 

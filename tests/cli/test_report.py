@@ -16,6 +16,7 @@ from ct_rl.errors import UserError
 from ct_rl.evaluation_file import write_evaluation
 from ct_rl.report.__main__ import command
 from ct_rl.report.charts import band, short, ticks
+from ct_rl.report.groups import _names
 from ct_rl.sections import memory_section
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -187,6 +188,18 @@ def test_different_environments_are_said_and_never_share_a_picture(tmp_path, cap
     assert text.count("Curves over agent steps: ") == 4  # two headings, two links
     assert len(re.findall(r"<b>return \(mean of 100\)", text)) == 2
     assert "gru, 2 environments" in page.text  # human-normalised scores over both
+
+
+def test_names_are_as_short_as_tells_groups_apart():
+    def one(env="E", **memory):
+        return {"env.name": env, **{f"memory.{key}": value for key, value in memory.items()}}
+
+    lstm, four, eight = one(kind="lstm"), one(kind="x", rate=4, w=1), one(kind="x", rate=8, w=1)
+    assert _names([four]) == ["x, rate 4"]
+    assert _names([lstm, four, eight]) == ["lstm", "x, rate 4", "x, rate 8"]
+    assert _names([four, {**four, "memory.w": 2}]) == ["w 1", "w 2"]
+    assert _names([lstm, {**lstm, "env.name": "F"}]) == ["lstm, E", "lstm, F"]
+    assert len(set(_names([{**four, "memory.w": "long" * 30 + str(i)} for i in range(3)]))) == 3
 
 
 def test_evaluations_scores_and_memory_are_shown(tmp_path):

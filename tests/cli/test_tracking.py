@@ -56,7 +56,7 @@ class Run:
 def tracker(request, monkeypatch):
     """A double of the package: `begun` has what `init` was given, `run` is what it gave."""
     double = types.ModuleType(request.param)
-    double.run, double.begun = Run(), []
+    double.run, double.begun, double.ended = Run(), [], []
 
     if request.param == "wandb":
 
@@ -66,6 +66,7 @@ def tracker(request, monkeypatch):
             return double.run
 
         double.Settings = dict
+        double.teardown = lambda: double.ended.append(double.run.finished)
     else:
 
         def init(*, project, group, config):
@@ -92,6 +93,7 @@ def test_a_tracker_gets_what_tensorboard_gets(tracker, tmp_path):
     project, group, config, *_ = tracker.begun[0]
     assert (project, group, len(tracker.begun), tracker.run.finished) == ("ct_rl", "run", 1, 1)
     assert config["run"]["steps"] == 50 and config["memory"]["kind"] == "compressive"
+    assert tracker.ended == ([1] if tracker.__name__ == "wandb" else [])  # after it has finished
     board = EventAccumulator(str(training.run.events)).Reload()
     sent = {
         (step, name): value for step, metrics in tracker.run.rows for name, value in metrics.items()
@@ -132,6 +134,12 @@ def test_what_cannot_track_is_one_line_before_anything_is_made(tmp_path, monkeyp
     with pytest.raises(UserError, match="choose one of wandb, trackio"):
         train.command(["--track", "comet", "--run-dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_that_goes_on_tracks_again(tmp_path):
+    run = RunFolder(tmp_path)
+    assert train._command(TrainConfig(), run, "wandb", "--steps", "9").endswith(" --track wandb")
+    assert "--track" not in train._command(TrainConfig(), run, None)
 
 
 @pytest.mark.slow

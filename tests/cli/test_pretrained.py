@@ -1,0 +1,58 @@
+"""The agent in the box: it loads without Ray, and plays the level about as well as a person."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ct_rl
+import envs
+from ct_rl.agent import pretrained_folder
+from ct_rl.errors import UserError
+from envs.seeding import world_seeds
+
+NAME, EPISODES = "pretrained:rooms_select", 20
+
+
+@pytest.mark.slow
+def test_its_return_over_20_episodes_of_the_level_stays_above_50():
+    agent = ct_rl.load_agent(NAME)
+    env = envs.make_vec("dmlab_rooms_select", EPISODES, engine="embedded")
+    observation, infos = env.reset(seed=world_seeds(7, EPISODES, evaluation=True))
+    returns, state = np.zeros(EPISODES), None
+    for step in range(180):
+        action, state = agent.act(observation, state, greedy=True)
+        observation, reward, over, _, infos = env.step(action)
+        returns += reward
+        assert over.all() == (step == 179)
+    env.close()
+    assert returns.mean() > 50, returns
+    assert infos["correct"].sum() > 0.85 * (infos["correct"] + infos["wrong"]).sum()
+
+
+def test_it_loads_without_ray_and_names_what_there_is():
+    code = f"import sys, ct_rl; ct_rl.load_agent({NAME!r}); assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    with pytest.raises(UserError, match="rooms_select"):
+        ct_rl.load_agent("pretrained:rooms_selct")
+
+
+def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused_before_memory_is_taken(
+    tmp_path,
+):
+    folder = tmp_path / "agent"
+    shutil.copytree(pretrained_folder(NAME), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["network"]["memory_options"]["d_model"] = 65_536
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"is not what config\.json says"):
+        ct_rl.load_agent(folder)
+
+
+def test_an_exported_agent_has_one_checkpoint():
+    for checkpoint, says in (("best", "has one only"), ("nonsense", "choose 'last' or 'best'")):
+        with pytest.raises(UserError, match=says):
+            ct_rl.load_agent(NAME, checkpoint=checkpoint)
