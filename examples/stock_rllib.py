@@ -1,9 +1,9 @@
-"""A memory in a stock RLlib script: RLlib's own PPO, runner, connectors and learner; `MemoryRLModule` is the network.
+"""A memory in a stock RLlib script: RLlib's own PPO, runner and learner, with `MemoryRLModule` as the network.
 
     python examples/stock_rllib.py --iterations 20
 
-docs/rllib.md tells what the fast path, `MemoryPPOConfig`, does otherwise. `with_memory(config, "gtrxl", memory=32)`
-sets the spec below by itself.
+docs/rllib.md says how the fast path, `MemoryPPOConfig`, differs. `with_memory(config, "gtrxl", memory=32)` makes
+the spec below for you.
 """
 
 import argparse
@@ -30,14 +30,18 @@ def main():
             "memory": "gtrxl",
             "memory_options": {"d_model": 32, "n_layers": 1, "n_heads": 2, "memory": 32},
             "width": 32,
-            "max_seq_len": FRAGMENT + 1,  # RLlib's learner adds a step to every fragment
+            # A step that RLlib's learner adds, and some for resets, which its runner does not count.
+            "max_seq_len": FRAGMENT + 8,
         },
     )
     config = (
         PPOConfig()
         .environment("CartPole-v1")
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=8, rollout_fragment_length=FRAGMENT)
-        .training(train_batch_size_per_learner=512, minibatch_size=128, lr=1e-3)
+        .env_runners(
+            num_env_runners=0, num_envs_per_env_runner=16, rollout_fragment_length=FRAGMENT
+        )
+        # One fragment of each environment: RLlib joins those of several rounds, and then cuts them.
+        .training(train_batch_size_per_learner=16 * FRAGMENT, minibatch_size=128, lr=1e-3)
         .rl_module(rl_module_spec=spec)
         .debugging(seed=1)
     )

@@ -1,7 +1,7 @@
 """Pages of the documentation site that come from elsewhere in the repository (a hook of `mkdocs.yml`).
 
-The front page is README.md. The reference lists what the packages' `__all__` name, with their docstrings. A link
-that leaves docs/ leads to a copy within the site: code as a page of its own, other files as they are.
+The front page is README.md. The reference lists the names in the packages' `__all__`, with their docstrings. A link out
+of docs/ leads to a copy within the site: code becomes a page of its own, other files stay as they are.
 """
 
 from __future__ import annotations

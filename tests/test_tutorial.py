@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 FILES = dict(re.findall(r"`([\w.]+)`:\n\n```(?:python|yaml)\n(.*?)```", PAGE, re.DOTALL))
 INSTALL, *COMMANDS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 SHORTER = {
-    "corridor.yaml": {"steps: 60000": "steps: 1920"},
+    "corridor.yaml": {"steps: 160000": "steps: 2048"},
     "memories.yaml": {"seeds: [1, 2, 3]": "seeds: [1]", "episodes: 200": "episodes: 2"},
 }
 
