@@ -201,7 +201,7 @@ class RoomScene:
             seen.camera.setTransform(scene.eye.getTransform())
             seen.camera.node().setLens(_lens(aspect))
             return
-        low_x, high_x, low_y, high_y = worlds.bounds[i]
+        (low_x, low_y), (high_x, high_y) = worlds.bounds[:, :, 0, i]
         # Upwards in the picture is ahead of the spawn.
         seen.camera.setPosHpr((low_x + high_x) / 2, (low_y + high_y) / 2, 900, -90, -90, 0)
         lens = p3.OrthographicLens()
