@@ -18,6 +18,7 @@ STAND, PAD = 24.0, 32.0  # radii of a stand's and the pad's hexagon
 PLATE = 8.0  # height of both
 TAU = 2 * np.pi
 RIM = 10.0  # thickness of the walls as seen from above
+WALLS, FLOOR = 0, 1  # meshes of a room
 SECTORS = 24  # ranges of yaw that the sky is cut for
 EYES = (45.0, 85.0)  # heights between which every eye is: 50 on the floor, 60 on the plinth, 75 on arrival
 AGENT, TOP, DEPTH = (p3.BitMask32.bit(k) for k in range(3))  # who sees a node
@@ -78,8 +79,8 @@ class NodeMaker:
         texture = self.texture(textures.object_pattern(index), far="plain")
         return self.node(textures.object_name(index), mesh, light, texture)
 
-    def room(self, layout: plan.Layout, room: int) -> list[p3.NodePath]:
-        """The nodes of a room, each named: walls, floor, stands, rim and, in room 1, the pad; see `skies`."""
+    def room(self, layout: plan.Layout, room: int) -> p3.GeomNode:
+        """A room as one node of several meshes: walls (`WALLS`), floor (`FLOOR`), stands and, in room 1, the pad."""
         corners = layout.outline(room)
         walls = []
         for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
@@ -100,11 +101,12 @@ class NodeMaker:
         nodes.append(self._stands(stands))
         if room == 0:
             nodes.append(self._pad(*layout.pad))
-        rim = self._rim(corners)
-        rim.hide(AGENT | DEPTH)
-        return [*nodes, rim]
+        together = p3.GeomNode("room")
+        for node in nodes:
+            together.addGeom(node.node().modifyGeom(0), node.getState())
+        return together
 
-    def skies(self, layout: plan.Layout, room: int, aspect: float) -> list[p3.NodePath]:
+    def skies(self, layout: plan.Layout, room: int, aspect: float) -> list[p3.GeomNode]:
         """A room's sky: for each of `SECTORS` equal ranges of yaw what a level eye may see of it, and last all of it.
 
         `aspect` is a frame's width by its height. What is left out lies outside the view of every eye in the room.
@@ -124,12 +126,13 @@ class NodeMaker:
             sky = self.node("sky", part, light[rows], None, 4)
             sky.setPos(x, y, 0)
             sky.hide(TOP | DEPTH)
-            nodes.append(sky)
+            sky.node().setFinal(True)
+            nodes.append(sky.node())
         return nodes
 
-    def _rim(self, corners: list[tuple[float, float]]) -> p3.NodePath:
-        """The walls' tops, which only the view from above shows."""
-        points = np.array(corners)
+    def rim(self, layout: plan.Layout, room: int) -> p3.NodePath:
+        """The walls' tops, for views from above."""
+        points = np.array(layout.outline(room))
         edges = np.roll(points, -1, 0) - points
         along = edges / np.linalg.norm(edges, axis=1, keepdims=True)
         outward = np.stack([along[:, 1], -along[:, 0]], 1)

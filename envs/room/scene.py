@@ -24,7 +24,7 @@ from envs.room.dynamics import (
     RoomWorlds,
 )
 from envs.room.hud import Hud
-from envs.room.models import AGENT, DEPTH, SECTORS, TOP, NodeMaker
+from envs.room.models import AGENT, DEPTH, FLOOR, SECTORS, TOP, WALLS, NodeMaker
 from envs.room.settings import FRAMES_PER_SECOND
 
 SPIN_FRAMES = 128  # an object turns once in 2.05 s
@@ -64,6 +64,7 @@ class RoomScene:
             maker.item(k, settings.object_scale) for k in textures.most_different_first()
         ]
         rooms = [maker.room(worlds.layout, room) for room in (0, 1)]
+        self._rims = [maker.rim(worlds.layout, room) for room in (0, 1)]
         skies = [maker.skies(worlds.layout, room, width / height) for room in (0, 1)]
         self._door, self._marker = maker.door(worlds.layout), maker.marker()
         self._walls = [maker.texture(textures.wall_texture(k)) for k in range(N_STYLES)]
@@ -139,7 +140,8 @@ class RoomScene:
         self._view.tiles.window.setActive(False)
         for tiles in others:
             tiles.window.setActive(True)
-        self._marker.detachNode()
+        for node in (self._marker, *self._rims):
+            node.detachNode()
         drawn = self._view.tiles.colours()[0]
         drawn = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
         if view == "agent" and self.worlds.dark[i]:
@@ -188,7 +190,7 @@ class RoomScene:
             scene.eye.setTransform(make(point(x, y, z), point(h, p, 0), one))
             scene.look(sector)
             turn, scale = point(spin, 0, 0), point(size, size, size)
-            for node, (at_x, at_y, at_z) in zip(scene.nodes, scene.places, strict=False):
+            for node, (at_x, at_y, at_z) in zip(scene.slots, scene.places, strict=False):
                 node.setTransform(make(point(at_x, at_y, at_z + bob), turn, scale))
 
     def _update(self, i: int) -> None:
@@ -209,9 +211,7 @@ class RoomScene:
                 shown.append((int(worlds.distractor[i]), *place, plan.DISTRACTOR_Z))
         scene.enter(room)
         scene.show([(self._models[model], x, y, z) for model, x, y, z in shown])
-        scene.extra.node().removeAllChildren()
-        if room == 1 and worlds.door[i] > 0:
-            scene.extra.node().addChild(self._door.node())
+        scene.close(self._door.node(), room == 1 and worlds.door[i] > 0)
         if worlds.settings.textures == "random":
             scene.dress(self._walls[worlds.wall_style[i]], self._floors[worlds.floor_style[i]])
 
@@ -235,62 +235,71 @@ class RoomScene:
         lens.setFilmSize(span, span / aspect)
         lens.setNearFar(10, 2000)
         seen.camera.node().setLens(lens)
+        self._rims[scene.room].reparentTo(scene.root)
         self._marker.reparentTo(scene.root)
         self._marker.setPosHpr(worlds.x[i], worlds.y[i], 60, worlds.yaw[i] / 1e4, 0, 0)
 
 
 class _World:
-    """Nodes of one world: the eye, which is in none, both rooms with their skies, up to three objects, the door.
+    """Nodes of one world: the eye, which is in none, the room it is in with its sky, up to three objects, the door.
 
-    Worlds share the rooms' nodes, or have their `own`, which they may `dress`.
+    Few nodes, and none that is empty: Panda3D walks them in every frame. Worlds share the rooms, or have their `own`,
+    which they may `dress`.
     """
 
     def __init__(
-        self, i: int, rooms: list[list[Any]], skies: list[list[Any]], own: bool = False
+        self,
+        i: int,
+        rooms: list[p3.GeomNode],
+        skies: list[list[p3.GeomNode]],
+        own: bool = False,
     ) -> None:
         self.root = p3.NodePath(f"world {i}")
+        self.node = self.root.node()
         self.eye = p3.PandaNode("eye")
-        self.parts, self.skies = [], skies
-        for parts in rooms:
-            node = p3.NodePath("room")
-            for part in parts:
-                if own:
-                    part.copyTo(node)
-                else:
-                    node.node().addChild(part.node())
-            self.parts.append(node)
+        self.rooms, self.skies = [room.makeCopy() if own else room for room in rooms], skies
         self.room = self.sector = -1
-        self.sky = self.root.attachNewNode("sky").node()
-        self.slots = [self.root.attachNewNode(f"slot {k}") for k in range(3)]
-        self.nodes = [slot.node() for slot in self.slots]
-        self.extra = self.root.attachNewNode("extra")
+        self.sky: p3.GeomNode | None = None
+        self.slots = [p3.GeomNode(f"slot {k}") for k in range(3)]
+        for slot in self.slots:
+            slot.setFinal(True)
         self.places: list[tuple[float, float, float]] = []  # of the objects shown
 
     def enter(self, room: int) -> None:
         if room != self.room:
             if self.room >= 0:
-                self.parts[self.room].detachNode()
-            self.parts[room].reparentTo(self.root)
+                self.node.removeChild(self.rooms[self.room])
+            self.node.addChild(self.rooms[room])
             self.room, self.sector = room, -1
 
     def look(self, sector: int) -> None:
         """Show the sky as far as it is seen at yaws of one of the `SECTORS`, or all of it."""
         if sector != self.sector:
-            self.sky.removeAllChildren()
-            self.sky.addChild(self.skies[self.room][sector].node())
-            self.sector = sector
+            if self.sky is not None:
+                self.node.removeChild(self.sky)
+            self.sky, self.sector = self.skies[self.room][sector], sector
+            self.node.addChild(self.sky)
 
     def show(self, objects: list[tuple[Any, float, float, float]]) -> None:
-        for node in self.nodes:
-            node.removeAllChildren()
-        for node, (model, *_) in zip(self.nodes, objects, strict=False):
-            node.addChild(model.node())
+        """Show models, each with the place of its middle."""
+        for slot in self.slots[: len(self.places)]:
+            self.node.removeChild(slot)
+        for slot, (model, *_) in zip(self.slots, objects, strict=False):
+            slot.removeAllGeoms()
+            slot.addGeom(model.node().modifyGeom(0), model.getState())
+            self.node.addChild(slot)
         self.places = [(x, y, z) for _, x, y, z in objects]
 
+    def close(self, door: p3.GeomNode, closed: bool) -> None:
+        """Put the door into room 2's mouth, or take it away."""
+        if closed != (self.node.findChild(door) >= 0):
+            (self.node.addChild if closed else self.node.removeChild)(door)
+
     def dress(self, wall: p3.Texture, floor: p3.Texture) -> None:
-        for node in self.parts:
-            node.find("walls").setTexture(wall, 1)
-            node.find("floor").setTexture(floor, 1)
+        for room in self.rooms:
+            for part, texture in ((WALLS, wall), (FLOOR, floor)):
+                attribute = p3.TextureAttrib.make(texture)
+                room.setGeomState(part, room.getGeomState(part).setAttrib(attribute))
 
 
 class _View:
