@@ -26,6 +26,7 @@ notify-level error
 notify-level-x11display fatal
 notify-level-egldisplay fatal
 garbage-collect-states 0
+transform-cache 0
 gl-coordinate-system default
 """
 _GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dri/renderD*")

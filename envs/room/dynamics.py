@@ -5,11 +5,22 @@ DMLab units, +y left of +x. A world's state is one entry of each array, and its 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from envs.actions import action_vectors
 from envs.room import layout as plan
-from envs.room.movement import FRAME_SECONDS, accelerate, apply_friction, fall
+from envs.room.movement import (
+    AIR_ACCELERATION,
+    FRAME_SECONDS,
+    FRICTION,
+    GROUND_ACCELERATION,
+    SPEED,
+    accelerate,
+    apply_friction,
+    fall,
+)
 from envs.room.settings import N_OBJECTS, RoomSettings
 
 ARRIVAL_SPEED = 400.0
@@ -43,13 +54,14 @@ class RoomWorlds:
         self._yaw_turn = -vectors[:, 0].astype(np.int64) * LOOK
         self._pitch_turn = -vectors[:, 1].astype(np.int64) * LOOK
         self._ahead, self._aside = vectors[:, 3].astype(float), vectors[:, 2].astype(float)
-        self._solids = np.empty((2, 3, 4))  # [room, box, x0 x1 y0 y1]
-        self._bounds = np.array([self.layout.bounds(0), self.layout.bounds(1)])
         nowhere = (1e9, -1e9, 1e9, -1e9)
-        for room in (0, 1):
-            self._solids[room] = [*self.layout.solids(room), nowhere]
-        self._door, self._nowhere = np.array(self.layout.door), np.array(nowhere)
-        self.x, self.y, self.z, self.vx, self.vy, self.vz = np.zeros((6, n))
+        solids = [[*self.layout.solids(room), nowhere] for room in (0, 1)]
+        self._solids = np.array([_corners(boxes) for boxes in solids])
+        self._bounds = np.array([_corners([self.layout.bounds(room)]) for room in (0, 1)])
+        self._door, self._nowhere = _corners([self.layout.door]), _corners([nowhere])
+        self.position, self.velocity = np.zeros((2, 2, n))  # each [x and y, N]
+        (self.x, self.y), (self.vx, self.vy) = self.position, self.velocity
+        self.z, self.vz = np.zeros((2, n))
         self.yaw, self.pitch, self.door = np.zeros((3, n), np.int64)
         self.room, self.frame = np.zeros((2, n), np.int64)
         self.trial_frame, self.on_pad = np.zeros(
@@ -62,9 +74,9 @@ class RoomWorlds:
         self.wall_style, self.floor_style = np.zeros((2, n), np.int64)
         self.teleports, self.trials, self.correct, self.wrong = np.zeros((4, n), np.int64)
         self.finished = np.zeros(n, bool)  # the trial is over: the next frame is at the spawn
-        self.solids = np.empty((n, 3, 4))
-        self.bounds = np.empty((n, 4))
-        self._pad = np.array(self.layout.pad)
+        self.solids = np.empty((2, 2, 3, n))  # [low and high, x and y, box, N]
+        self.bounds = np.empty((2, 2, 1, n))
+        self._pad = np.array(self.layout.pad)[:, None]
         self._stands = np.array(self.layout.choice_stands)  # [left and right, x y]
         self.changed: set[int] = set(range(n))  # worlds whose scene is no longer what was drawn
 
@@ -112,7 +124,7 @@ class RoomWorlds:
         self.vx[i], self.dark[i] = ARRIVAL_SPEED, True
         self.door[i] = self.settings.delay
         if self.settings.delay:
-            self.solids[i, 2] = self._door
+            self.solids[..., 2:, i] = self._door
         self.teleports[i] += 1
 
     def _enter(self, i: int, room: int, x: float, y: float, z: float) -> None:
@@ -120,7 +132,7 @@ class RoomWorlds:
         self.floor[i] = plan.STANDING
         self.vx[i] = self.vy[i] = self.vz[i] = 0
         self.yaw[i] = self.pitch[i] = self.door[i] = self.on_pad[i] = 0
-        self.solids[i], self.bounds[i] = self._solids[room], self._bounds[room]
+        self.solids[..., i], self.bounds[..., i] = self._solids[room], self._bounds[room]
         self.changed.add(i)
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,92 +141,111 @@ class RoomWorlds:
         actions int [N], active bool [N] -> rewards float64 [N], ended bool [N].
         """
         rewards = np.zeros(self.n)
-        turn, pitch = self._yaw_turn[actions], self._pitch_turn[actions]
-        ahead, aside = self._ahead[actions], self._aside[actions]
+        repeat, frames = self.settings.action_repeat, self.settings.frames
+        pitch = self._pitch_turn[actions]
         looks = bool(pitch.any())
         waiting = self.door > 0
-        for _ in range(self.settings.action_repeat):
-            live = active & (self.frame < self.settings.frames)
-            if not live.any():
+        together = bool(active.all()) and int(self.frame.max()) + repeat <= frames
+        near_pad = True  # or not known
+        course: list[_Course] = []
+        for k in range(repeat):
+            live = active if together else active & (self.frame < frames)
+            if not together and not live.any():
                 break
             self.frame += live
-            self.dark &= ~live
-            if self.finished.any():
-                again = live & self.finished
-                for i in np.flatnonzero(again):
-                    self._begin_trial(int(i))
-                live &= ~again
-            self._touch(live, rewards)
-            self.yaw = (self.yaw + turn * live) % TURN
+            if np.count_nonzero(self.dark):
+                self.dark &= ~live
+            again = live & self.finished
+            restarts = np.flatnonzero(again)
+            for i in map(int, restarts):
+                self._begin_trial(i)
+            if len(restarts):
+                live = live & ~again
+            if (near_pad and self._touch_pad(live, rewards)) or len(restarts):
+                course = []  # somebody looks elsewhere now
+            self._touch_objects(live, rewards)
+            if not course:
+                whole = together and not len(restarts)
+                course = self._course(actions, live, repeat - k if whole else 1)
+            now = course.pop(0)
+            self.yaw = now.yaw
             if looks:
                 self.pitch = np.clip(self.pitch + pitch * live, -PITCH_LIMIT, PITCH_LIMIT)
-            self._move(live, ahead, aside)
+            near_pad = self._move(now)
             self.trial_frame += live
         if waiting.any():
             self._wait_at_door(waiting & active)
-        return rewards, active & (self.frame >= self.settings.frames)
+        return rewards, active & (self.frame >= frames)
 
-    def _move(self, live: np.ndarray, ahead: np.ndarray, aside: np.ndarray) -> None:
-        seconds = FRAME_SECONDS[self.trial_frame % 3] * live
-        floor = self.floor
-        on_ground = self.z <= floor
-        sent = self.yaw * 65536 // TURN
+    def _course(self, actions: np.ndarray, live: np.ndarray, count: int) -> list[_Course]:
+        """What the actions ask for in each of the next `count` frames, in which only the live worlds move."""
+        frames = np.arange(count)[:, None]  # [F, 1]; below [F, N]
+        yaw = (self.yaw + self._yaw_turn[actions] * live * (frames + 1)) % TURN
+        sent = yaw * 65536 // TURN
         cos, sin = COS[sent], SIN[sent]
-        vx, vy = apply_friction(self.vx, self.vy, seconds, on_ground)
-        wish_x, wish_y = cos * ahead + sin * aside, sin * ahead - cos * aside
-        vx, vy = accelerate(vx, vy, wish_x, wish_y, seconds, on_ground)
-        x, y = self.x + vx * seconds, self.y + vy * seconds
-        inside = _inside(x, y, self.solids)
-        if inside.any():
-            for i in np.flatnonzero(inside.any(1)):
-                self._slide_along(int(i), x, y, vx, vy)
-        low_x, high_x, low_y, high_y = self.bounds.T
-        cx, cy = np.minimum(np.maximum(x, low_x), high_x), np.minimum(np.maximum(y, low_y), high_y)
-        vx[cx != x] = 0.0
-        vy[cy != y] = 0.0
-        if not on_ground.all():
-            z, vz = fall(self.z, self.vz, floor, seconds)
+        ahead, aside = self._ahead[actions], self._aside[actions]
+        wish = np.stack([cos * ahead + sin * aside, sin * ahead - cos * aside], 1)  # [F, 2, N]
+        seconds = FRAME_SECONDS[(self.trial_frame + frames) % 3] * live
+        friction, push = FRICTION * seconds, SPEED * seconds
+        return list(map(_Course, yaw, wish, seconds, friction, GROUND_ACCELERATION * push))
+
+    def _move(self, now: _Course) -> bool:
+        """Move all worlds by one frame; returns whether somebody may be on the pad."""
+        seconds, friction, push = now.seconds, now.friction, now.push
+        on_ground = self.z <= self.floor
+        falling = np.count_nonzero(on_ground) < self.n
+        if falling:
+            friction = friction * on_ground
+            push = np.where(on_ground, push, AIR_ACCELERATION * (SPEED * seconds))
+        velocity = accelerate(apply_friction(self.velocity, friction), now.wish, push)
+        position = self.position + velocity * seconds
+        inside = _inside(position, self.solids)
+        if np.count_nonzero(inside):
+            for i in np.flatnonzero(inside.any(0)):
+                self._slide_along(int(i), position, velocity)
+        low, high = self.bounds[:, :, 0]
+        self.position[:] = np.minimum(np.maximum(position, low), high)
+        np.copyto(velocity, 0.0, where=self.position != position)
+        np.rint(velocity, out=self.velocity)
+        if falling:
+            z, vz = fall(self.z, self.vz, self.floor, seconds)
             self.z, self.vz = np.where(on_ground, self.z, z), np.where(on_ground, self.vz, vz)
-        self.x, self.y, self.vx, self.vy = cx, cy, np.rint(vx), np.rint(vy)
-        self.floor = self._height_under()
+        near = np.abs(self.position - self._pad) < plan.PLINTH
+        raised = near[0] & near[1] & (self.room == 0)
+        near_pad = bool(np.count_nonzero(raised))
+        self.floor[:] = plan.STANDING
+        if near_pad:
+            self.floor[raised] += plan.PLINTH_Z
         np.maximum(self.z, self.floor, out=self.z)  # steps up onto the plinth
+        return near_pad or bool(np.count_nonzero(self.on_pad))
 
-    def _height_under(self) -> np.ndarray:
-        """Height [N] at which the players' centres stand, where they are."""
-        raised = (
-            (np.abs(self.x - self._pad[0]) < plan.PLINTH)
-            & (np.abs(self.y - self._pad[1]) < plan.PLINTH)
-            & (self.room == 0)
-        )
-        return plan.STANDING + plan.PLINTH_Z * raised
-
-    def _slide_along(
-        self, i: int, x: np.ndarray, y: np.ndarray, vx: np.ndarray, vy: np.ndarray
-    ) -> None:
+    def _slide_along(self, i: int, position: np.ndarray, velocity: np.ndarray) -> None:
         """Move world i along x, then along y, stopping at the faces of its solids."""
-        old_x, old_y = self.x[i], self.y[i]
-        for x0, x1, y0, y1 in self.solids[i]:
-            if x0 < x[i] < x1 and y0 < old_y < y1:
-                x[i], vx[i] = (x0 if old_x <= x0 else x1), 0.0
-        for x0, x1, y0, y1 in self.solids[i]:
-            if x0 < x[i] < x1 and y0 < y[i] < y1:
-                y[i], vy[i] = (y0 if old_y <= y0 else y1), 0.0
+        boxes = self.solids[..., i].reshape(4, -1).T  # rows of x0, y0, x1, y1
+        old_x, old_y = self.position[:, i]
+        for x0, y0, x1, y1 in boxes:
+            if x0 < position[0, i] < x1 and y0 < old_y < y1:
+                position[0, i], velocity[0, i] = (x0 if old_x <= x0 else x1), 0.0
+        for x0, y0, x1, y1 in boxes:
+            if x0 < position[0, i] < x1 and y0 < position[1, i] < y1:
+                position[1, i], velocity[1, i] = (y0 if old_y <= y0 else y1), 0.0
 
-    def _touch(self, live: np.ndarray, rewards: np.ndarray) -> None:
-        """What the players touch where the last frame left them."""
-        on_pad = (np.abs(self.x - self._pad[0]) < plan.PAD_REACH) & (
-            np.abs(self.y - self._pad[1]) < plan.PAD_REACH
-        )
-        on_pad &= live & (self.room == 0)
-        if on_pad.any():
-            self.on_pad[on_pad] += 1
-        elif not (live & (self.room == 1)).any():
-            return
-        self.on_pad[live & ~on_pad] = 0
-        for i in map(int, np.flatnonzero(self.on_pad >= PAD_FRAMES)):
+    def _touch_pad(self, live: np.ndarray, rewards: np.ndarray) -> bool:
+        """Teleport who has been on the pad for long enough; returns whether somebody was."""
+        near = np.abs(self.position - self._pad) < plan.PAD_REACH
+        on_pad = near[0] & near[1] & (self.room == 0)
+        self.on_pad = np.where(live, (self.on_pad + 1) * on_pad, self.on_pad)
+        taken = np.flatnonzero(live & (self.on_pad >= PAD_FRAMES))
+        for i in map(int, taken):
             rewards[i] += REWARD_PAD
             self._arrive(i)
+        return len(taken) > 0
+
+    def _touch_objects(self, live: np.ndarray, rewards: np.ndarray) -> None:
+        """Score who is within reach of an object of room 2, where the last frame left him."""
         x0, x1, y0, y1 = plan.PICKUP
+        if not np.count_nonzero(self.x > self._stands[0, 0] - x1 - 1):
+            return
         dx, dy = self._stands[:, :1] - self.x, self._stands[:, 1:] - self.y  # [left and right, N]
         near = (dx >= x0) & (dx <= x1) & (dy >= y0) & (dy <= y1)
         touched = near.any(0) & live & (self.room == 1)
@@ -231,11 +262,27 @@ class RoomWorlds:
     def _wait_at_door(self, waiting: np.ndarray) -> None:
         self.door[waiting] = np.maximum(self.door[waiting] - 1, 0)
         for i in map(int, np.flatnonzero(waiting & (self.door == 0))):
-            self.solids[i, 2] = self._nowhere
+            self.solids[..., 2:, i] = self._nowhere
             self.changed.add(i)
 
 
-def _inside(x: np.ndarray, y: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Whether points [N] lie in their boxes [N, K, 4]: bool [N, K]."""
-    x, y = x[:, None], y[:, None]
-    return (x > boxes[..., 0]) & (x < boxes[..., 1]) & (y > boxes[..., 2]) & (y < boxes[..., 3])
+class _Course(NamedTuple):
+    """One frame of `RoomWorlds._course`: [N], and the unit vector that players push along [2, N]."""
+
+    yaw: np.ndarray
+    wish: np.ndarray
+    seconds: np.ndarray
+    friction: np.ndarray
+    push: np.ndarray
+
+
+def _corners(boxes: list[plan.Box]) -> np.ndarray:
+    """Boxes (x0, x1, y0, y1) as [low and high, x and y, box]."""
+    return np.array(boxes).reshape(-1, 2, 2).transpose(2, 1, 0)
+
+
+def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Whether points [2, N] lie in their boxes [2, 2, K, N]: bool [K, N]."""
+    at = points[:, None]
+    within = (at > boxes[0]) & (at < boxes[1])
+    return within[0] & within[1]

@@ -241,7 +241,7 @@ class RoomVectorEnv(VectorEnv):
             "example_side": SIDES[worlds.example_side],
             "match": worlds.match.copy(),
             "other": worlds.other.copy(),
-            "position": np.stack([worlds.x, worlds.y], 1),
+            "position": worlds.position.T.copy(),
             "yaw": degrees(worlds.yaw),
             "teleports": worlds.teleports.copy(),
             "trials": worlds.trials.copy(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -38,20 +39,15 @@ class Hud:
         self._fits = height >= 2 * (_PLATE_HEIGHT + 2) and width >= 48
         self._health = _plate(f"+{HEALTH:3d}", _RED, size)
         self._ammunition = _plate(f"{AMMUNITION:2d}", _YELLOW, size)
-        self._seconds = functools.cache(
-            lambda left: _plate(f"{min(left, 99):2d}"[-2:], _WHITE, size)
-        )
-        self._score = functools.cache(
-            lambda score: _plate(f"{min(max(score, -99), 999):3d}", _CYAN, size)
-        )
+        self._seconds = _Plates(lambda left: _plate(f"{min(left, 99):2d}", _WHITE, size))
+        self._score = _Plates(lambda score: _plate(f"{min(max(score, -99), 999):3d}", _CYAN, size))
         self._bottom, self._right = height - 1, width - 1
 
     def draw(self, frames: np.ndarray, seconds_left: np.ndarray, score: np.ndarray) -> None:
         """Puts whole seconds left and score, int [N] each, into uint8 frames in place; 99 and more seconds are 99."""
         if not self._fits:
             return
-        seconds = np.array([self._seconds(left) for left in seconds_left.tolist()])
-        points = np.array([self._score(points) for points in score.tolist()])
+        seconds, points = self._seconds.of(seconds_left), self._score.of(score)
         bottom, right = self._bottom, self._right
         tall, wide = self._health.shape[:2]
         frames[:, bottom - tall : bottom, 1 : 1 + wide] = self._health
@@ -59,6 +55,21 @@ class Hud:
         frames[:, bottom - tall : bottom, right - wide : right] = self._ammunition
         frames[:, 1 : 1 + tall, 1 : 1 + points.shape[2]] = points
         frames[:, 1 : 1 + tall, right - seconds.shape[2] : right] = seconds
+
+
+class _Plates:
+    """Plates of N numbers, kept for as long as the numbers stay: most steps change none."""
+
+    def __init__(self, make: Callable[[int], np.ndarray]) -> None:
+        self._make = functools.cache(make)
+        self._numbers, self._plates = np.empty(0, np.int64), np.empty(0, np.uint8)
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        """uint8 [N, height, width, 3] for int [N]."""
+        if not np.array_equal(numbers, self._numbers):
+            self._numbers = numbers.copy()
+            self._plates = np.array([self._make(number) for number in numbers.tolist()])
+        return self._plates
 
 
 def _plate(text: str, colour: tuple[int, int, int], size: int) -> np.ndarray:

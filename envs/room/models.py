@@ -8,7 +8,7 @@ import numpy as np
 from panda3d import core as p3
 
 from envs.room import layout as plan
-from envs.room import shapes, textures
+from envs.room import shapes, textures, views
 from envs.room.shapes import Mesh
 
 # For walls only: what spins must look the same from all sides.
@@ -18,6 +18,9 @@ STAND, PAD = 24.0, 32.0  # radii of a stand's and the pad's hexagon
 PLATE = 8.0  # height of both
 TAU = 2 * np.pi
 RIM = 10.0  # thickness of the walls as seen from above
+WALLS, FLOOR = 0, 1  # meshes of a room
+SECTORS = 24  # ranges of yaw that the sky is cut for
+EYES = (45.0, 85.0)  # heights between which every eye is: 50 on the floor, 60 on the plinth, 75 on arrival
 AGENT, TOP, DEPTH = (p3.BitMask32.bit(k) for k in range(3))  # who sees a node
 
 
@@ -76,8 +79,8 @@ class NodeMaker:
         texture = self.texture(textures.object_pattern(index), far="plain")
         return self.node(textures.object_name(index), mesh, light, texture)
 
-    def room(self, layout: plan.Layout, room: int) -> list[p3.NodePath]:
-        """The nodes of a room, each named: walls, floor, stands, sky and, in room 1, the pad."""
+    def room(self, layout: plan.Layout, room: int) -> p3.GeomNode:
+        """A room as one node of several meshes: walls (`WALLS`), floor (`FLOOR`), stands and, in room 1, the pad."""
         corners = layout.outline(room)
         walls = []
         for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
@@ -98,17 +101,38 @@ class NodeMaker:
         nodes.append(self._stands(stands))
         if room == 0:
             nodes.append(self._pad(*layout.pad))
-        rim = self._rim(corners)
-        rim.hide(AGENT | DEPTH)
-        sky = self._sky()
-        x, y = np.mean(corners, 0)
-        sky.setPos(float(x), float(y), 0)
-        sky.hide(TOP | DEPTH)
-        return [*nodes, rim, sky]
+        together = p3.GeomNode("room")
+        for node in nodes:
+            together.addGeom(node.node().modifyGeom(0), node.getState())
+        return together
 
-    def _rim(self, corners: list[tuple[float, float]]) -> p3.NodePath:
-        """The walls' tops, which only the view from above shows."""
-        points = np.array(corners)
+    def skies(self, layout: plan.Layout, room: int, aspect: float) -> list[p3.GeomNode]:
+        """A room's sky: for each of `SECTORS` equal ranges of yaw what a level eye may see of it, and last all of it.
+
+        `aspect` is a frame's width by its height. What is left out lies outside the view of every eye in the room.
+        """
+        mesh, light = _sky()
+        x, y = map(float, np.mean(layout.outline(room), 0))
+        low_x, high_x, low_y, high_y = layout.bounds(room)
+        eyes = np.array([(low_x - x, low_y - y, EYES[0]), (high_x - x, high_y - y, EYES[1])])
+        width = TAU / SECTORS
+        nodes = []
+        for k in range(SECTORS + 1):
+            yaws = np.linspace(k - 0.1, k + 1.1, 25) * width
+            kept = np.ones(len(mesh.triangles), bool)
+            if k < SECTORS:
+                kept = views.may_be_seen(mesh.points[mesh.triangles], eyes, yaws, 1 / aspect)
+            part, rows = shapes.part(mesh, kept)
+            sky = self.node("sky", part, light[rows], None, 4)
+            sky.setPos(x, y, 0)
+            sky.hide(TOP | DEPTH)
+            sky.node().setFinal(True)
+            nodes.append(sky.node())
+        return nodes
+
+    def rim(self, layout: plan.Layout, room: int) -> p3.NodePath:
+        """The walls' tops, for views from above."""
+        points = np.array(layout.outline(room))
         edges = np.roll(points, -1, 0) - points
         along = edges / np.linalg.norm(edges, axis=1, keepdims=True)
         outward = np.stack([along[:, 1], -along[:, 0]], 1)
@@ -139,17 +163,6 @@ class NodeMaker:
         mesh = Mesh(mesh.points, mesh.normals, uv, mesh.triangles)
         light = np.concatenate([light, np.ones((len(glow.points), 3))])
         return self.node("pad", mesh, light, self.texture(textures.pad_texture()), 1)
-
-    def _sky(self) -> p3.NodePath:
-        radius, low = 1600.0, 60.0
-        rings = [(radius, low), (radius * 0.95, 350.0), (radius * 0.7, 900.0), (0, 1400.0)]
-        dome = shapes.lathe(rings, 8)
-        height = (dome.points[:, 2:] - low) / 900
-        light = np.array([0.62, 0.88, 1.0]) * (1 - height) + np.array([0.42, 0.74, 1.0]) * height
-        inside = Mesh(dome.points, -dome.normals, dome.uv, dome.triangles[:, ::-1])
-        city, city_light = _city()  # first in the mesh, so that the dome behind it is not painted
-        both = shapes.join(city, inside)
-        return self.node("sky", both, np.concatenate([city_light, light]), None, 4)
 
     def door(self, layout: plan.Layout) -> p3.NodePath:
         """The closed door in the mouth of room 2's corridor."""
@@ -215,6 +228,19 @@ def _hexagon(radius: float, top: np.ndarray) -> tuple[Mesh, np.ndarray]:
     parts = (side, rim, inner)
     light = [np.tile(c, (len(m.points), 1)) for c, m in zip(colours, parts, strict=True)]
     return shapes.join(*parts), np.concatenate(light)
+
+
+@functools.cache
+def _sky() -> tuple[Mesh, np.ndarray]:
+    """The dome and the city before it, about the middle of a room, with their light [P, 3]."""
+    radius, low = 1600.0, 60.0
+    rings = [(radius, low), (radius * 0.95, 350.0), (radius * 0.7, 900.0), (0, 1400.0)]
+    dome = shapes.lathe(rings, 8)
+    height = (dome.points[:, 2:] - low) / 900
+    light = np.array([0.62, 0.88, 1.0]) * (1 - height) + np.array([0.42, 0.74, 1.0]) * height
+    inside = Mesh(dome.points, -dome.normals, dome.uv, dome.triangles[:, ::-1])
+    city, city_light = _city()  # first in the mesh, so that the dome behind it is not painted
+    return shapes.join(city, inside), np.concatenate([city_light, light])
 
 
 def _city() -> tuple[Mesh, np.ndarray]:

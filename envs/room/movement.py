@@ -13,32 +13,23 @@ SPEED, STOP_SPEED, FRICTION, GRAVITY = 320.0, 100.0, 6.0, 800.0
 GROUND_ACCELERATION, AIR_ACCELERATION = 10.0, 1.0
 
 
-def apply_friction(
-    vx: np.ndarray, vy: np.ndarray, seconds: np.ndarray, on_ground: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Velocities [N] after a frame's friction, which only the ground has."""
+def apply_friction(velocity: np.ndarray, friction: np.ndarray) -> np.ndarray:
+    """Velocities [2, N] after a frame's friction: [N], `FRICTION` times its seconds on the ground, 0 in the air."""
+    vx, vy = velocity
     speed = np.sqrt(vx * vx + vy * vy)
-    drop = np.maximum(speed, STOP_SPEED) * (FRICTION * seconds) * on_ground
-    keep = np.maximum(speed - drop, 0.0) / np.maximum(speed, 1e-9)
-    keep[speed < 1e-9] = 1.0
-    return vx * keep, vy * keep
+    keep = np.maximum(speed - np.maximum(speed, STOP_SPEED) * friction, 0.0)
+    return velocity * (keep / np.maximum(speed, 1e-9))
 
 
-def accelerate(
-    vx: np.ndarray,
-    vy: np.ndarray,
-    wish_x: np.ndarray,
-    wish_y: np.ndarray,
-    seconds: np.ndarray,
-    on_ground: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Velocities [N] pushed towards full speed along a unit vector, or unchanged where it is zero.
+def accelerate(velocity: np.ndarray, wish: np.ndarray, push: np.ndarray) -> np.ndarray:
+    """Velocities [2, N] pushed towards full speed along a unit vector [2, N], or unchanged where it is zero.
 
-    Only the speed along that vector counts: who turns while running may become faster than `SPEED`.
+    `push` [N] is the most that a frame adds: the acceleration times `SPEED` times its seconds. Only the speed along
+    the vector counts: who turns while running may become faster than `SPEED`.
     """
-    push = np.where(on_ground, GROUND_ACCELERATION, AIR_ACCELERATION) * (SPEED * seconds)
-    push = np.maximum(np.minimum(push, SPEED - (vx * wish_x + vy * wish_y)), 0.0)
-    return vx + push * wish_x, vy + push * wish_y
+    along = velocity * wish
+    push = np.maximum(np.minimum(push, SPEED - (along[0] + along[1])), 0.0)
+    return velocity + push * wish
 
 
 def fall(

@@ -15,9 +15,16 @@ from panda3d import core as p3
 from envs.room import layout as plan
 from envs.room import textures
 from envs.room.buffers import Tiles, open_pipe
-from envs.room.dynamics import N_STYLES, REWARD_MATCH, REWARD_OTHER, REWARD_PAD, RoomWorlds
+from envs.room.dynamics import (
+    N_STYLES,
+    REWARD_MATCH,
+    REWARD_OTHER,
+    REWARD_PAD,
+    TURN,
+    RoomWorlds,
+)
 from envs.room.hud import Hud
-from envs.room.models import AGENT, DEPTH, TOP, NodeMaker
+from envs.room.models import AGENT, DEPTH, FLOOR, SECTORS, TOP, WALLS, NodeMaker
 from envs.room.settings import FRAMES_PER_SECOND
 
 SPIN_FRAMES = 128  # an object turns once in 2.05 s
@@ -57,10 +64,13 @@ class RoomScene:
             maker.item(k, settings.object_scale) for k in textures.most_different_first()
         ]
         rooms = [maker.room(worlds.layout, room) for room in (0, 1)]
+        self._rims = [maker.rim(worlds.layout, room) for room in (0, 1)]
+        skies = [maker.skies(worlds.layout, room, width / height) for room in (0, 1)]
         self._door, self._marker = maker.door(worlds.layout), maker.marker()
         self._walls = [maker.texture(textures.wall_texture(k)) for k in range(N_STYLES)]
         self._floors = [maker.texture(textures.floor_texture(k)) for k in range(N_STYLES)]
-        self._worlds = [_World(i, rooms) for i in range(worlds.n)]
+        own = settings.textures == "random"
+        self._worlds = [_World(i, rooms, skies, own) for i in range(worlds.n)]
         self._tiles = Tiles(self._engine, self._pipe, worlds.n, height, width)
         self._hud = Hud(height, width) if settings.hud else None
         self._depth_tiles = None
@@ -71,9 +81,9 @@ class RoomScene:
             maker.depth_state(1024 * worlds.layout.scale, DEPTH_NEAR, DEPTH_FAR),
         )
         for i, world in enumerate(self._worlds):
-            self._tiles.look(i, _camera(world.eye, lens, AGENT), _SKY)
+            self._tiles.look(i, _camera(world.eye, lens, AGENT, world.root), _SKY)
             if self._depth_tiles is not None:
-                camera = _camera(world.eye, lens, DEPTH)
+                camera = _camera(world.eye, lens, DEPTH, world.root)
                 camera.node().setInitialState(as_depth)
                 self._depth_tiles.look(i, camera, (1.0, 1.0, 1.0))
         self._view: _View | None = None
@@ -130,7 +140,8 @@ class RoomScene:
         self._view.tiles.window.setActive(False)
         for tiles in others:
             tiles.window.setActive(True)
-        self._marker.detachNode()
+        for node in (self._marker, *self._rims):
+            node.detachNode()
         drawn = self._view.tiles.colours()[0]
         drawn = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
         if view == "agent" and self.worlds.dark[i]:
@@ -152,6 +163,7 @@ class RoomScene:
         worlds.changed.clear()
         heading = (worlds.yaw / 1e4 - 90).tolist()
         pitch = (worlds.pitch / 1e4).tolist()
+        sectors = np.where(worlds.pitch == 0, worlds.yaw * SECTORS // TURN, SECTORS).tolist()
         time = worlds.trial_frame
         spins = (time % SPIN_FRAMES * (360 / SPIN_FRAMES)).tolist()
         bobs = (BOB * np.cos(time * (2 * np.pi / BOB_FRAMES))).tolist()
@@ -160,12 +172,26 @@ class RoomScene:
             sizes = FIRST_SIZE + (1 - FIRST_SIZE) * np.minimum(time / GROWTH_FRAMES, 1)
         heights = (worlds.z + plan.EYE).tolist()
         xs, ys = worlds.x.tolist(), worlds.y.tolist()
-        for scene, x, y, z, h, p, spin, bob, size in zip(
-            self._worlds, xs, ys, heights, heading, pitch, spins, bobs, sizes.tolist(), strict=True
+        make, point = p3.TransformState.makePosHprScale, p3.LVecBase3
+        one = point(1, 1, 1)
+        for scene, x, y, z, h, p, sector, spin, bob, size in zip(
+            self._worlds,
+            xs,
+            ys,
+            heights,
+            heading,
+            pitch,
+            sectors,
+            spins,
+            bobs,
+            sizes.tolist(),
+            strict=True,
         ):
-            scene.eye.setPosHpr(x, y, z, h, p, 0)
+            scene.eye.setTransform(make(point(x, y, z), point(h, p, 0), one))
+            scene.look(sector)
+            turn, scale = point(spin, 0, 0), point(size, size, size)
             for node, (at_x, at_y, at_z) in zip(scene.slots, scene.places, strict=False):
-                node.setPosHprScale(at_x, at_y, at_z + bob, spin, 0, 0, size, size, size)
+                node.setTransform(make(point(at_x, at_y, at_z + bob), turn, scale))
 
     def _update(self, i: int) -> None:
         """Give world i the room, objects, door and textures that it has now."""
@@ -185,23 +211,22 @@ class RoomScene:
                 shown.append((int(worlds.distractor[i]), *place, plan.DISTRACTOR_Z))
         scene.enter(room)
         scene.show([(self._models[model], x, y, z) for model, x, y, z in shown])
-        scene.extra.node().removeAllChildren()
-        if room == 1 and worlds.door[i] > 0:
-            scene.extra.node().addChild(self._door.node())
+        scene.close(self._door.node(), room == 1 and worlds.door[i] > 0)
         if worlds.settings.textures == "random":
             scene.dress(self._walls[worlds.wall_style[i]], self._floors[worlds.floor_style[i]])
 
     def _aim(self, seen: _View, i: int, view: str) -> None:
         """Put the picture's camera into world i."""
         scene, worlds, aspect = self._worlds[i], self.worlds, seen.size[1] / seen.size[0]
-        seen.camera.reparentTo(scene.root)
+        seen.camera.node().setScene(scene.root)
+        scene.look(SECTORS)  # the picture may have another shape than the frames
         seen.camera.node().setCameraMask(AGENT if view == "agent" else TOP)
         seen.region.setClearColor((*(_SKY if view == "agent" else _TABLE), 1.0))
         if view == "agent":
             seen.camera.setTransform(scene.eye.getTransform())
             seen.camera.node().setLens(_lens(aspect))
             return
-        low_x, high_x, low_y, high_y = worlds.bounds[i]
+        (low_x, low_y), (high_x, high_y) = worlds.bounds[:, :, 0, i]
         # Upwards in the picture is ahead of the spawn.
         seen.camera.setPosHpr((low_x + high_x) / 2, (low_y + high_y) / 2, 900, -90, -90, 0)
         lens = p3.OrthographicLens()
@@ -210,46 +235,71 @@ class RoomScene:
         lens.setFilmSize(span, span / aspect)
         lens.setNearFar(10, 2000)
         seen.camera.node().setLens(lens)
+        self._rims[scene.room].reparentTo(scene.root)
         self._marker.reparentTo(scene.root)
         self._marker.setPosHpr(worlds.x[i], worlds.y[i], 60, worlds.yaw[i] / 1e4, 0, 0)
 
 
 class _World:
-    """Nodes of one world: the eye, both rooms, up to three objects, the door."""
+    """Nodes of one world: the eye, which is in none, the room it is in with its sky, up to three objects, the door.
 
-    def __init__(self, i: int, rooms: list[list[Any]]) -> None:
+    Few nodes, and none that is empty: Panda3D walks them in every frame. Worlds share the rooms, or have their `own`,
+    which they may `dress`.
+    """
+
+    def __init__(
+        self,
+        i: int,
+        rooms: list[p3.GeomNode],
+        skies: list[list[p3.GeomNode]],
+        own: bool = False,
+    ) -> None:
         self.root = p3.NodePath(f"world {i}")
-        self.eye = self.root.attachNewNode("eye")
-        self.parts = []
-        for parts in rooms:
-            node = p3.NodePath("room")
-            for part in parts:
-                holder = node.attachNewNode(part.getName())
-                part.instanceTo(holder)
-            self.parts.append(node)
-        self.room = -1
-        self.slots = [self.root.attachNewNode(f"slot {k}") for k in range(3)]
-        self.extra = self.root.attachNewNode("extra")
+        self.node = self.root.node()
+        self.eye = p3.PandaNode("eye")
+        self.rooms, self.skies = [room.makeCopy() if own else room for room in rooms], skies
+        self.room = self.sector = -1
+        self.sky: p3.GeomNode | None = None
+        self.slots = [p3.GeomNode(f"slot {k}") for k in range(3)]
+        for slot in self.slots:
+            slot.setFinal(True)
         self.places: list[tuple[float, float, float]] = []  # of the objects shown
 
     def enter(self, room: int) -> None:
         if room != self.room:
             if self.room >= 0:
-                self.parts[self.room].detachNode()
-            self.parts[room].reparentTo(self.root)
-            self.room = room
+                self.node.removeChild(self.rooms[self.room])
+            self.node.addChild(self.rooms[room])
+            self.room, self.sector = room, -1
+
+    def look(self, sector: int) -> None:
+        """Show the sky as far as it is seen at yaws of one of the `SECTORS`, or all of it."""
+        if sector != self.sector:
+            if self.sky is not None:
+                self.node.removeChild(self.sky)
+            self.sky, self.sector = self.skies[self.room][sector], sector
+            self.node.addChild(self.sky)
 
     def show(self, objects: list[tuple[Any, float, float, float]]) -> None:
-        for slot in self.slots:
-            slot.node().removeAllChildren()
+        """Show models, each with the place of its middle."""
+        for slot in self.slots[: len(self.places)]:
+            self.node.removeChild(slot)
         for slot, (model, *_) in zip(self.slots, objects, strict=False):
-            slot.node().addChild(model.node())
+            slot.removeAllGeoms()
+            slot.addGeom(model.node().modifyGeom(0), model.getState())
+            self.node.addChild(slot)
         self.places = [(x, y, z) for _, x, y, z in objects]
 
+    def close(self, door: p3.GeomNode, closed: bool) -> None:
+        """Put the door into room 2's mouth, or take it away."""
+        if closed != (self.node.findChild(door) >= 0):
+            (self.node.addChild if closed else self.node.removeChild)(door)
+
     def dress(self, wall: p3.Texture, floor: p3.Texture) -> None:
-        for node in self.parts:
-            node.find("walls").setTexture(wall, 1)
-            node.find("floor").setTexture(floor, 1)
+        for room in self.rooms:
+            for part, texture in ((WALLS, wall), (FLOOR, floor)):
+                attribute = p3.TextureAttrib.make(texture)
+                room.setGeomState(part, room.getGeomState(part).setAttrib(attribute))
 
 
 class _View:
@@ -258,7 +308,8 @@ class _View:
     def __init__(self, engine: Any, pipe: Any, height: int, width: int) -> None:
         self.size = height, width
         self.tiles = Tiles(engine, pipe, 1, height * _FINE, width * _FINE)
-        self.camera = _camera(p3.NodePath("picture"), _lens(width / height), AGENT)
+        place = p3.NodePath("picture")  # the scene is set with each picture
+        self.camera = _camera(place.node(), _lens(width / height), AGENT, place)
         self.region = self.tiles.look(0, self.camera, _SKY)
 
 
@@ -270,8 +321,12 @@ def _lens(aspect: float) -> p3.PerspectiveLens:
     return lens
 
 
-def _camera(root: p3.NodePath, lens: p3.Lens, mask: p3.BitMask32) -> p3.NodePath:
+def _camera(
+    eye: p3.PandaNode, lens: p3.Lens, mask: p3.BitMask32, scene: p3.NodePath
+) -> p3.NodePath:
+    """A camera at `eye` that sees `scene`; a scene whose eye is outside it does not change where it moves."""
     camera = p3.Camera("camera")
     camera.setLens(lens)
     camera.setCameraMask(mask)
-    return root.attachNewNode(camera)
+    camera.setScene(scene)
+    return p3.NodePath(eye).attachNewNode(camera)

@@ -40,6 +40,13 @@ def join(*meshes: Mesh) -> Mesh:
     )
 
 
+def part(mesh: Mesh, kept: np.ndarray) -> tuple[Mesh, np.ndarray]:
+    """The triangles with `kept` True (bool [K]), in their order, and which rows of the points they use."""
+    rows, triangles = np.unique(mesh.triangles[kept], return_inverse=True)
+    triangles = triangles.reshape(-1, 3)
+    return Mesh(mesh.points[rows], mesh.normals[rows], mesh.uv[rows], triangles), rows
+
+
 def _surface(
     f: Callable[[np.ndarray, np.ndarray], tuple], nu: int, nv: int, ru: float, rv: float
 ) -> Mesh:

@@ -70,8 +70,8 @@ def test_an_object_turns_once_in_128_frames_and_bobs_by_8_units():
         env.worlds.trial_frame[0] = frame
         env.scene._place()
         slot = env.scene._worlds[0].slots[0]
-        heights.append(slot.getZ())
-        turns.append(slot.getH() % 360)
+        heights.append(slot.getTransform().getPos().z)
+        turns.append(slot.getTransform().getHpr().x % 360)
     assert min(heights) == pytest.approx(31, abs=0.05)
     assert max(heights) == pytest.approx(39, abs=0.05)
     assert turns[128] == pytest.approx(turns[0]) and turns[64] == pytest.approx(180)

@@ -87,21 +87,46 @@ def test_a_choice_is_rewarded_once_and_the_next_frame_is_at_the_spawn():
 
 
 def test_turning_while_running_in_the_air_or_on_the_ground_follows_the_models_equations():
-    one = np.ones(1)
+    def after_friction(vx, friction):
+        return apply_friction(np.array([[vx], [0.0]]), np.array([friction]))[:, 0]
+
+    def pushed(velocity, wish, push):
+        return accelerate(np.array(velocity)[:, None], np.array(wish)[:, None], np.array([push]))[
+            :, 0
+        ]
+
     # On the ground, along the wish: friction takes 320 * 6 * dt, acceleration gives up to 10 * 320 * dt.
-    vx, vy = apply_friction(320 * one, 0 * one, 0.017 * one, one > 0)
-    assert vx[0] == pytest.approx(320 * (1 - 6 * 0.017)) and vy[0] == 0
-    vx, vy = accelerate(vx, vy, one, 0 * one, 0.017 * one, one > 0)
-    assert vx[0] == pytest.approx(320)
+    slower = after_friction(320.0, 6 * 0.017)
+    assert slower == pytest.approx([320 * (1 - 6 * 0.017), 0])
+    assert pushed(slower, (1.0, 0.0), 3200 * 0.017) == pytest.approx([320, 0])
     # Across the wish nothing is taken away, so the speed grows above 320.
-    vx, vy = accelerate(320 * one, 0 * one, 0 * one, one, 0.017 * one, one > 0)
-    assert (vx[0], vy[0]) == pytest.approx((320, 54.4))
+    assert pushed((320.0, 0.0), (0.0, 1.0), 3200 * 0.017) == pytest.approx([320, 54.4])
     # In the air there is no friction and a tenth of the push; below 100 units a second friction is that of 100.
-    assert apply_friction(400 * one, 0 * one, 0.017 * one, one < 0)[0][0] == 400
-    assert accelerate(0 * one, 0 * one, one, 0 * one, 0.014 * one, one < 0)[0][0] == pytest.approx(
-        4.48
-    )
-    assert apply_friction(50 * one, 0 * one, 0.01 * one, one > 0)[0][0] == pytest.approx(44)
+    assert after_friction(400.0, 0.0)[0] == 400
+    assert pushed((0.0, 0.0), (1.0, 0.0), 320 * 0.014)[0] == pytest.approx(4.48)
+    assert after_friction(50.0, 6 * 0.01)[0] == pytest.approx(44)
+    assert after_friction(0.0, 6 * 0.01)[0] == 0
+
+
+def test_frames_on_the_pad_are_counted_for_each_world_alone():
+    worlds = make_vec(2, action_repeat=1).worlds
+    for i in (0, 1):
+        worlds.seed(i, 0)
+        worlds.begin_episode(i)
+    everyone = np.ones(2, bool)
+    worlds._arrive(1)
+    worlds.x[0] = 40.0  # on the pad
+    for x in (40.0, -100.0):  # and off it again
+        worlds.x[0] = x
+        worlds.step(np.array([NOTHING, NOTHING]), everyone)
+    assert worlds.on_pad[0] == 0
+    alone = make_vec(1, action_repeat=1).worlds
+    alone.seed(0, 0)
+    alone.begin_episode(0)
+    for x in (40.0, -100.0):
+        alone.x[0] = x
+        alone.step(np.array([NOTHING]), everyone[:1])
+    assert alone.on_pad[0] == 0
 
 
 def test_who_turns_while_running_becomes_faster_than_who_runs_straight():
