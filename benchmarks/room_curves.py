@@ -76,8 +76,13 @@ def main() -> None:
         evaluations = [
             json.loads(path.read_text()) for path in sorted(folder.glob("evaluations/*.json"))
         ]
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["run"].pop("run_dir", None)  # of that machine
+        for evaluation in evaluations:
+            for key in ("run", "video"):
+                evaluation.pop(key, None)
         result["runs"][name] = {
-            "config": yaml.safe_load((folder / "config.yaml").read_text()),
+            "config": config,
             "reached": reached,
             "curve": points,
             "evaluations": evaluations,
