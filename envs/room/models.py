@@ -66,6 +66,8 @@ class NodeMaker:
         node = p3.NodePath(holder)
         if texture is not None:
             node.setTexture(texture)
+        if (colour == 255).all():  # the same picture, without multiplying by 1 for every pixel
+            node.setAttrib(p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MFlat))
         self._order += 1
         node.setBin("fixed", order * 1000 + self._order)
         return node
