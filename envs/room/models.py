@@ -20,7 +20,10 @@ TAU = 2 * np.pi
 RIM = 10.0  # thickness of the walls as seen from above
 WALLS, FLOOR = 0, 1  # meshes of a room
 SECTORS = 24  # ranges of yaw that the sky is cut for
-EYES = (45.0, 85.0)  # heights between which every eye is: 50 on the floor, 60 on the plinth, 75 on arrival
+EYES = (
+    45.0,
+    85.0,
+)  # heights between which every eye is: 50 on the floor, 60 on the plinth, 75 on arrival
 AGENT, TOP, DEPTH = (p3.BitMask32.bit(k) for k in range(3))  # who sees a node
 
 
