@@ -3,8 +3,8 @@
     python benchmarks/fastest_trial.py [--beam 1500] [--out benchmarks/fastest_trial.json]
 
 A trial is two walks, from the spawn to the pad and from the arrival to the right object, and each begins in a state
-that is always the same but for two things: where in an agent step of four frames it begins, with which action, and
-which of the engine's three frame lengths is next. So every walk is searched once for each such beginning (a beam over
+that is always the same but for this: where in an agent step of four frames it begins, with which action, and which of
+the engine's three frame lengths is next. So every walk is searched once for each such beginning (a beam over
 position, velocity and yaw, in steps of the action set), and walks are joined to trials and trials to an episode of 720
 frames exactly. A beam may miss a faster walk: what it finds is possible, what it does not find is not proven
 impossible. The sequences found are then played in the real vector environment, frame by frame. This is the
@@ -342,7 +342,8 @@ def _proof(
     expected = [frame for frame in (last[0], last[1]) if frame <= FRAMES]
     if total != total_4 or in_steps != [-(-frame // REPEAT) for frame in frames]:
         raise RuntimeError("single frames and agent steps of four give different rewards")
-    if frames[2 * (len(planned) - 1) :] != expected:
+    before = 2 * (len(planned) - 1)
+    if frames[before : before + 2] != expected:
         raise RuntimeError(f"planned {expected}, but the environment rewards {frames}")
     return {
         "seed": seed,
