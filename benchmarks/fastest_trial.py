@@ -1,6 +1,6 @@
 """The fastest trials that there are on the embedded level, found by search over its dynamics' own state.
 
-    python benchmarks/fastest_trial.py [--beam 1500] [--out benchmarks/fastest_trial.json]
+    python benchmarks/fastest_trial.py [--beam 3000] [--out benchmarks/fastest_trial.json]
 
 A trial is two walks, from the spawn to the pad and from the arrival to the right object, and each begins in a state
 that is always the same but for this: where in an agent step of four frames it begins, with which action, and which of
@@ -355,7 +355,7 @@ def _proof(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--beam", type=int, default=1500, help="states kept after each step")
+    parser.add_argument("--beam", type=int, default=3000, help="states kept after each step")
     parser.add_argument("--trials", type=int, default=7, help="trials of an episode")
     parser.add_argument("--seed", type=int, default=0, help="of the episode that is played")
     parser.add_argument("--actions", nargs="+", default=["impala", "extended"])

@@ -161,3 +161,29 @@ def test_objects_are_told_apart_when_grown_and_hardly_in_a_trials_first_frame():
     assert near > 0.9 and start > 0.75
     assert first < near
     assert len({drawn.object_name(k) for k in range(36)}) == 36
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"room_scale": 4.0}, {"height": 96, "width": 48}],
+    ids=["level", "large", "tall"],
+)
+def test_the_part_of_the_sky_that_is_left_out_is_never_seen(settings, monkeypatch):
+    n, rng = 48, np.random.default_rng(0)
+    env = make_vec(n, hud=False, **settings)
+    env.reset(seed=0)
+    worlds = env.worlds
+    for i in range(n // 2):
+        worlds._arrive(i)
+    worlds.dark[:] = False
+    worlds.yaw[:] = rng.integers(3_600_000, size=n)
+    low, high = worlds.bounds[:, :, 0]
+    worlds.position[:] = low + (high - low) * rng.integers(0, 5, (2, n)) / 4  # also in the corners
+    part = env.scene.frames()
+    world = env.scene._worlds[0]
+    counts = [sky.getGeom(0).getPrimitive(0).getNumPrimitives() for sky in world.skies[1]]
+    assert max(counts[:-1]) < 0.8 * counts[-1]
+    look = scene._World.look
+    monkeypatch.setattr(scene._World, "look", lambda self, sector: look(self, scene.SECTORS))
+    assert (env.scene.frames() == part).all()
+    env.close()
