@@ -19,8 +19,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from provenance import processor
 
+from ct_rl.colours import PALETTE
+
 BIN = 50_000
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe and Ito's
+COLOURS = list(PALETTE.values())
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -90,7 +92,7 @@ def main() -> None:
         print(f"{name}: " + ", ".join(f"{level} at {at}" for level, at in reached.items()))
         for axes, key in ((by_steps, "steps"), (by_minutes, "minutes")):
             x = [point[key] / (1e6 if key == "steps" else 1) for point in points]
-            axes.plot(x, [p["return"] for p in points], color=COLOURS[k % 6], label=name)
+            axes.plot(x, [p["return"] for p in points], color=COLOURS[k % len(COLOURS)], label=name)
     for axes, label in (
         (by_steps, "million agent steps"),
         (by_minutes, "minutes of one shared core"),

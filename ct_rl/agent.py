@@ -161,7 +161,9 @@ def _exported(path: Path) -> Agent:
                 raise ValueError(f"{key} is not what {CONFIG} says")
         net = ActorCritic(observation, action, **config["network"])
         net.load_state_dict(weights)
-        return Agent(net, observation, action, config["description"])
+        return Agent(
+            net, observation, action, {**config["description"], "network": config["network"]}
+        )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OSError,
             SafetensorError, Unreadable) as error:  # fmt: skip
         raise UserError(

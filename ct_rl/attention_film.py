@@ -27,7 +27,7 @@ from ct_rl.drawing import (
     text_width,
 )
 from ct_rl.evaluation import Moment
-from ct_rl.insight import Look
+from ct_rl.insight import Attended
 from ct_rl.strips import Axis, draw_looks, draw_shares, draw_value, picks, short
 from ct_rl.top_map import draw_map, path_breaks
 from ct_rl.video import as_rgb
@@ -102,7 +102,7 @@ class AttentionFilm:
         self.small.pop(moment.step - _KEPT, None)
 
     @property
-    def _look(self) -> Look | None:
+    def _look(self) -> Attended | None:
         """Of the present step; at an episode's end of the last one."""
         insight = self.last.insight if self.last else None
         return insight.look if insight else None
@@ -190,7 +190,7 @@ class AttentionFilm:
         self._pictures(frame, y + 150, words, look, look.kl, "nats")
 
     def _pictures(
-        self, frame: np.ndarray, y: int, title: str, look: Look, weight: np.ndarray, unit: str
+        self, frame: np.ndarray, y: int, title: str, look: Attended, weight: np.ndarray, unit: str
     ) -> None:
         """The frames behind the places of greatest weight, oldest first."""
         text(frame, title, (_LEFT, y), 12, INK, bold=True)

@@ -135,6 +135,14 @@ def flag_value(argv: Sequence[str], flag: str) -> str | None:
     return value
 
 
+def parse_importing(cls: type[Config], argv: list[str], *, prog: str) -> Config:
+    """`parse`, and then imports what `--import` names; the words stand in the field `imports`."""
+    given = parse(cls, argv, prog=prog)
+    given.imports = take_values(argv, "--import")  # type: ignore[attr-defined]
+    import_modules(given.imports)  # type: ignore[attr-defined]
+    return given
+
+
 def import_modules(names: Sequence[str]) -> None:
     """Import what `--import` names; raises UserError in one line. The present folder is looked in, too."""
     if names and os.getcwd() not in sys.path and "" not in sys.path:

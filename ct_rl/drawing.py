@@ -10,6 +10,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ct_rl.colours import PALETTE
+
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # x, y, width, height
 
@@ -17,8 +19,14 @@ BACKGROUND: Color = (18, 20, 26)
 PANEL: Color = (32, 35, 43)
 INK: Color = (232, 234, 238)
 FAINT: Color = (150, 155, 165)
-# Okabe and Ito's palette, whose colours also the colour-blind tell apart.
-PLACES: tuple[Color, Color, Color] = ((204, 121, 167), (230, 159, 0), (86, 180, 233))
+
+
+def _rgb(name: str) -> Color:
+    red, green, blue = bytes.fromhex(PALETTE[name].removeprefix("#"))
+    return red, green, blue
+
+
+PLACES: tuple[Color, Color, Color] = (_rgb("purple"), _rgb("orange"), _rgb("sky"))
 PLACE_NAMES = ("compressed memory", "memory", "window")
 GOOD: Color = (0, 190, 140)
 BAD: Color = (240, 100, 30)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
@@ -66,12 +65,10 @@ def main() -> None:
 
 def command(argv: list[str]) -> int:
     """Read the flags, play, report, return the exit status."""
-    given = command_line.parse(Arguments, argv, prog=PROG)
-    given.imports = command_line.take_values(argv, "--import")
+    given = command_line.parse_importing(Arguments, argv, prog=PROG)
     for name in ("attention", "gif"):
         if getattr(given, name) and not given.video:
             raise UserError(f"--{name} is of the video: give --video too")
-    command_line.import_modules(given.imports)
     return _evaluate(given, open_trained(given.run, given.checkpoint, given.imports))
 
 
@@ -134,20 +131,22 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
     _table(report["scores"], facts.episode_metrics)
     _say_cut(report["scores"], given)
     print(f"scores       {path}", flush=True)
-    seen = _look(net, agent, given, settings)
+    seen = _attention(net, agent, given, settings)
     if seen:
         report["memory"] = seen
         write_evaluation(path, report)
     if given.video:
+        from ct_rl import filming
+
         way = max(report["scores"], key=lambda key: report["scores"][key]["mean"])
         watched = "_attention" if given.attention else ""
         film = home / "videos" / f"{path.stem}_{way}{watched}.mp4"
-        if _film(net, config, given, settings, facts, way, film):
+        if filming.film(net, agent, given, settings, facts, way, film):
             report["video"] = str(film)
             write_evaluation(path, report)
             print(f"video        {film}")
             if given.gif:
-                _gif(film)
+                filming.gif(film)
     return DONE
 
 
@@ -183,109 +182,25 @@ def _play(net: Any, env: Any, given: Arguments, way: str, facts: Any) -> list[di
         )
 
 
-def _look(net: Any, agent: Trained, given: Arguments, settings: dict[str, Any]) -> dict[str, Any]:
+def _attention(
+    net: Any, agent: Trained, given: Arguments, settings: dict[str, Any]
+) -> dict[str, Any]:
     """Where the memory looked in one more episode; where that cannot be, a line, and the scores are written."""
     import envs
     from ct_rl.algorithm import env_errors
-    from ct_rl.memory_look import look
+    from ct_rl.memory_attention import attention_of_episode
 
     env = None
     try:
         with env_errors(agent.config.env.name):
             env = envs.make_vec(agent.config.env.name, 1, **settings)
-        return look(net, env, seed=given.seed, greedy=given.actions == "greedy")
+        return attention_of_episode(net, env, seed=given.seed, greedy=given.actions == "greedy")
     except (UserError, RunFailed, ValueError, RuntimeError) as error:
         print(f"note: no look at the memory: {one_line(error)[:300]}", flush=True)
         return {}
     finally:
         if env is not None:
             env.close()
-
-
-def _film(
-    net: Any,
-    config: TrainConfig,
-    given: Arguments,
-    settings: dict[str, Any],
-    facts: Any,
-    way: str,
-    path: Path,
-) -> bool:
-    """Film some episodes; where that cannot be, says so in a line and returns False: the scores are written."""
-    from ct_rl import video
-    from ct_rl.display import counting
-    from ct_rl.evaluation import film
-
-    env = None
-    try:
-        env = _filmed(config, given, settings)
-        with counting(f"video ({way} actions)", given.video_episodes, "episodes") as count:
-            moments = film(
-                net,
-                env,
-                given.video_episodes,
-                seed=given.seed,
-                greedy=way == "greedy",
-                max_steps=given.max_steps,
-                watch=given.attention,
-            )
-            draw = _attention_film(net, config, env).compose if given.attention else None
-            video.write(path, _counted(moments, count), facts.fps * given.speed, draw)
-    except (UserError, RunFailed, ValueError, OSError) as error:
-        print(f"note: no video: {one_line(error)[:300]}", flush=True)
-        return False
-    finally:
-        if env is not None:
-            env.close()
-    return True
-
-
-def _filmed(config: TrainConfig, given: Arguments, settings: dict[str, Any]) -> Any:
-    """The environment to film; with --attention one that draws nothing is shown by its observation."""
-    import envs
-    from ct_rl.algorithm import env_errors
-
-    try:
-        with env_errors(config.env.name):
-            return envs.make(config.env.name, render_mode="rgb_array", **settings)
-    except UserError as error:
-        if not given.attention:
-            raise
-        with env_errors(config.env.name):
-            env = envs.make(config.env.name, **settings)
-        print(f"note: the film shows the observation, no picture: {one_line(error)[:200]}")
-        return env
-
-
-def _attention_film(net: Any, config: TrainConfig, env: Any) -> Any:
-    from ct_rl.attention_film import AttentionFilm
-    from ct_rl.insight import attends
-
-    kind = config.memory.kind
-    attending = attends(net)
-    if not attending:
-        print(f"note: memory '{kind}' has no attention: the film shows value, policy and rewards")
-    horizon = net.core.context_length if attending else None
-    return AttentionFilm(kind, horizon, env.metadata.get("map_outlines", ()))
-
-
-def _gif(film: Path) -> None:
-    from ct_rl import video
-
-    path = film.with_suffix(".gif")
-    try:
-        video.write_gif(path, film)
-    except RunFailed as error:
-        print(f"note: no GIF: {one_line(error)[:300]}", flush=True)
-    else:
-        print(f"gif          {path}")
-
-
-def _counted(moments: Any, count: Any) -> Any:
-    for moment in moments:
-        yield moment
-        if moment.last:
-            count()
 
 
 def _describe(given: Arguments, agent: Trained, settings: dict[str, Any], facts: Any) -> None:

@@ -15,7 +15,8 @@ import torch
 from agents.acting import LOST, Actor
 from ct_rl.checkpoint import Checkpoint
 from ct_rl.errors import RunFailed, UserError, one_line
-from ct_rl.insight import Insight, attends, drawn_observation, look
+from ct_rl.insight import Insight, attends, drawn_observation
+from ct_rl.insight import watch as watch_step
 from ct_rl.scores import EnvFacts, episode_means, human_normalised
 from envs.seeding import world_seeds
 
@@ -171,7 +172,7 @@ def film(
             picture = _picture(env, obs, watch)
             batch, insight = _batch(obs), None
             if watch:
-                insight, policy, state = look(net, batch, state, names, info, attending)
+                insight, policy, state = watch_step(net, batch, state, names, info, attending)
                 actions = net.choose(policy, greedy=greedy, generator=generator)
             else:
                 actions, state = net.act(batch, state, greedy=greedy, generator=generator)

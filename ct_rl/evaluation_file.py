@@ -20,7 +20,7 @@ FOLDER = "evaluations"
 
 
 @dataclass(frozen=True)
-class MemoryLook:
+class MemoryAttention:
     """Where a memory's attention went in an episode; lists by layer, first to last.
 
     Attributes:
@@ -44,7 +44,7 @@ class Evaluation:
         scores: of each way of acting, by the keys of `ct_rl.metrics`; None where a figure has no value.
         steps: of the checkpoint [agent steps].
         env_options: settings of the environment; seed: of the evaluation.
-        memory: what `ct_rl.memory_look` saw; empty for memories without attention.
+        memory: what `ct_rl.memory_attention` found; empty for memories without attention.
     """
 
     env: str
@@ -52,7 +52,7 @@ class Evaluation:
     steps: Annotated[int, Ge(0)] | None = None
     env_options: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
-    memory: MemoryLook = field(default_factory=MemoryLook)
+    memory: MemoryAttention = field(default_factory=MemoryAttention)
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -70,9 +70,7 @@ def main() -> None:
 
 def command(argv: list[str]) -> int:
     """Read the flags, do what is left to do, compare, return the exit status."""
-    given = command_line.parse(Arguments, argv, prog=PROG)
-    given.imports = command_line.take_values(argv, "--import")
-    command_line.import_modules(given.imports)
+    given = command_line.parse_importing(Arguments, argv, prog=PROG)
     experiment = read_experiment(given.experiment, given.imports, given.quick)
     for name in ("parallel", "minutes", "episodes"):
         value = getattr(given, name)
@@ -278,7 +276,7 @@ def _fill(
             for job in busy:
                 _show(job, experiment.measure)
         time.sleep(_LOOK_SECONDS)
-    _compare(jobs, experiment, folder)
+    _compare(jobs, experiment, folder, show=True)
     return not interrupts.requested
 
 
@@ -316,8 +314,8 @@ def _show(job: Job, measure: str) -> None:
         )
 
 
-def _compare(jobs: list[Job], experiment: Experiment, folder: Path) -> None:
-    """Writes what the finished runs say: results.json, comparison.png and a table at the end."""
+def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool = False) -> None:
+    """Writes what the finished runs say: results.json and comparison.png; `show` prints the table of all."""
     finished = [
         comparison.Outcome(job.variant.name, job.seed, job.rows(), found, _memory(job))
         for job in jobs
@@ -329,7 +327,7 @@ def _compare(jobs: list[Job], experiment: Experiment, folder: Path) -> None:
     text = json.dumps(results, indent=1) + "\n"
     write_atomically(folder / "results.json", text.encode())
     comparison.draw_comparison(folder / "comparison.png", results)
-    if len(finished) == len(jobs):
+    if show and len(finished) == len(jobs):
         comparison.show(results)
 
 

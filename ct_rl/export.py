@@ -52,8 +52,7 @@ def main() -> None:
 
 def command(argv: list[str]) -> int:
     """Read the flags, write the folder, return the exit status."""
-    given = command_line.parse(Arguments, argv, prog=PROG)
-    command_line.import_modules(command_line.take_values(argv, "--import"))
+    given = command_line.parse_importing(Arguments, argv, prog=PROG)
     from ct_rl.agent import load_agent
 
     folder = Path(given.folder)

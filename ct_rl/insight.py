@@ -20,7 +20,7 @@ COMPRESSED, MEMORY, WINDOW = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Look:
+class Attended:
     """Where a step's memory looked, of one world; N places, those that hold something, oldest first.
 
     Attributes:
@@ -61,13 +61,13 @@ class Insight:
 
     value: float
     choices: list[tuple[str, float]] | list[tuple[str, float, float]]
-    look: Look | None
+    look: Attended | None
     position: np.ndarray | None = None
     yaw: float | None = None
     trial: int | None = None
 
 
-def look(
+def watch(
     net: ActorCritic,
     batch: Any,
     state: State,
@@ -95,7 +95,7 @@ def look(
     insight = Insight(
         value=float(watched.value[0]),
         choices=_choices(net, watched.policy.cpu(), names),
-        look=None if found is None else _look(found),
+        look=None if found is None else _attended(found),
         position=_position(info.get("position")),
         yaw=_number(info.get("yaw")),
         trial=None if (trial := _number(info.get("trial"))) is None else int(trial),
@@ -110,14 +110,14 @@ def attends(net: ActorCritic) -> bool:
     return core.watched_step(x, core.initial_state(1))[1] is not None
 
 
-def _look(found: Saliency) -> Look:
+def _attended(found: Saliency) -> Attended:
     seen = found.watched.attention
     assert isinstance(seen, StepAttention)
     there = seen.there[0].cpu()
     place = torch.arange(len(there))[there]
     shares = torch.stack([seen.compressed[0], seen.memory[0], seen.window[0]], -1)  # (L, H, 3)
     ends = (seen.compressed_size, seen.compressed_size + seen.memory_size)
-    return Look(
+    return Attended(
         weights=seen.weights[0].mean(1).cpu()[:, there].float().numpy(),
         shares=shares.mean(1).cpu().float().numpy(),
         kind=((place >= ends[0]).long() + (place >= ends[1]).long()).numpy(),

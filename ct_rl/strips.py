@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ct_rl.drawing import BAD, CURVE, FAINT, GOOD, INK, PANEL, PLACES, fill, text
-from ct_rl.insight import Look
+from ct_rl.insight import Attended
 
 _ROWS = 8  # layers that are drawn at most, evenly spaced
 _MARK = (96, 100, 112)  # trials
@@ -118,7 +118,7 @@ def draw_looks(
     y: int,
     height: int,
     now: int,
-    look: Look,
+    look: Attended,
     weights: np.ndarray,
     unit: str = "share",
 ) -> int:
@@ -152,7 +152,7 @@ def draw_looks(
     return y + len(layers) * row
 
 
-def picks(look: Look, weight: np.ndarray, now: int, span: int, count: int = 5) -> list[int]:
+def picks(look: Attended, weight: np.ndarray, now: int, span: int, count: int = 5) -> list[int]:
     """The places of greatest weight, oldest first: neighbours of a greater one and the present step left out."""
     apart = max(2, span // 24)
     least = max(1e-4, 0.02 * float(weight.max(initial=0.0)))

@@ -29,7 +29,7 @@ class Trained:
         name: as the person gave it.
         config: `env` and `eval_env` are those that it was trained and is evaluated on.
         steps: of training [agent steps].
-        checkpoint: the name of its checkpoint.
+        checkpoint: the name of its checkpoint; memory: of its memory.
         home: the folder that its evaluations go to; None for what the package ships.
         exported: whether it is no run.
         network: the network for an observation and an action space; raises UserError where it is another's.
@@ -39,6 +39,7 @@ class Trained:
     config: TrainConfig
     steps: int
     checkpoint: str
+    memory: str
     home: Path | None
     exported: bool
     network: Callable[[gym.Space, gym.Space], Any]
@@ -125,6 +126,7 @@ def _of_run(name: str, run: RunFolder, config: TrainConfig, which: str) -> Train
         config=config,
         steps=saved.step,
         checkpoint=saved.path.name,
+        memory=config.memory.kind,
         home=run.path,
         exported=False,
         network=lambda observation, action: load_network(saved, observation, action),
@@ -154,6 +156,7 @@ def _exported(
         config=config,
         steps=steps,
         checkpoint=f"step_{steps:012d}",
+        memory=str(agent.description["network"]["memory"]),
         home=home,
         exported=True,
         network=network,

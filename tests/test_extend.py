@@ -11,6 +11,7 @@ import envs
 from agents import ActorCritic, auxiliary_names, encoder_names
 from agents.auxiliary import Experience
 from ct_rl.memory import build_memory, memory_names
+from tests.memory.cuts import assert_steps_are_one_call
 
 PAGE = Path(__file__).parent.parent / "docs" / "extend.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -29,13 +30,7 @@ def test_the_examples_are_known_by_their_names():
 
 def test_the_memory_obeys_cuts_and_resets():
     torch.manual_seed(0)
-    core = build_memory("leaky", d_model=8, leak=0.3).double()
-    x, resets = torch.randn(2, 9, 8).double(), torch.rand(2, 9) < 0.3
-    whole = core(x, core.initial_state(2), resets)
-    state = core.initial_state(2)
-    steps = [core.step(x[:, t], state, resets[:, t]) for t in range(9)]
-    torch.testing.assert_close(torch.stack(steps, 1), whole.y.detach())
-    torch.testing.assert_close(state, whole.state)
+    assert_steps_are_one_call(build_memory("leaky", d_model=8, leak=0.3))
 
 
 def test_an_option_of_the_memory_is_checked():

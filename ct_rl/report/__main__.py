@@ -40,9 +40,7 @@ def main() -> None:
 
 def command(argv: list[str]) -> int:
     """Read the flags and the runs, write the page, return the exit status."""
-    given = command_line.parse(Arguments, argv, prog=PROG)
-    given.imports = command_line.take_values(argv, "--import")
-    command_line.import_modules(given.imports)
+    given = command_line.parse_importing(Arguments, argv, prog=PROG)
     out = Path(given.out)
     require_writable(out, "--out")
     from ct_rl.report.material import read_run

@@ -12,6 +12,7 @@ import torch
 
 from agents.auxiliary import Experience, Sizes, build_auxiliary
 from ct_rl.memory import build_memory
+from tests.memory.cuts import assert_steps_are_one_call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -76,13 +77,7 @@ def test_the_sweep_has_a_trial_for_each_rate(tmp_path):
 def test_the_memory_of_the_example_obeys_cuts_and_resets():
     runpy.run_path(str(EXAMPLES / "own_memory.py"))
     torch.manual_seed(0)
-    core = build_memory("fast_weights", d_model=8, cells=3).double()
-    x, resets = torch.randn(2, 9, 8).double(), torch.rand(2, 9) < 0.3
-    whole = core(x, core.initial_state(2), resets)
-    state = core.initial_state(2)
-    steps = [core.step(x[:, t], state, resets[:, t]) for t in range(9)]
-    torch.testing.assert_close(torch.stack(steps, 1), whole.y.detach())
-    torch.testing.assert_close(state, whole.state)
+    assert_steps_are_one_call(build_memory("fast_weights", d_model=8, cells=3))
 
 
 def test_the_loss_of_the_example_leaves_out_pairs_across_episodes():

@@ -13,11 +13,11 @@ import torch
 from agents import ActorCritic
 from ct_rl import evaluate, video
 from ct_rl.attention_film import AttentionFilm
-from ct_rl.config import TrainConfig
 from ct_rl.drawing import BACKGROUND, PANEL, PLACES, shortened, text, text_width
 from ct_rl.errors import RunFailed, UserError
 from ct_rl.evaluation import film
-from ct_rl.insight import COMPRESSED, MEMORY, WINDOW, Insight, Look, drawn_observation
+from ct_rl.filming import filmed_env
+from ct_rl.insight import COMPRESSED, MEMORY, WINDOW, Attended, Insight, drawn_observation
 from ct_rl.strips import Axis, picks
 from ct_rl.top_map import draw_map, path_breaks
 from tests.cli.conftest import command
@@ -194,7 +194,7 @@ def test_any_policy_is_drawn(actions):
 
 
 def test_long_episodes_and_deep_memories_keep_within_the_picture():
-    look = Look(
+    look = Attended(
         weights=np.full((50, 3), 1 / 3), shares=np.full((50, 3), 1 / 3), kind=np.array([0, 1, 2]),
         first=np.array([0, 9_000, 9_999]), last=np.array([8_000, 9_000, 9_999]), kl=np.array([0.5, 0, 0]),
     )  # fmt: skip
@@ -213,7 +213,7 @@ def test_picks_are_the_greatest_apart_from_each_other_and_in_order_of_time():
     weight = np.linspace(0.01, 0.05, count)
     weight[[4, 5, 20, 39]] = 0.3, 0.4, 0.2, 0.9
     steps = np.arange(count)
-    look = Look(weight[None], np.ones((1, 3)) / 3, np.full(count, WINDOW), steps, steps, weight)
+    look = Attended(weight[None], np.ones((1, 3)) / 3, np.full(count, WINDOW), steps, steps, weight)
     assert picks(look, weight, now=39, span=96, count=2) == [5, 20]
     assert picks(look, np.zeros(count), now=39, span=96) == []
 
@@ -277,11 +277,9 @@ def test_an_ffmpeg_without_h264_or_none_at_all_is_one_line_and_leaves_nothing(
 
 def test_an_environment_that_cannot_draw_is_filmed_with_attention_alone(capsys):
     gym.register("NoPicture-v0", lambda **kwargs: NoPicture(**kwargs))
-    config = TrainConfig()
-    config.env.name = "NoPicture-v0"
     with pytest.raises(UserError, match="render_mode"):
-        evaluate._filmed(config, evaluate.Arguments(run="x"), {})
-    env = evaluate._filmed(config, evaluate.Arguments(run="x", attention=True), {})
+        filmed_env("NoPicture-v0", False, {})
+    env = filmed_env("NoPicture-v0", True, {})
     assert env.render_mode is None
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("note: the film shows the observation, no picture: ")

@@ -51,6 +51,7 @@ def test_an_experiment_stops_goes_on_and_compares(tmp_path):
 
     status, out, err = command(*words)
     assert status == 0, out + err
+    assert out.count("in evaluation") == 1  # the title of the table
     results = json.loads((folder / "results.json").read_text())
     assert set(results["variants"]) == set(SMALL["variants"])
     for variant in results["variants"].values():

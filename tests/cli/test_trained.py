@@ -65,6 +65,10 @@ def test_an_exported_folder_is_evaluated_in_its_own_environment(copy, capsys):
     assert report["scores"]["sampled"]["mean"] >= 8  # a reward of 1 for every step
 
 
+def test_an_exported_agent_tells_which_memory_it_has(copy):
+    assert open_trained(str(copy), "last", []).memory == "gru"
+
+
 def test_training_settings_on_request(copy):
     assert evaluate.command([str(copy), *QUICK, "--as-trained"]) == 0
     (path,) = (copy / "evaluations").iterdir()

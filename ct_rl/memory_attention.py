@@ -16,11 +16,11 @@ BUCKETS = 6  # of each of compressed memory, memory and window
 _AT_ONCE, _MOST = 128, 2000  # steps of a pass, and of the episode that is looked at
 
 
-def look(net: Any, env: Any, *, seed: int, greedy: bool) -> dict[str, Any]:
+def attention_of_episode(net: Any, env: Any, *, seed: int, greedy: bool) -> dict[str, Any]:
     """One episode on a vector environment of one world, at most 2000 steps of it.
 
     Returns:
-        The fields of `ct_rl.evaluation_file.MemoryLook` that the memory has; nothing for one without attention.
+        The fields of `ct_rl.evaluation_file.MemoryAttention` that the memory has; nothing for one without attention.
     """
     if net.core(*_nothing(net), attention=True).attention is None:
         return {}

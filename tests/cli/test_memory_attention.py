@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents import ActorCritic
-from ct_rl.memory_look import BUCKETS, look
+from ct_rl.memory_attention import BUCKETS, attention_of_episode
 
 
 class Falling:
@@ -40,22 +40,24 @@ SMALL = {"d_model": 8, "n_layers": 2, "n_heads": 2, "window": 4, "memory": 6, "c
 
 def test_an_episode_tells_where_each_layer_looked_and_what_it_lost():
     net, env = network("compressive", **SMALL), Falling(300)
-    seen = look(net, env, seed=3, greedy=True)
+    seen = attention_of_episode(net, env, seed=3, greedy=True)
     assert env.t == 300 and len(env.seeds) == 1
     assert np.shape(seen["buckets"]) == (2, 3 * BUCKETS)
     assert np.sum(seen["shares"], 1) == pytest.approx([1, 1], abs=1e-5)
     assert np.min(seen["shares"]) > 0
     assert len(seen["compression_loss"]) == 2 and min(seen["compression_loss"]) > 0
-    again = look(net, Falling(300), seed=3, greedy=True)
+    again = attention_of_episode(net, Falling(300), seed=3, greedy=True)
     assert again == seen  # dropout is off though the loss is of training mode
     assert not net.training and not net.core.training and not net.inlet._forward_hooks
 
 
 def test_an_episode_in_which_nothing_was_compressed_has_no_loss():
-    seen = look(network("compressive", **SMALL), Falling(5), seed=0, greedy=False)
+    seen = attention_of_episode(network("compressive", **SMALL), Falling(5), seed=0, greedy=False)
     assert "compression_loss" not in seen
     assert np.array(seen["shares"])[:, 0] == pytest.approx([0, 0])
 
 
 def test_a_memory_without_attention_has_nothing_to_show():
-    assert look(network("gru", d_model=4, hidden=4), None, seed=0, greedy=True) == {}
+    assert (
+        attention_of_episode(network("gru", d_model=4, hidden=4), None, seed=0, greedy=True) == {}
+    )
