@@ -50,7 +50,7 @@ class Metric:
         return self.form.format(value) if isinstance(self.form, str) else self.form(value)
 
 
-RETURN, COUNTS, CHOICES = "return per episode", "counts per episode", "right choices among choices"
+RETURN, COUNTS, CHOICES = "return per episode", "counts per episode", "share of right choices"
 ENTROPY, LOSSES, SPEED = "policy entropy [nats]", "losses", "speed [steps/s]"
 PANELS = (RETURN, COUNTS, CHOICES, ENTROPY, LOSSES, SPEED)
 EPISODE, LEARNER, RUN, SCORE = "episode", "learner", "run", "score"
