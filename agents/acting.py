@@ -53,7 +53,7 @@ class Step:
 
     Attributes:
         obs: [N, ...], what was acted on; resets: bool [N], it is an episode's first.
-        actions: [N, ...], the policy's own; log_probs: float32 [N].
+        actions: [N, ...], the policy's own; log_probs: float32 [N]; values: float32 [N], of `obs`.
         rewards: [N], raw; terminateds, truncateds: bool [N].
         ignored: bool [N], the world was only being reset.
         infos: the environment's, of the observation that came of it.
@@ -63,6 +63,7 @@ class Step:
     resets: np.ndarray
     actions: np.ndarray
     log_probs: np.ndarray
+    values: np.ndarray
     rewards: np.ndarray
     terminateds: np.ndarray
     truncateds: np.ndarray
@@ -108,9 +109,7 @@ class Actor:
     def step(self, explore: bool) -> Step:
         """Acts once in every world: by a sample of the policy, or by its likeliest action."""
         obs, resets, ignored = self.obs, self.resets, self.ended
-        policy, _ = self.net.step(
-            as_tensors(obs, self.device), self.state, torch.as_tensor(resets, device=self.device)
-        )
+        policy, values = self._look(self.state)
         policy = policy.cpu()
         if not bool(policy.sum().isfinite()):
             raise ValueError(self._not_finite())
@@ -129,8 +128,27 @@ class Actor:
         for i in map(int, np.flatnonzero(self.ended)):
             self._finish(i, infos, lost=bool(truncateds[i] and deaths[i]))
         return Step(
-            obs, resets, actions, log_probs, rewards, terminateds, truncateds, ignored, infos
+            obs=obs,
+            resets=resets,
+            actions=actions,
+            log_probs=log_probs,
+            values=values.cpu().numpy(),
+            rewards=rewards,
+            terminateds=terminateds,
+            truncateds=truncateds,
+            ignored=ignored,
+            infos=infos,
         )
+
+    def values(self) -> np.ndarray:
+        """The value of what will be acted on next, float32 [N]; nothing moves on."""
+        _, values = self._look({key: x.clone() for key, x in self.state.items()})
+        return values.cpu().numpy()
+
+    def _look(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        """Policy [N, P] and value [N] of what will be acted on next; `state` moves on."""
+        resets = torch.as_tensor(self.resets, device=self.device)
+        return self.net.step(as_tensors(self.obs, self.device), state, resets)
 
     def _not_finite(self) -> str:
         """One line that says where what is not finite came from: an observation, or the network itself."""

@@ -86,6 +86,9 @@ class ActorCritic(nn.Module):
             agent act on what it sees before its memory has learned anything.
         head: units of a hidden layer before policy and value, 0 for none. What an agent remembers often
             matters only together with what it sees now; a linear head can only add the two up.
+        bilinear: products of what the memory says with what the encoder sees now, which the heads read beside both, 0
+            for none: a low-rank bilinear form (Kim et al. 2017, arXiv 1610.04325), in which "the same as then" is one
+            step away.
         reward_clip: how the learner clips rewards: "none", "unit" or "optimistic_asymmetric".
         auxiliary: losses beside the task's, by name (`agents.auxiliary_names()`), each with its settings.
 
@@ -105,6 +108,7 @@ class ActorCritic(nn.Module):
         crop: Sequence[int] = (0, 0),
         around: bool = True,
         head: int = 0,
+        bilinear: int = 0,
         reward_clip: str = "none",
         auxiliary: Mapping[str, Mapping[str, Any]] | None = None,
     ):
@@ -117,7 +121,9 @@ class ActorCritic(nn.Module):
         features = int(self.encoder.d_out)
         self.inlet = nn.Linear(features, self.core.d_model)
         self.norm = nn.LayerNorm(self.core.d_out)
-        read = self.core.d_out + (features if around else 0)
+        read = self.core.d_out + (features if around else 0) + bilinear
+        self.held = nn.Linear(self.core.d_out, bilinear) if bilinear else None
+        self.seen = nn.Linear(features, bilinear) if bilinear else None
         self.head = nn.Sequential(nn.Linear(read, head), nn.ReLU()) if head else nn.Identity()
         self.policy = nn.Linear(head or read, parameter_count(action_space))
         self.value = nn.Linear(head or read, 1)
@@ -274,10 +280,11 @@ class ActorCritic(nn.Module):
         self, y: Tensor, features: Tensor, observation: Observation
     ) -> tuple[Tensor, Tensor]:
         """Policy and value; forbidden actions have no probability, in acting, learning and entropy alike."""
-        y = self.norm(y)
-        if self.around:
-            y = torch.cat([y, features.to(y.dtype)], -1)
-        y = self.head(y)
+        y, features = self.norm(y), features.to(y.dtype)
+        parts = [y, features] if self.around else [y]
+        if self.held is not None and self.seen is not None:
+            parts.append(self.held(y) * self.seen(features))
+        y = self.head(torch.cat(parts, -1))
         policy, value = self.policy(y), self.value(y).squeeze(-1)
         if self.masks and isinstance(observation, dict):
             policy = masked(self.action_space, policy, observation["action_mask"])

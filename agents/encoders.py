@@ -44,8 +44,7 @@ class _Image(nn.Module):
                     f"frames of {height}x{frame_width} are too small for the {type(self).__name__} "
                     "encoder: give at least 36x36, channels last (envs.adapt brings them there)"
                 ) from error
-        self.beside, more = self.build_beside(channels)
-        self.project = nn.Linear(flat + more, width)
+        self.project = nn.Linear(flat, width)
         self.d_out = width
         self.register_buffer("center", torch.tensor(0.5 if bounded else 0.0))
         for layer in (*self.trunk.modules(), self.project):
@@ -61,10 +60,6 @@ class _Image(nn.Module):
     def build_trunk(self, channels: int) -> nn.Sequential:
         raise NotImplementedError
 
-    def build_beside(self, channels: int) -> tuple[nn.Module | None, int]:
-        """What reads the frame beside the trunk, from [N, H, W, C] in -0.5 to 0.5, and how many features it gives."""
-        return None, 0
-
     def forward(self, frames: Tensor) -> Tensor:
         if frames.dim() == 3:
             frames = frames.unsqueeze(-1)
@@ -77,11 +72,7 @@ class _Image(nn.Module):
         first = self.trunk[0]
         bias = first.bias - self.center * first.weight.sum((1, 2, 3))
         y = F.conv2d(x, first.weight * self.scale, bias, first.stride, first.padding)
-        flat = self.trunk[1:](y).flatten(1)
-        if self.beside is not None:
-            beside = self.beside(x.permute(0, 2, 3, 1), self.scale, self.center)
-            flat = torch.cat([flat, beside], -1)
-        return F.relu(self.project(flat))
+        return F.relu(self.project(self.trunk[1:](y).flatten(1)))
 
 
 class SmallEncoder(_Image):
@@ -94,10 +85,11 @@ class SmallEncoder(_Image):
 
 
 class Spots(nn.Module):
-    """The strongest answer of each colour filter in each column of the frame: 1x1 filters and a maximum.
+    """How much stronger the strongest answer of each colour filter is in each column than in the middle one of them.
 
-    A filter answers most to the colours furthest out in its direction. What is small and unlike its surroundings is
-    answered to wherever it stands, even where it is a few pixels that wide filters blur away.
+    A filter answers most to the colours furthest out in its direction, wherever they stand, even where they are a few
+    pixels that wide filters blur away. Walls, floor and sky answer alike in every column, and the median over the
+    columns takes them out: what is left is what stands in one column and not in the others.
 
     Args:
         channels: C of a frame.
@@ -106,22 +98,24 @@ class Spots(nn.Module):
     """
 
     AT_ONCE = 4  # frames whose answers stay in a processor's cache
-    GAIN = 4.0  # the few strongest answers weigh as much as the trunk's two thousand features
+    GAIN = 12.0  # what is left after the median is about as large as other features are
 
-    def __init__(self, channels: int, filters: int = 32, columns: int = 6):
+    def __init__(self, channels: int, filters: int = 64, columns: int = 6):
         super().__init__()
         self.columns = columns
         weight = F.normalize(torch.randn(filters, channels), dim=-1)
         self.weight = nn.Parameter(self.GAIN * weight)
+        self.d_out = filters * columns
 
-    def forward(self, frames: Tensor, scale: float, center: Tensor) -> Tensor:
-        """Answers [N, K * F] to frames [N, H, W, C], whose values times `scale` less `center` are read."""
+    def forward(self, frames: Tensor, scale: float = 1.0) -> Tensor:
+        """Answers [N, F * K] to frames [N, H, W, C], whose values times `scale` are read."""
         n, height, width, channels = frames.shape
         where = self._strongest(frames).flatten(1)  # (N, F * K)
         pixels = frames.reshape(n, height * width, channels)
         pixels = pixels.gather(1, where[..., None].expand(-1, -1, channels))
-        pixels = (pixels * scale - center).unflatten(1, (len(self.weight), -1))  # (N, F, K, C)
-        return (pixels * self.weight[:, None]).sum(-1).flatten(1)
+        pixels = (pixels * scale).unflatten(1, (len(self.weight), -1))  # (N, F, K, C)
+        answers = (pixels * self.weight[:, None]).sum(-1)
+        return (answers - answers.median(-1, keepdim=True).values).flatten(1)
 
     @torch.no_grad()
     def _strongest(self, frames: Tensor) -> Tensor:
@@ -141,11 +135,21 @@ class Spots(nn.Module):
 
 
 class SpotEncoder(SmallEncoder):
-    """IMPALA's shallow network with `Spots` beside it, for objects of few pixels."""
+    """IMPALA's shallow network with `Spots` beside it, for objects of few pixels.
 
-    def build_beside(self, channels: int) -> tuple[nn.Module, int]:
-        spots = Spots(channels)
-        return spots, len(spots.weight) * spots.columns
+    The spots are features as they are: mixed into the network's they are hard to get out again (docs/learning.md).
+    """
+
+    def __init__(self, space: spaces.Box, width: int):
+        super().__init__(space, width)
+        self.spots = Spots((*space.shape, 1)[2])
+        self.d_out = width + self.spots.d_out
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if frames.dim() == 3:
+            frames = frames.unsqueeze(-1)
+        frames = frames.to(self.project.weight.dtype)
+        return torch.cat([super().forward(frames), self.spots(frames, self.scale)], -1)
 
 
 class _Residual(nn.Module):

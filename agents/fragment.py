@@ -20,6 +20,9 @@ import torch
 
 # The columns that a network reads and RLlib does not name; the others have its names (`Columns`).
 RESETS, IGNORED = "resets", "ignored"
+VALUES = (
+    "values"  # in `extra`: float32 [N, T + 1], what the acting policy thought of every observation
+)
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Fragment:
         resets: bool [N, T + 1], True where `obs` is the first of an episode.
         state: the memory BEFORE obs[:, 0], batch first, N rows.
         weights_seq_no: float32 [N], version of the weights that acted.
-        extra: [N, ...], what an algorithm computes once for all passes over the fragment.
+        extra: [N, ...], what an algorithm asks the runner for or computes once for all passes over the fragment.
     """
 
     obs: Any

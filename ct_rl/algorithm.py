@@ -122,6 +122,7 @@ def network_settings(config: TrainConfig) -> dict[str, Any]:
         "crop": network.crop,
         "around": network.around,
         "head": network.head,
+        "bilinear": network.bilinear,
         "reward_clip": network.reward_clip,
     }
     auxiliary = auxiliary_settings(config.auxiliary)

@@ -118,6 +118,8 @@ class NetworkConfig:
     """Whether the heads also read the encoder's features past the memory."""
     head: Annotated[int, Ge(0), Le(65_536)] = 0
     """Hidden layer before policy and value, where memory and sight meet [units]; 0 for none."""
+    bilinear: Annotated[int, Ge(0), Le(65_536)] = 0
+    """Products of memory and sight that the heads read, too, for what must be compared [units]; 0 for none."""
     reward_clip: Annotated[Literal["auto", "none", "unit", "optimistic_asymmetric"], _short] = (
         "auto"
     )

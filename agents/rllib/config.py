@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.learner import LearnerConnectorPipeline
@@ -29,6 +29,9 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
     A fragment of exactly T steps of N environments travels with ONE memory snapshot; rows run on across
     episode ends and nothing is padded.
     """
+
+    # Whether runners keep what the acting policy thought of every observation.
+    keep_values: ClassVar[bool] = False
 
     def memory_defaults(self) -> None:
         """Settings that every algorithm of the fast path starts from; called by each config's constructor."""
@@ -88,6 +91,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         crop: tuple[int, int] | None = None,
         around: bool | None = None,
         head: int | None = None,
+        bilinear: int | None = None,
         reward_clip: str | None = None,
     ) -> Any:
         """Sets what surrounds the memory; the arguments are `ActorCritic`'s."""
@@ -97,6 +101,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             "crop": crop,
             "around": around,
             "head": head,
+            "bilinear": bilinear,
             "reward_clip": reward_clip,
         }
         self.network_settings = {

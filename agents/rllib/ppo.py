@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from agents.fragment import Fragment
+from agents.fragment import VALUES, Fragment
 from agents.gae import gae
 from agents.rewards import clip_reward
 from agents.rllib.algorithm import MemoryAlgorithm
@@ -36,6 +36,8 @@ class MemoryPPOConfig(MemoryAlgorithmConfig, PPOConfig):
     `least_advantage_std`: where reward is almost always absent, dividing by a tiny one feeds noise to
     the policy and its entropy collapses.
     """
+
+    keep_values = True
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class or MemoryPPO)
@@ -71,47 +73,63 @@ class MemoryPPOLearner(MemoryLearner, PPOTorchLearner):
         return self.metrics.reduce()
 
     def prepare(self, fragment: Fragment) -> Fragment:
-        """Advantages, targets and the old policy, under the weights before the batch's first update."""
+        """Advantages and targets from the values of the policy that acted; its distributions where the loss asks.
+
+        No pass of the network is needed for the values: PPO learns with the weights that acted, which had them.
+        """
         net, config = self.net, self.config
-        rows, steps = fragment.shape
-        size = max(1, (config.minibatch_size or rows * steps) // steps)
-        found: list[tuple[torch.Tensor, ...]] = []
-        net.eval()
-        for start in range(0, rows, size):
-            part = fragment.rows(slice(start, start + size)).to_device(self._device)
-            with torch.no_grad():
-                out = net(part.obs, part.state, part.resets)
-            advantages, targets = gae(
-                rewards=clip_reward(part.rewards, net.reward_clip),
-                values=out.value,
-                terminateds=part.terminateds,
-                ignored=part.ignored,
-                gamma=config.gamma,
-                lambda_=config.lambda_,
+        values, rewards, terminateds, ignored = (
+            torch.as_tensor(x, device=self._device)
+            for x in (
+                fragment.extra[VALUES],
+                fragment.rewards,
+                fragment.terminateds,
+                fragment.ignored,
             )
-            found.append((advantages, targets, out.policy[:, :-1], ~part.ignored))
-        net.train()
-        advantages, targets, policy, taken = (
-            torch.cat(parts) for parts in zip(*found, strict=True)
+        )
+        advantages, targets = gae(
+            rewards=clip_reward(rewards, net.reward_clip),
+            values=values,
+            terminateds=terminateds,
+            ignored=ignored,
+            gamma=config.gamma,
+            lambda_=config.lambda_,
         )
         fragment.extra = {
-            ADVANTAGES: normalised(advantages, taken, config.least_advantage_std),
+            ADVANTAGES: normalised(advantages, ~ignored, config.least_advantage_std),
             TARGETS: targets,
-            POLICY: policy,
         }
+        if config.use_kl_loss:
+            fragment.extra[POLICY] = self._policy_before(fragment)
         return fragment
+
+    @torch.no_grad()
+    def _policy_before(self, fragment: Fragment) -> Tensor:
+        """The policy's parameters [N, T, P] before the batch's first update, a minibatch at a time."""
+        rows, steps = fragment.shape
+        size = max(1, (self.config.minibatch_size or rows * steps) // steps)
+        self.net.eval()
+        found = []
+        for start in range(0, rows, size):
+            part = fragment.rows(slice(start, start + size)).to_device(self._device)
+            found.append(self.net(part.obs, part.state, part.resets).policy[:, :-1])
+        self.net.train()
+        return torch.cat(found)
 
     def losses(self, given: LossInput) -> Losses:
         fragment, config = given.fragment, given.config
         ratio = (given.log_probs - fragment.log_probs).exp()
         objective = clipped_surrogate(ratio, fragment.extra[ADVANTAGES], config.clip_param)
         errors = (given.values[:, :-1] - fragment.extra[TARGETS]).square()
-        old = given.module.net.distribution(fragment.extra[POLICY])
+        kl = None
+        if config.use_kl_loss:
+            old = given.module.net.distribution(fragment.extra[POLICY])
+            kl = given.mean(old.kl(given.policy))
         return Losses(
             policy=-given.mean(objective),
             value=given.mean(errors.clamp(max=config.vf_clip_param)),
             target_mean=given.mean(fragment.extra[TARGETS]),
-            kl=given.mean(old.kl(given.policy)) if config.use_kl_loss else None,
+            kl=kl,
         )
 
 

@@ -14,7 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from agents.acting import LOST, Actor, check_autoreset
 from agents.actor_critic import ActorCritic
-from agents.fragment import Fragment
+from agents.fragment import VALUES, Fragment
 from agents.rllib.module import MemoryRLModule
 from ct_rl.memory import state_bytes
 from envs.seeding import world_seeds
@@ -121,10 +121,11 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         start = {key: x.cpu().numpy().copy() for key, x in actor.state.items()}
         obs = _buffer(actor.obs, n, steps + 1)
         columns: dict[str, np.ndarray] = {}
+        kept = (*_COLUMNS, VALUES) if self.config.keep_values else _COLUMNS
         for t in range(steps):
             step = actor.step(explore)
             if not columns:
-                columns = {key: _buffer(getattr(step, key), n, steps) for key in _COLUMNS}
+                columns = {key: _buffer(getattr(step, key), n, steps) for key in kept}
             _write(obs, t, step.obs)
             for key, column in columns.items():
                 column[:, t] = getattr(step, key)
@@ -136,12 +137,16 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
             self._log_episode_metrics(int(episode["length"]), episode["return"], 0.0)
         resets = np.concatenate([columns.pop("resets"), actor.resets[:, None]], 1)
         rewards = columns.pop("rewards").astype(np.float32)
+        extra = {}
+        if VALUES in columns:
+            extra[VALUES] = np.concatenate([columns.pop(VALUES), actor.values()[:, None]], 1)
         return Fragment(
             obs=obs,
             rewards=rewards,
             resets=resets,
             state=start,
             weights_seq_no=np.full(n, self._weights_seq_no, np.float32),
+            extra=extra,
             **columns,
         )
 

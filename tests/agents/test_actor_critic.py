@@ -15,23 +15,38 @@ def network(**settings):
     return ActorCritic(OBS, ACTIONS, memory="gru", memory_options={"d_model": 16}, **settings)
 
 
+@pytest.mark.parametrize("bilinear", [0, 8])
 @pytest.mark.parametrize("head", [0, 24])
 @pytest.mark.parametrize("around", [False, True])
-def test_learning_starts_from_a_uniform_policy_and_zero_values(head, around):
-    net = network(head=head, around=around)
+def test_learning_starts_from_a_uniform_policy_and_zero_values(head, around, bilinear):
+    net = network(head=head, around=around, bilinear=bilinear)
     out = net(torch.randn(2, 4, 3), net.initial_state(2))
     assert out.policy.shape == (2, 4, 5) and out.value.shape == (2, 4)
     assert not out.policy.any() and not out.value.any()
 
 
-def test_a_hidden_head_multiplies_what_a_linear_one_adds():
-    def mixed(head):
-        """What memory and sight do together beyond what each does alone."""
-        net = network(head=head)
-        torch.nn.init.normal_(net.value.weight)
-        memory, sight = torch.randn(2, 2, net.core.d_out), torch.randn(2, 2, 256)
-        y = [torch.cat([memory[i], sight[j]], -1) for i in (0, 1) for j in (0, 1)]
-        value = [net.value(net.head(x)) for x in y]
-        return (value[0] - value[1] - value[2] + value[3]).abs().max().item()
+def together(**settings):
+    """What memory and sight do to a value together beyond what each does alone."""
+    net = network(**settings)
+    torch.nn.init.normal_(net.value.weight)
+    memory, sight = torch.randn(2, net.core.d_out), torch.randn(2, 256)
+    value = {
+        (i, j): net._heads(memory[i : i + 1], sight[j : j + 1], sight)[1]
+        for i in (0, 1)
+        for j in (0, 1)
+    }
+    return (value[0, 0] - value[0, 1] - value[1, 0] + value[1, 1]).abs().max().item()
 
-    assert mixed(0) < 1e-4 < 1e-1 < mixed(24)
+
+@pytest.mark.parametrize("multiplied", [{"head": 24}, {"bilinear": 8}, {"bilinear": 8, "head": 24}])
+def test_a_hidden_head_or_products_multiply_what_a_linear_head_adds(multiplied):
+    assert together() < 1e-5 < 1e-2 < together(**multiplied)
+
+
+def test_products_are_those_of_memory_and_sight_around_the_memory_or_not():
+    net = network(bilinear=8, around=False)
+    torch.nn.init.normal_(net.value.weight)
+    y, sight = torch.randn(3, net.core.d_out), torch.randn(3, 256)
+    held = net.norm(y)
+    naive = torch.cat([held, net.held(held) * net.seen(sight)], -1)
+    torch.testing.assert_close(net._heads(y, sight, sight)[1], net.value(naive).squeeze(-1))

@@ -27,7 +27,7 @@ def rehearse(algorithm: str, memory: str, monkeypatch: pytest.MonkeyPatch, minib
     """A learner whose network lies on the meta device, after an update from a runner's fragments."""
     monkeypatch.setattr(MemoryCore, "check_state", lambda *_: None)  # it asks for values
     monkeypatch.setattr(torch_learner, "get_device", lambda *_: META)
-    runner = make_runner(memory)
+    runner = make_runner(memory, config_class=CONFIGS[algorithm])
     runner.module.float()
     fragments = [f for _ in range(2) for f in runner.sample()]
     config = (

@@ -233,16 +233,18 @@ def test_a_crop_that_cannot_be_is_refused(space, crop, says):
         build_encoder(space, "small", 16, crop=crop)
 
 
-def test_spots_are_the_strongest_answers_of_every_column_and_learn_as_their_naive_twin_does():
+def test_spots_are_the_strongest_answers_less_their_median_and_learn_as_their_naive_twin_does():
     torch.manual_seed(0)
     spots = Spots(3, filters=5, columns=4).double()
     frames = torch.randint(0, 256, (9, 6, 10, 3)).double()  # 10 columns of pixels: 3, 3, 3 and 1
-    scale, center = 1 / 255, torch.tensor(0.5, dtype=torch.float64)
+    scale = 1 / 255
     weight = spots.weight.detach().clone().requires_grad_()
-    answers = (frames * scale - center) @ weight.T
+    answers = (frames * scale) @ weight.T
     parts = [part.amax((1, 2)) for part in answers.split(3, 2)]  # (N, F) each
-    naive = torch.stack(parts, -1).flatten(1)
-    fast = spots(frames, scale, center)
+    strongest = torch.stack(parts, -1)  # (N, F, K)
+    median = strongest.sort(-1).values[..., 1:2]  # of four the second
+    naive = (strongest - median).flatten(1)
+    fast = spots(frames, scale)
     torch.testing.assert_close(fast, naive)
     toward = torch.randn_like(naive)
     (fast * toward).sum().backward()
@@ -255,6 +257,6 @@ def test_a_spot_is_seen_wherever_it_stands_in_its_column():
     frames = torch.full((3, 72, 96, 3), 90, dtype=torch.uint8)
     for n, (row, column) in enumerate([(20, 33), (60, 46), (60, 48)]):  # columns are 16 pixels wide
         frames[n, row, column] = torch.tensor([250, 10, 200])
-    read = encoder.beside(frames.float(), encoder.scale, encoder.center)
+    read = encoder.spots(frames.float(), encoder.scale)
     torch.testing.assert_close(read[0], read[1])
     assert (read[1] - read[2]).abs().max() > 0.1

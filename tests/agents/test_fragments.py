@@ -13,6 +13,7 @@ from ray.tune import register_env
 
 from agents import MemoryIMPALAConfig
 from agents.fragment import Fragment
+from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import _columns
 from agents.rllib.runner import FINISHED_EPISODES, MemoryEnvRunner
 from ct_rl.memory import memory_class, memory_names, state_bytes
@@ -29,11 +30,12 @@ def make_runner(
     steps: int = 11,
     env: str = "counting",
     vectorize: str = "vector_entry_point",
+    config_class: type[MemoryAlgorithmConfig] = MemoryIMPALAConfig,
 ) -> MemoryEnvRunner:
     register_env("counting", create)
     register_env("endless", lambda context: WideEnv(context["num_envs"], 10**9))
     config = (
-        MemoryIMPALAConfig()
+        config_class()
         .environment(env)
         .memory(memory, d_model=16, **SMALL[memory])
         .network(around=False, width=16)  # a loud path around the memory would drown what it says

@@ -11,7 +11,14 @@ from agents.gae import gae
 from agents.rewards import clip_reward
 from agents.rllib.appo import clipped_surrogate
 from agents.rllib.learner import _columns
-from agents.rllib.ppo import ADVANTAGES, POLICY, TARGETS, MemoryPPOLearner, normalised
+from agents.rllib.ppo import (
+    ADVANTAGES,
+    POLICY,
+    TARGETS,
+    MemoryPPOConfig,
+    MemoryPPOLearner,
+    normalised,
+)
 from tests.agents.test_fragments import EXACT, make_runner
 
 
@@ -60,14 +67,16 @@ def test_the_target_policy_reads_from_the_same_memory():
     assert "target_net" in module.get_non_inference_attributes()
 
 
-def test_ppos_batch_holds_centred_advantages_of_the_weights_before_learning():
-    runner = make_runner("lstm", rows=5, steps=9)
+@pytest.mark.parametrize("memory", ["compressive", "lstm"])
+def test_ppos_batch_holds_centred_advantages_of_the_weights_before_learning(memory):
+    runner = make_runner(memory, rows=5, steps=9, config_class=MemoryPPOConfig)
     fragments = [f for _ in range(3) for f in runner.sample()]
     learner = MemoryPPOLearner.__new__(MemoryPPOLearner)
     learner._device = torch.device("cpu")
 
     class Settings:
         gamma, lambda_, least_advantage_std, minibatch_size = 0.9, 0.8, 0.0, 18
+        use_kl_loss = True
 
     learner.config = Settings
     learner._module = {"default_policy": runner.module}
@@ -75,7 +84,7 @@ def test_ppos_batch_holds_centred_advantages_of_the_weights_before_learning():
     whole = Fragment.join(fragments).to_device("cpu")
     net = runner.module.net
     with torch.no_grad():
-        # all rows at once; prepare goes two rows at a time
+        # What the runner kept of acting is what one pass over all rows gives.
         out = net(whole.obs, whole.state, whole.resets)
     advantages, targets = gae(
         rewards=clip_reward(whole.rewards, net.reward_clip),
