@@ -91,7 +91,7 @@ class Fragment:
         """As tensors on `device`; nothing is copied that is there already."""
 
         def move(x: Any) -> torch.Tensor:
-            tensor = x if isinstance(x, torch.Tensor) else _as_tensor(x)
+            tensor = as_tensor(x)
             if pin_memory and tensor.device.type == "cpu" and torch.cuda.is_available():
                 tensor = tensor.pin_memory()
             return tensor.to(device, non_blocking=pin_memory)
@@ -119,7 +119,10 @@ def _join(parts: list[Any]) -> Any:
     return np.concatenate(parts)
 
 
-def _as_tensor(x: np.ndarray) -> torch.Tensor:
+def as_tensor(x: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """A column as a tensor, without a copy where it can be; nothing may be written into it."""
+    if isinstance(x, torch.Tensor):
+        return x
     with warnings.catch_warnings():
         # Arrays from Ray's object store are read-only; nothing here writes into them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")

@@ -1,4 +1,4 @@
-"""Several runs, one comparison: `python -m ct_rl.experiment configs/easy_room.yaml`.
+"""Several runs, one comparison: `python -m ct_rl.experiment configs/rooms_select_rates.yaml`.
 
 Trains every variant under every seed, evaluates each, and writes results.json and comparison.png into one folder.
 The same command goes on where an earlier one was stopped: what is finished is kept.

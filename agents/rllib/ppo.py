@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from agents.fragment import VALUES, Fragment
+from agents.fragment import VALUES, Fragment, as_tensor
 from agents.gae import gae
 from agents.rewards import clip_reward
 from agents.rllib.algorithm import MemoryAlgorithm
@@ -79,7 +79,7 @@ class MemoryPPOLearner(MemoryLearner, PPOTorchLearner):
         """
         net, config = self.net, self.config
         values, rewards, terminateds, ignored = (
-            torch.as_tensor(x, device=self._device)
+            as_tensor(x).to(self._device)
             for x in (
                 fragment.extra[VALUES],
                 fragment.rewards,

@@ -95,10 +95,7 @@ class RoomWorlds:
         self._begin_trial(i)
 
     def _draw_match(self, i: int) -> None:
-        rng = self.rngs[i]
-        self.match[i] = rng.integers(self.settings.objects)
-        if self.settings.match_skew and rng.random() < self.settings.match_skew:
-            self.match[i] = 0
+        self.match[i] = self.rngs[i].integers(self.settings.objects)
 
     def stagger(self) -> None:
         """Let the worlds stand at evenly spaced times of their episodes."""

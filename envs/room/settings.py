@@ -39,9 +39,6 @@ class RoomSettings:
     """Settings of the room task; the defaults are the level as DMLab-30 has it.
 
     objects: how many of the 36 objects are in play (2 to 36), the most different ones first.
-    match_skew: probability with which the match is the first object and not any of them, for training: where all
-        are as likely, neither what an agent sees nor what it remembers is worth anything without the other, and
-        a gradient has nothing to begin with.
     match_per_trial: draw the match anew for every trial, not for every episode: what was remembered must be rewritten.
     seconds: episode length in game time; 12 s are 720 frames.
     action_repeat: frames an action lasts.
@@ -62,7 +59,6 @@ class RoomSettings:
     """
 
     objects: int = N_OBJECTS
-    match_skew: float = 0.0
     match_per_trial: bool = False
     seconds: float = 12.0
     action_repeat: int = 4
@@ -99,7 +95,6 @@ class RoomSettings:
         )  # a player's half width from the west wall and from the pad's trigger
         checks = (
             (2 <= self.objects <= N_OBJECTS, "objects", f"2 to {N_OBJECTS}"),
-            (0 <= self.match_skew <= 1, "match_skew", "0 to 1"),
             (self.seconds > 0, "seconds", "more than 0"),
             (self.action_repeat >= 1, "action_repeat", "1 or more"),
             (self.delay >= 0, "delay", "0 or more steps"),

@@ -18,7 +18,7 @@ from ct_rl.sections import memory_settings
 from tests.cli.conftest import command, finish, start, wait_for
 
 SMALL = {
-    "recipe": "rooms_select_easy",
+    "recipe": "rooms_select",
     "variants": {
         "compressive, rate 4": {"memory": {"d_model": 32, "n_heads": 2, "n_layers": 1}},
         "gru": {"memory": {"kind": "gru", "hidden": 16}},
@@ -80,7 +80,7 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
             with pytest.raises(UserError, match=f"python -m ct_rl.experiment {given}"):
                 read_recipe(given)
         assert len(read_experiment(f"configs/{name}.yaml").variants) > 1
-    for given in ("rooms_select_easy", "configs/rooms_select_easy.yaml"):
+    for given in ("rooms_select", "configs/rooms_select.yaml"):
         with pytest.raises(UserError, match=f"python -m ct_rl.train --config {given}"):
             read_experiment(given)
 
@@ -189,14 +189,15 @@ def test_a_failed_run_leaves_no_other_running(tmp_path):
 
 def test_wrong_flags_are_one_clear_line(tmp_path):
     with pytest.raises(
-        UserError, match="experiment 'easy_rom' not found, did you mean 'easy_room'"
+        UserError,
+        match="experiment 'rooms_select_rate' not found, did you mean 'rooms_select_rates'",
     ):
-        experiment(["easy_rom"])
+        experiment(["rooms_select_rate"])
     with pytest.raises(UserError, match="--minutes 0 is too small: give more than 0"):
-        experiment(["easy_room", "--minutes", "0"])
+        experiment(["rooms_select_rates", "--minutes", "0"])
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        experiment(["easy_room", "--run-dir", str(tmp_path / "file")])
+        experiment(["rooms_select_rates", "--run-dir", str(tmp_path / "file")])
 
 
 def test_an_interval_covers_the_means_of_resampled_runs():

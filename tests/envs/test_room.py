@@ -404,21 +404,11 @@ def test_bad_calls_say_what_was_expected():
         env.reset()
 
 
-def test_a_skewed_match_is_the_first_object_as_often_as_said_and_unskewed_draws_are_the_levels():
-    def matches(**settings):
-        env = envs.make_vec("dmlab_rooms_select", 256, engine="embedded", objects=4, **settings)
-        try:
-            return env.reset(seed=1)[1]["match"]
-        finally:
-            env.close()
-
-    plain = matches()
-    np.testing.assert_array_equal(plain, matches(match_skew=0))
-    counts = np.bincount(plain, minlength=4) / 256
-    assert np.all(abs(counts - 0.25) < 0.1)
-    skewed = np.bincount(matches(match_skew=0.6), minlength=4) / 256
-    assert abs(skewed[0] - 0.7) < 0.1 and np.all(abs(skewed[1:] - 0.1) < 0.08)
-    assert not matches(match_skew=1).any()
+def test_every_object_is_the_match_as_often():
+    env = envs.make_vec("dmlab_rooms_select", 256, engine="embedded", objects=4)
+    matches = env.reset(seed=1)[1]["match"]
+    env.close()
+    assert np.all(abs(np.bincount(matches, minlength=4) / 256 - 0.25) < 0.1)
 
 
 @pytest.mark.parametrize("per_trial", [False, True])
