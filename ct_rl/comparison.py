@@ -88,20 +88,22 @@ def compare(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, An
         ways = own[0].evaluation.scores
         variants[name] = {
             "colour": PALETTE[look.colour],
-            "runs": [_run(outcome, measure) for outcome in own],
+            "runs": (runs := [_run(outcome, measure, experiment.levels) for outcome in own]),
+            "area": _summary([run["area"] for run in runs]),
             "scores": {way: _scores(own, way, measure) for way in ways},
         }
     return {
         "title": experiment.title,
         "measure": measure,
         "chance": experiment.chance,
+        "levels": experiment.levels,
         "minutes": experiment.minutes,
         "parallel": experiment.parallel,
         "variants": variants,
     }
 
 
-def _run(outcome: Outcome, measure: str) -> dict[str, Any]:
+def _run(outcome: Outcome, measure: str, levels: Sequence[float]) -> dict[str, Any]:
     rows = [row for row in outcome.rows if row.get(measure) is not None]
     last = outcome.rows[-1]
     thin = rows[:: max(1, len(rows) // _POINTS)]
@@ -110,20 +112,51 @@ def _run(outcome: Outcome, measure: str) -> dict[str, Any]:
         "steps": last["steps"],
         "minutes": round(last["seconds"] / 60, 1),
         "evaluation": outcome.evaluation.scores,
+        "area": _area(rows, measure),
+        "reached": {f"{level:g}": _reached(rows, measure, level) for level in levels},
         "curve": [
             [round(row["seconds"] / 60, 2), row["steps"], round(row[measure], 4)] for row in thin
         ],
     }
 
 
+def _area(rows: Sequence[dict[str, Any]], measure: str) -> float | None:
+    """The area under the curve over steps, divided by the steps: the mean over all of training."""
+    if len(rows) < 2:
+        return rows[0][measure] if rows else None
+    steps = np.array([row["steps"] for row in rows], float)
+    values = np.array([row[measure] for row in rows], float)
+    means = (values[1:] + values[:-1]) / 2
+    return float((means * np.diff(steps)).sum() / (steps[-1] - steps[0]))
+
+
+def _reached(rows: Sequence[dict[str, Any]], measure: str, level: float) -> dict[str, float] | None:
+    """Steps and minutes after which the mean over a fortieth of training first passed `level`; None: never."""
+    width = max(1, len(rows) // 40)
+    values = np.array([row[measure] for row in rows], float)
+    for end in range(width, len(rows) + 1):
+        if values[end - width : end].mean() > level:
+            row = rows[end - 1]
+            return {"steps": row["steps"], "minutes": round(row["seconds"] / 60, 1)}
+    return None
+
+
+def _summary(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and interquartile mean of the runs that have a value, each with 95 % of a bootstrap over runs."""
+    known = [value for value in values if value is not None]
+    return {
+        "values": list(values),
+        "mean": float(np.mean(known)) if known else None,
+        "interval": interval(known),
+        "iqm": iqm(known) if known else None,
+        "iqm_interval": iqm_interval([known]),
+    }
+
+
 def _scores(own: Sequence[Outcome], way: str, measure: str) -> dict[str, Any]:
     key = {"return": "mean"}.get(measure, measure)
     values = [outcome.evaluation.scores[way].get(key) for outcome in own]
-    known = [value for value in values if value is not None]
-    return {
-        "values": values,
-        "mean": float(np.mean(known)) if known else None,
-        "interval": interval(known),
+    return _summary(values) | {
         "return": float(
             np.mean([outcome.evaluation.scores[way]["mean"] or 0.0 for outcome in own])
         ),
@@ -131,24 +164,27 @@ def _scores(own: Sequence[Outcome], way: str, measure: str) -> dict[str, Any]:
 
 
 def draw_comparison(path: Path, results: dict[str, Any]) -> None:
-    """Curves of every seed and their mean on the left, evaluations on the right; replaces `path` atomically."""
+    """Every seed and the means over steps and over minutes, evaluations beside; replaces `path` atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(15, 4.6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(results["title"], parse_math=False)
-    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    by_steps, by_minutes, right = figure.subplots(1, 3, width_ratios=(3, 3, 2))
+    by_minutes.sharey(by_steps)
     for i, (name, variant) in enumerate(results["variants"].items()):
         colour = variant["colour"]
         curves = [np.asarray(run["curve"], float) for run in variant["runs"] if run["curve"]]
-        for curve in curves:
-            left.plot(curve[:, 0], curve[:, 2], color=colour, alpha=0.35, linewidth=0.9)
-        if curves:
-            grid = np.linspace(max(c[0, 0] for c in curves), min(c[-1, 0] for c in curves), _POINTS)
-            mean = np.mean([np.interp(grid, c[:, 0], c[:, 2]) for c in curves], 0)
-            label = f"{name}, mean of {len(curves)}"
-            left.plot(grid, mean, color=colour, linewidth=2.2, label=label)
+        for axes, x in ((by_minutes, 0), (by_steps, 1)):
+            for curve in curves:
+                axes.plot(curve[:, x], curve[:, 2], color=colour, alpha=0.35, linewidth=0.9)
+            if curves:
+                begin, end = max(c[0, x] for c in curves), min(c[-1, x] for c in curves)
+                grid = np.linspace(begin, end, _POINTS)
+                mean = np.mean([np.interp(grid, c[:, x], c[:, 2]) for c in curves], 0)
+                label = f"{name}, mean of {len(curves)}"
+                axes.plot(grid, mean, color=colour, linewidth=2.2, label=label)
         for j, score in enumerate(variant["scores"].values()):
             values = [value for value in score["values"] if value is not None]
             at = i + 0.3 * (j - 0.5 * (len(variant["scores"]) - 1))
@@ -158,16 +194,17 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
             if score["mean"] is not None:
                 right.plot([at], [score["mean"]], "_", color=colour, markersize=16)
     if results["chance"] is not None:
-        for axes in (left, right):
+        for axes in (by_steps, by_minutes, right):
             axes.axhline(results["chance"], color="grey", linestyle=":", linewidth=1)
     named = _label(results["measure"])
-    left.set(xlabel="minutes of training", ylabel=f"{named} in training", title="every seed, mean")
+    by_steps.set(xlabel="agent steps", ylabel=f"{named} in training", title="every seed, mean")
+    by_minutes.set(xlabel="minutes of training", title="the same by the clock")
     ways = ", ".join(next(iter(results["variants"].values()))["scores"])
     right.set(title=f"evaluation: {ways}; mean, 95 %", ylabel=named)
     right.set_xticks(range(len(results["variants"])), list(results["variants"]), fontsize=8)
     right.set_xlim(-0.6, len(results["variants"]) - 0.4)
-    left.legend(fontsize=8)
-    for axes in (left, right):
+    by_steps.legend(fontsize=8)
+    for axes in (by_steps, by_minutes, right):
         axes.grid(alpha=0.3)
     image = io.BytesIO()
     figure.savefig(image, format="png")
@@ -184,7 +221,7 @@ def show(results: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{_label(results['measure'])} in evaluation")
-    for head in ("variant", "actions", "each seed", "mean", "95 % of means", "return"):
+    for head in ("variant", "actions", "each seed", "mean", "95 % of means", "IQM", "return"):
         table.add_column(head)
     for name, variant in results["variants"].items():
         for way, score in variant["scores"].items():
@@ -195,6 +232,7 @@ def show(results: dict[str, Any]) -> None:
                 " ".join("-" if v is None else f"{v:.2f}" for v in score["values"]),
                 "-" if score["mean"] is None else f"{score['mean']:.2f}",
                 "-" if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}",
+                "-" if score["iqm"] is None else f"{score['iqm']:.2f}",
                 f"{score['return']:.1f}",
             )
     Console().print(table)

@@ -22,6 +22,7 @@ Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
 Minutes = Annotated[float, Gt(0), Le(1e9)]
 Episodes = Annotated[int, Ge(1), Le(10**6)]
 Parallel = Annotated[int, Ge(1), Le(4096)]
+Level = Annotated[float, Ge(-1e12), Le(1e12)]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Experiment:
         parallel: runs at a time, each on its share of the cores.
         measure: the number that is compared, one of a run's metrics and scores.
         chance: what `measure` is without knowing anything; None: unknown.
+        levels: of `measure` in training, whose first passing is told in steps and minutes.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Experiment:
     parallel: int = 1
     measure: str = "return"
     chance: float | None = None
+    levels: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -83,6 +86,7 @@ class _File:
     parallel: Parallel = 1
     measure: Text = "return"
     chance: float | None = None
+    levels: Annotated[list[Level], Len(0, 20)] = field(default_factory=list)
     quick: _Quick = field(default_factory=_Quick)
 
 
@@ -174,6 +178,7 @@ def parse(
         parallel=file.parallel,
         measure=file.measure,
         chance=file.chance,
+        levels=file.levels,
     )
 
 

@@ -27,6 +27,7 @@ SMALL = {
     "episodes": 2,
     "parallel": 2,
     "measure": "teleports",
+    "levels": [0.25, 1000],
 }
 for _settings in SMALL["variants"].values():
     _settings |= {
@@ -57,6 +58,8 @@ def test_an_experiment_stops_goes_on_and_compares(tmp_path):
     for variant in results["variants"].values():
         (run,) = variant["runs"]
         assert run["seed"] == 3 and run["steps"] >= 1600 and run["curve"]
+        assert set(run["reached"]) == {"0.25", "1000"} and run["reached"]["1000"] is None
+        assert variant["area"]["values"] == [run["area"]]
         assert variant["scores"]["sampled"]["values"] == [run["evaluation"]["sampled"]["teleports"]]
         assert run["evaluation"]["greedy"]["episodes"] == 2
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -208,3 +211,24 @@ def test_an_interval_covers_the_means_of_resampled_runs():
     assert low == high == 0.5
     low, high = comparison.interval([0.7, 0.8, 0.9])
     assert 0.699 < low < 0.8 < high < 0.901
+
+
+def test_the_area_is_the_mean_over_all_of_training_however_often_it_reported():
+    rows = [{"steps": steps, "return": 2.0 * steps} for steps in (0, 10, 15, 100)]
+    assert comparison._area(rows, "return") == pytest.approx(100.0)
+    assert comparison._area(rows[3:], "return") == 200.0
+    assert comparison._area([], "return") is None
+
+
+def test_a_level_is_reached_where_the_mean_of_some_reports_has_passed_it_not_one():
+    rows = [{"steps": i, "seconds": 60.0 * i, "return": float(i >= 50)} for i in range(80)]
+    rows[10]["return"] = 1.0  # a lucky report
+    assert comparison._reached(rows, "return", 0.9) == {"steps": 51, "minutes": 51.0}
+    assert comparison._reached(rows, "return", 1.0) is None
+
+
+def test_a_summary_has_means_and_interquartile_means_of_what_is_known():
+    summary = comparison._summary([0.0, 1.0, 2.0, 9.0, None])
+    assert summary["mean"] == 3.0 and summary["iqm"] == 1.5
+    assert summary["iqm_interval"] is not None and summary["values"][-1] is None
+    assert comparison._summary([None])["iqm"] is None
