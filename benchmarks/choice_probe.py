@@ -51,9 +51,11 @@ MEMORIES: dict[str, dict[str, Any]] = {
 
 def strongest(spots: Spots, frames: Tensor) -> Tensor:
     """The strongest answers [N, F, K] before their median is taken away."""
-    answers = (frames.float() / 255) @ spots.weight.T
-    columns = answers.unflatten(2, (spots.columns, -1))  # (N, H, K, w, F)
-    return columns.amax((1, 3)).transpose(1, 2)
+    found = []
+    for frame in frames.float() / 255:  # one at a time: its answers stay in the cache
+        columns = (frame @ spots.weight.T).unflatten(1, (spots.columns, -1))  # (H, K, w, F)
+        found.append(columns.amax(2).amax(0).T)
+    return torch.stack(found)
 
 
 @torch.no_grad()

@@ -80,6 +80,8 @@ def main() -> None:
         ]
         config = yaml.safe_load((folder / "config.yaml").read_text())
         config["run"].pop("run_dir", None)  # of that machine
+        if (config.get("provenance") or {}).get("recipe"):
+            config["provenance"]["recipe"] = Path(config["provenance"]["recipe"]).name
         for evaluation in evaluations:
             for key in ("run", "video"):
                 evaluation.pop(key, None)
@@ -104,7 +106,7 @@ def main() -> None:
     by_steps.text(0.02, 7, "guessing", color="grey", fontsize=8)
     by_steps.text(0.02, 66.5, "human (published)", color="grey", fontsize=8)
     by_steps.set(ylabel="return, mean of training episodes", ylim=(-3, 72))
-    by_steps.legend(fontsize=8, loc="center left")
+    by_steps.legend(fontsize=8, loc="lower right")
     figure.savefig(f"{given.out}.png")
     Path(f"{given.out}.json").write_text(json.dumps(result, indent=1) + "\n")
 
