@@ -115,7 +115,10 @@ class Spots(nn.Module):
         pixels = pixels.gather(1, where[..., None].expand(-1, -1, channels))
         pixels = (pixels * scale).unflatten(1, (len(self.weight), -1))  # (N, F, K, C)
         answers = (pixels * self.weight[:, None]).sum(-1)
-        return (answers - answers.median(-1, keepdim=True).values).flatten(1)
+        # torch's median, by an operation that ONNX has.
+        middle = (self.columns - 1) // 2
+        median = answers.sort(-1).values[..., middle : middle + 1]
+        return (answers - median).flatten(1)
 
     @torch.no_grad()
     def _strongest(self, frames: Tensor) -> Tensor:
