@@ -26,7 +26,7 @@ TRAIN = {
     "--memory.d-ff -1": "--memory.d-ff -1 is too small",
     "--memory.n-layers 100000000": "--memory.n-layers 1e+08 is too large",
     "--auxiliary contrst": "--auxiliary: unknown auxiliary loss 'contrst': did you mean 'contrast'?",
-    "--auxiliary.recall.horizon 3": "choose the loss first: --auxiliary recall",
+    "--auxiliary.contrast.horizon 3": "choose the loss first: --auxiliary contrast",
     "--training.loss-coeffs compresion=1": "no such loss, did you mean 'compression'?",
     "--training.loss-coeffs compression=x": "compression: expected a number, not 'x'",
     "--import no_such_module": "--import no_such_module: no module named 'no_such_module'",
