@@ -109,7 +109,7 @@ class Actor:
     def step(self, explore: bool) -> Step:
         """Acts once in every world: by a sample of the policy, or by its likeliest action."""
         obs, resets, ignored = self.obs, self.resets, self.ended
-        policy, values = self._look(self.state)
+        policy, values = self._ask_network(self.state)
         policy = policy.cpu()
         if not bool(policy.sum().isfinite()):
             raise ValueError(self._not_finite())
@@ -142,10 +142,10 @@ class Actor:
 
     def values(self) -> np.ndarray:
         """The value of what will be acted on next, float32 [N]; nothing moves on."""
-        _, values = self._look({key: x.clone() for key, x in self.state.items()})
+        _, values = self._ask_network({key: x.clone() for key, x in self.state.items()})
         return values.cpu().numpy()
 
-    def _look(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+    def _ask_network(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
         """Policy [N, P] and value [N] of what will be acted on next; `state` moves on."""
         resets = torch.as_tensor(self.resets, device=self.device)
         return self.net.step(as_tensors(self.obs, self.device), state, resets)

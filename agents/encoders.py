@@ -63,10 +63,13 @@ class _Image(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         if frames.dim() == 3:
             frames = frames.unsqueeze(-1)
-        # [N, H, W, C] read as a channels-last [N, C, H, W]: a view, no copy.
-        x = frames.permute(0, 3, 1, 2).to(self.project.weight.dtype)
-        if self.low:
-            x = x - self.low
+        frames = frames.to(self.project.weight.dtype)
+        return self.read(frames - self.low if self.low else frames)
+
+    def read(self, frames: Tensor) -> Tensor:
+        """Features [N, d_out] of floats [N, H, W, C], which begin at 0 and are read times `scale` less `center`."""
+        # Read as a channels-last [N, C, H, W]: a view, no copy.
+        x = frames.permute(0, 3, 1, 2)
         # Scaling and shifting the first layer's small weights is the same sum as doing so to every pixel,
         # and what is padded stays black.
         first = self.trunk[0]
@@ -148,11 +151,8 @@ class SpotEncoder(SmallEncoder):
         self.spots = Spots((*space.shape, 1)[2])
         self.d_out = width + self.spots.d_out
 
-    def forward(self, frames: Tensor) -> Tensor:
-        if frames.dim() == 3:
-            frames = frames.unsqueeze(-1)
-        frames = frames.to(self.project.weight.dtype)
-        return torch.cat([super().forward(frames), self.spots(frames, self.scale)], -1)
+    def read(self, frames: Tensor) -> Tensor:
+        return torch.cat([super().read(frames), self.spots(frames, self.scale)], -1)
 
 
 class _Residual(nn.Module):

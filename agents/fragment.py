@@ -20,9 +20,8 @@ import torch
 
 # The columns that a network reads and RLlib does not name; the others have its names (`Columns`).
 RESETS, IGNORED = "resets", "ignored"
-VALUES = (
-    "values"  # in `extra`: float32 [N, T + 1], what the acting policy thought of every observation
-)
+# In `extra` where an algorithm asks for it: float32 [N, T + 1], the acting weights' value of every observation.
+VALUES = "values"
 
 
 @dataclass

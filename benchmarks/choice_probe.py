@@ -112,13 +112,15 @@ class Head(nn.Module):
     def __init__(self, held: int, seen: int, bilinear: bool):
         super().__init__()
         self.held = nn.Linear(held, BILINEAR) if bilinear else None
-        self.seen = nn.Linear(seen, BILINEAR)
+        self.seen = nn.Linear(seen, BILINEAR) if bilinear else None
         read = held + seen + (BILINEAR if bilinear else 0)
         self.layers = nn.Sequential(nn.Linear(read, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2))
 
     def forward(self, held: Tensor, seen: Tensor) -> Tensor:
-        products = [] if self.held is None else [self.held(held) * self.seen(seen)]
-        return self.layers(torch.cat([held, seen, *products], -1))
+        parts = [held, seen]
+        if self.held is not None and self.seen is not None:
+            parts.append(self.held(held) * self.seen(seen))
+        return self.layers(torch.cat(parts, -1))
 
 
 def pairs(data: dict[str, Tensor], seed: int) -> tuple[Tensor, ...]:

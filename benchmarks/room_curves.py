@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,14 @@ from matplotlib.figure import Figure
 from provenance import processor
 
 from ct_rl.colours import PALETTE
+from ct_rl.comparison import reached
 
 BIN = 50_000
 COLOURS = list(PALETTE.values())
 
 
-def curve(folder: Path) -> list[dict[str, float]]:
+def curve(reports: list[dict[str, Any]]) -> list[dict[str, float]]:
     """Means over each bin: agent steps at its end, minutes so far, return, and right among choices."""
-    reports = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     bins: dict[int, list[dict[str, Any]]] = {}
     for report in reports:
         bins.setdefault(int(report["steps"] // BIN), []).append(report)
@@ -49,14 +48,6 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return points
 
 
-def first_above(points: list[dict[str, float]], level: float) -> dict[str, float] | None:
-    """Where the return of a bin and of the one after it first pass `level`."""
-    for one, after in pairwise(points):
-        if min(one["return"], after["return"]) > level:
-            return {"steps": one["steps"], "minutes": one["minutes"]}
-    return None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,8 +64,10 @@ def main() -> None:
     by_steps, by_minutes = figure.subplots(1, 2, sharey=True)
     result: dict[str, Any] = {"machine": processor(), "bin": BIN, "runs": {}}
     for k, (name, folder) in enumerate(zip(names, given.runs, strict=True)):
-        points = curve(folder)
-        reached = {str(level): first_above(points, level) for level in (10, 33, 60)}
+        reports = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+        points = curve(reports)
+        known = [report for report in reports if report.get("return") is not None]
+        passed = {str(level): reached(known, "return", level, BIN) for level in (10, 33, 60)}
         evaluations = [
             json.loads(path.read_text()) for path in sorted(folder.glob("evaluations/*.json"))
         ]
@@ -87,11 +80,11 @@ def main() -> None:
                 evaluation.pop(key, None)
         result["runs"][name] = {
             "config": config,
-            "reached": reached,
+            "reached": passed,
             "curve": points,
             "evaluations": evaluations,
         }
-        print(f"{name}: " + ", ".join(f"{level} at {at}" for level, at in reached.items()))
+        print(f"{name}: " + ", ".join(f"{level} at {at}" for level, at in passed.items()))
         for axes, key in ((by_steps, "steps"), (by_minutes, "minutes")):
             x = [point[key] / (1e6 if key == "steps" else 1) for point in points]
             axes.plot(x, [p["return"] for p in points], color=COLOURS[k % len(COLOURS)], label=name)

@@ -106,6 +106,7 @@ def compare(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, An
 def _run(outcome: Outcome, measure: str, levels: Sequence[float]) -> dict[str, Any]:
     rows = [row for row in outcome.rows if row.get(measure) is not None]
     last = outcome.rows[-1]
+    window = last["steps"] / 40
     thin = rows[:: max(1, len(rows) // _POINTS)]
     return {
         "seed": outcome.seed,
@@ -113,7 +114,7 @@ def _run(outcome: Outcome, measure: str, levels: Sequence[float]) -> dict[str, A
         "minutes": round(last["seconds"] / 60, 1),
         "evaluation": outcome.evaluation.scores,
         "area": _area(rows, measure),
-        "reached": {f"{level:g}": _reached(rows, measure, level) for level in levels},
+        "reached": {f"{level:g}": reached(rows, measure, level, window) for level in levels},
         "curve": [
             [round(row["seconds"] / 60, 2), row["steps"], round(row[measure], 4)] for row in thin
         ],
@@ -130,13 +131,24 @@ def _area(rows: Sequence[dict[str, Any]], measure: str) -> float | None:
     return float((means * np.diff(steps)).sum() / (steps[-1] - steps[0]))
 
 
-def _reached(rows: Sequence[dict[str, Any]], measure: str, level: float) -> dict[str, float] | None:
-    """Steps and minutes after which the mean over a fortieth of training first passed `level`; None: never."""
-    width = max(1, len(rows) // 40)
-    values = np.array([row[measure] for row in rows], float)
-    for end in range(width, len(rows) + 1):
-        if values[end - width : end].mean() > level:
-            row = rows[end - 1]
+def reached(
+    rows: Sequence[dict[str, Any]], measure: str, level: float, window: float
+) -> dict[str, float] | None:
+    """Where the mean of a run's reports over the last `window` steps first passed `level`: steps and minutes.
+
+    Args:
+        rows: reports that have `measure`, in their order.
+        window: agent steps; what came before a whole one has been trained is too little to say.
+
+    Returns:
+        None where it never did.
+    """
+    first = 0
+    for end, row in enumerate(rows, 1):
+        while rows[first]["steps"] <= row["steps"] - window:
+            first += 1
+        whole = row["steps"] >= window
+        if whole and np.mean([one[measure] for one in rows[first:end]]) > level:
             return {"steps": row["steps"], "minutes": round(row["seconds"] / 60, 1)}
     return None
 

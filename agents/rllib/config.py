@@ -30,7 +30,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
     episode ends and nothing is padded.
     """
 
-    # Whether runners keep what the acting policy thought of every observation.
+    # Whether runners keep the acting weights' value of every observation (`agents.fragment.VALUES`).
     keep_values: ClassVar[bool] = False
 
     def memory_defaults(self) -> None:

@@ -223,8 +223,14 @@ def test_the_area_is_the_mean_over_all_of_training_however_often_it_reported():
 def test_a_level_is_reached_where_the_mean_of_some_reports_has_passed_it_not_one():
     rows = [{"steps": i, "seconds": 60.0 * i, "return": float(i >= 50)} for i in range(80)]
     rows[10]["return"] = 1.0  # a lucky report
-    assert comparison._reached(rows, "return", 0.9) == {"steps": 51, "minutes": 51.0}
-    assert comparison._reached(rows, "return", 1.0) is None
+    assert comparison.reached(rows, "return", 0.9, window=3) == {"steps": 52, "minutes": 52.0}
+    assert comparison.reached(rows, "return", 0.9, window=0.5) == {"steps": 10, "minutes": 10.0}
+    assert comparison.reached(rows, "return", 1.0, window=3) is None
+    assert (
+        comparison.reached(rows[50:52], "return", 0.9, window=60) is None
+    )  # too little was trained
+    often = [{**row, "steps": row["steps"] / 2} for row in rows]  # twice as many reports a step
+    assert comparison.reached(often, "return", 0.9, window=3) == {"steps": 27.5, "minutes": 55.0}
 
 
 def test_a_summary_has_means_and_interquartile_means_of_what_is_known():

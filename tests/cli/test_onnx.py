@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from agents import ActorCritic
+from agents.encoders import encoder_names
 from ct_rl import export, onnx_file
 from ct_rl.agent import Agent
 from ct_rl.errors import UserError
@@ -30,18 +31,19 @@ OBSERVATION = gym.spaces.Dict(
 VECTOR = gym.spaces.Box(-1, 1, (3,), np.float32)
 
 
-def agent(memory, observation=VECTOR, action=None, **options):
-    """With every weight drawn anew: at the start attention adds nothing."""
+def agent(memory, observation=VECTOR, action=None, encoder="small", bilinear=0, **options):
+    """With weights drawn anew, since at the start attention adds nothing; image encoders start random as they are."""
     torch.manual_seed(0)
     small = dict(memory_class(memory).small)
     if "n_layers" in small:
         small["n_layers"] = 1
     action = gym.spaces.Discrete(3, start=1) if action is None else action
-    net = ActorCritic(observation, action, memory=memory, width=8,
+    net = ActorCritic(observation, action, memory=memory, width=8, encoder=encoder, bilinear=bilinear,
                       memory_options={**small, "d_model": 8, **options})  # fmt: skip
     with torch.no_grad():
-        for weight in net.parameters():
-            weight.normal_(0, 0.4)
+        for name, weight in net.named_parameters():
+            if not name.startswith("encoder.parts.frame."):
+                weight.normal_(0, 0.4)
     description = {"env": "toy", "steps": 10, "network": {"memory": memory}}
     return Agent(net, observation, action, description)
 
@@ -59,6 +61,14 @@ MEMORIES = [
 def test_every_memory_acts_as_in_torch(memory, options):
     made = onnx_file.to_onnx(agent(memory, **options))
     assert made.any_batch and made.steps >= 180 and made.apart < 1e-4
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", encoder_names())
+def test_every_image_encoder_and_the_products_act_as_in_torch(encoder):
+    made = onnx_file.to_onnx(agent("gru", OBSERVATION, encoder=encoder, bilinear=4))
+    assert made.steps >= 180 and made.apart < 1e-4
 
 
 @pytest.fixture(scope="module")
