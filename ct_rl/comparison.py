@@ -212,7 +212,7 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     by_steps.set(xlabel="agent steps", ylabel=f"{named} in training", title="every seed, mean")
     by_minutes.set(xlabel="minutes of training", title="the same by the clock")
     ways = ", ".join(next(iter(results["variants"].values()))["scores"])
-    right.set(title=f"evaluation: {ways}; mean, 95 %", ylabel=named)
+    right.set(title=f"evaluation: {ways}", ylabel=f"{named}; mean, 95 %")
     right.set_xticks(range(len(results["variants"])), list(results["variants"]), fontsize=8)
     right.set_xlim(-0.6, len(results["variants"]) - 0.4)
     by_steps.legend(fontsize=8)
