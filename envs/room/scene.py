@@ -30,11 +30,15 @@ from envs.room.settings import FRAMES_PER_SECOND
 SPIN_FRAMES = 128  # an object turns once in 2.05 s
 BOB, BOB_FRAMES = 4.0, 78.5  # objects rise and sink by this much, once in so many frames
 # At a trial's begin objects have this share of their size, and all of it after so many frames.
-FIRST_SIZE, GROWTH_FRAMES = 0.25, 60
+FIRST_SIZE, GROWTH_FRAMES = 0.42, 60
 DARK = 40  # grey of the frame in which the pad takes the player
 DEPTH_NEAR, DEPTH_FAR = 3.5, 3000.0  # what the engine's depth byte counts between
+Triple = tuple[float, float, float]
 VIEWS = ("agent", "top")
 _SKY, _TABLE = (0.55, 0.82, 1.0), (0.10, 0.11, 0.14)  # behind the agent's view and the top view
+# Pixels by which the software renderer draws everything too wide and too high: it fills both ends of every line. What
+# is a few pixels large is drawn that much smaller, or it would be seen from further away than it can be in the level.
+SPREAD = {"cpu": 1.0, "gpu": 0.0}
 _FINE = 2  # pictures are drawn this much larger and then shrunk, which smooths their edges
 
 
@@ -63,6 +67,8 @@ class RoomScene:
         self._models = [
             maker.item(k, settings.object_scale) for k in textures.most_different_first()
         ]
+        self._extents = [_extent(model) for model in self._models]
+        self._spread = SPREAD[renderer]
         rooms = [maker.room(worlds.layout, room) for room in (0, 1)]
         self._rims = [maker.rim(worlds.layout, room) for room in (0, 1)]
         skies = [maker.skies(worlds.layout, room, width / height) for room in (0, 1)]
@@ -90,7 +96,7 @@ class RoomScene:
 
     def frames(self) -> np.ndarray:
         """Every world's frame, uint8 [N, height, width, 3], a fresh array."""
-        self._place()
+        self._place(self._tiles.width)
         self._engine.renderFrame()
         return self._finished(self._tiles.colours(), self.worlds.dark, self._hud)
 
@@ -126,7 +132,7 @@ class RoomScene:
         """World i at any size, uint8 [height, width, 3]; raises ValueError for a view not in `VIEWS`."""
         if view not in VIEWS:
             raise ValueError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
-        self._place()
+        self._place(width * _FINE if view == "agent" else None)
         if self._view is None or self._view.size != (height, width):
             if self._view is not None:
                 self._engine.removeWindow(self._view.tiles.window)
@@ -155,13 +161,17 @@ class RoomScene:
         """Frees the buffers."""
         self._engine.removeAllWindows()
 
-    def _place(self) -> None:
-        """Put into the scene what the worlds' state says."""
+    def _place(self, width: int | None) -> None:
+        """Put into the scene what the worlds' state says, for an agent's view `width` pixels wide or for another."""
         worlds = self.worlds
+        # By how much all is too large at a distance of 1.
+        pixel = self._spread * 2 / width if width else 0.0
         for i in worlds.changed:
             self._update(i)
         worlds.changed.clear()
         heading = (worlds.yaw / 1e4 - 90).tolist()
+        yaw = np.radians(worlds.yaw / 1e4)
+        ways = zip(np.cos(yaw).tolist(), np.sin(yaw).tolist(), strict=True)
         pitch = (worlds.pitch / 1e4).tolist()
         sectors = np.where(worlds.pitch == 0, worlds.yaw * SECTORS // TURN, SECTORS).tolist()
         time = worlds.trial_frame
@@ -174,7 +184,7 @@ class RoomScene:
         xs, ys = worlds.x.tolist(), worlds.y.tolist()
         make, point = p3.TransformState.makePosHprScale, p3.LVecBase3
         one = point(1, 1, 1)
-        for scene, x, y, z, h, p, sector, spin, bob, size in zip(
+        for scene, x, y, z, h, p, sector, spin, bob, size, (ahead_x, ahead_y) in zip(
             self._worlds,
             xs,
             ys,
@@ -185,12 +195,17 @@ class RoomScene:
             spins,
             bobs,
             sizes.tolist(),
+            ways,
             strict=True,
         ):
             scene.eye.setTransform(make(point(x, y, z), point(h, p, 0), one))
             scene.look(sector)
-            turn, scale = point(spin, 0, 0), point(size, size, size)
-            for node, (at_x, at_y, at_z) in zip(scene.slots, scene.places, strict=False):
+            turn = point(spin, 0, 0)
+            for node, extent, (at_x, at_y, at_z) in zip(
+                scene.slots, scene.extents, scene.places, strict=False
+            ):
+                less = pixel * max((at_x - x) * ahead_x + (at_y - y) * ahead_y, 0.0)
+                scale = point(*(_less(size, less / across) for across in extent))
                 node.setTransform(make(point(at_x, at_y, at_z + bob), turn, scale))
 
     def _update(self, i: int) -> None:
@@ -210,7 +225,9 @@ class RoomScene:
                 place = worlds.layout.distractor
                 shown.append((int(worlds.distractor[i]), *place, plan.DISTRACTOR_Z))
         scene.enter(room)
-        scene.show([(self._models[model], x, y, z) for model, x, y, z in shown])
+        scene.show(
+            [(self._models[model], self._extents[model], (x, y, z)) for model, x, y, z in shown]
+        )
         scene.close(self._door.node(), room == 1 and worlds.door[i] > 0)
         if worlds.settings.textures == "random":
             scene.dress(self._walls[worlds.wall_style[i]], self._floors[worlds.floor_style[i]])
@@ -263,7 +280,9 @@ class _World:
         self.slots = [p3.GeomNode(f"slot {k}") for k in range(3)]
         for slot in self.slots:
             slot.setFinal(True)
-        self.places: list[tuple[float, float, float]] = []  # of the objects shown
+        # Of the objects shown: where their middles are, and their sizes.
+        self.places: list[Triple] = []
+        self.extents: list[Triple] = []
 
     def enter(self, room: int) -> None:
         if room != self.room:
@@ -280,15 +299,16 @@ class _World:
             self.sky, self.sector = self.skies[self.room][sector], sector
             self.node.addChild(self.sky)
 
-    def show(self, objects: list[tuple[Any, float, float, float]]) -> None:
-        """Show models, each with the place of its middle."""
+    def show(self, objects: list[tuple[Any, Triple, Triple]]) -> None:
+        """Show models, each with its size and the place of its middle."""
         for slot in self.slots[: len(self.places)]:
             self.node.removeChild(slot)
-        for slot, (model, *_) in zip(self.slots, objects, strict=False):
+        for slot, (model, _, _) in zip(self.slots, objects, strict=False):
             slot.removeAllGeoms()
             slot.addGeom(model.node().modifyGeom(0), model.getState())
             self.node.addChild(slot)
-        self.places = [(x, y, z) for _, x, y, z in objects]
+        self.extents = [extent for _, extent, _ in objects]
+        self.places = [place for _, _, place in objects]
 
     def close(self, door: p3.GeomNode, closed: bool) -> None:
         """Put the door into room 2's mouth, or take it away."""
@@ -311,6 +331,18 @@ class _View:
         place = p3.NodePath("picture")  # the scene is set with each picture
         self.camera = _camera(place.node(), _lens(width / height), AGENT, place)
         self.region = self.tiles.look(0, self.camera, _SKY)
+
+
+def _less(size: float, pixel: float) -> float:
+    """`size` without a pixel, but no less than a pixel of it: what is thinner may be left out."""
+    return max(size - pixel, min(size, pixel))
+
+
+def _extent(model: p3.NodePath) -> Triple:
+    """A model's size along its own x, y and z."""
+    low, high = model.getTightBounds()
+    x, y, z = high - low
+    return x, y, z
 
 
 def _lens(aspect: float) -> p3.PerspectiveLens:

@@ -159,14 +159,12 @@ SHAPES: dict[str, Callable[[], Mesh]] = {
     "cube": lambda: box(17, 17, 17),
     "cylinder": lambda: _cylinder(15, 21),
     "doubleprism": lambda: lathe([(0, -25), (18, 0), (0, 25)], 4),
-    "glowball": lambda: join(
-        sphere(13, 12, 7), torus(21, 2.5, 16, 5), torus(21, 2.5, 16, 5).turned()
-    ),
+    "glowball": lambda: join(sphere(13, 12, 7), torus(21, 2, 16, 5), torus(21, 2, 16, 5).turned()),
     "potcone": lambda: lathe([(0, -22), (9, -22), (9, -2), (21, -2), (0, 24)], 14),
     "prismjack": lambda: join(
-        lathe([(0, -24), (6, 0), (0, 24)], 4),
-        lathe([(0, -24), (6, 0), (0, 24)], 4).turned(),
-        lathe([(0, -24), (6, 0), (0, 24)], 4).turned().turned(),
+        lathe([(0, -24), (9, 0), (0, 24)], 4),
+        lathe([(0, -24), (9, 0), (0, 24)], 4).turned(),
+        lathe([(0, -24), (9, 0), (0, 24)], 4).turned().turned(),
     ),
     "sphere": lambda: sphere(21),
     "toroid": lambda: torus(16, 7).turned(),
