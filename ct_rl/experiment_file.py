@@ -79,6 +79,7 @@ class _File:
 
     variants: dict[str, Any]
     recipe: Text = "rooms_select"
+    settings: dict[str, Any] = field(default_factory=dict)
     title: Text | None = None
     seeds: Annotated[list[Seed], Len(1, 10_000)] = field(default_factory=lambda: [0])
     minutes: Minutes | None = None
@@ -155,8 +156,11 @@ def parse(
         file.minutes, file.episodes = file.quick.minutes, file.quick.episodes
     if len(set(file.seeds)) < len(file.seeds):
         raise UserError(f"{named}: seeds: {file.seeds} names one twice")
-    base, where = config_file.read_data(file.recipe)
-    config_file.from_data(base, config_file.label(where), imported)
+    recipe, where = config_file.read_data(file.recipe)
+    config_file.from_data(recipe, config_file.label(where), imported)
+    with config_file.named(f"{named}: settings"):
+        base, _ = config_file.over(recipe, file.settings)
+    config_file.from_data(base, f"{named}: settings", imported)
     made = [
         Variant(key, _merged(base, settings, f"{named}: variant {quoted(key)}", imported))
         for key, settings in variants.items()

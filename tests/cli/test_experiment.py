@@ -138,6 +138,18 @@ def test_quick_is_the_small_version_that_the_file_describes_and_a_folder_of_its_
         parse(yaml.safe_dump(SMALL | {"quick": {"minutes": 0}}), "x", "x.yaml")
 
 
+def test_settings_of_all_variants_are_written_once_and_checked_like_theirs():
+    file = SMALL | {"settings": {"network": {"bilinear": 7}, "memory": {"rate": 2}}}
+    first, second = parse(yaml.safe_dump(file), "x", "x.yaml").variants
+    assert first.config.network.bilinear == second.config.network.bilinear == 7
+    assert first.config.memory.rate == 2 and second.config.memory.kind == "gru"
+    file["variants"] = {"own": {"network": {"bilinear": 9}}}
+    assert parse(yaml.safe_dump(file), "x", "x.yaml").variants[0].config.network.bilinear == 9
+    file["settings"] = {"network": {"bilinaer": 7}}
+    with pytest.raises(UserError, match="'x.yaml': settings: .*did you mean.*bilinear"):
+        parse(yaml.safe_dump(file), "x", "x.yaml")
+
+
 def test_the_rates_experiment_compares_equal_states_whose_reach_only_the_rate_changes():
     reach = {}
     for variant in read_experiment("rooms_select_rates").variants:
