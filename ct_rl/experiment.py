@@ -37,6 +37,7 @@ from ct_rl.experiment_file import (
 from ct_rl.interrupts import Interrupts
 from ct_rl.metrics import count_key
 from ct_rl.plain_files import write_atomically
+from ct_rl.reader import shown
 from ct_rl.run_folder import RunFolder, origin
 
 PROG = "ct_rl.experiment"
@@ -53,6 +54,8 @@ class Arguments:
     """Folder of the experiment; runs/NAME when absent. One that holds a part of it goes on from there."""
     parallel: Parallel | None = None
     """Runs at a time, each on its share of the cores [count]; the experiment's own when absent."""
+    only: list[Text] = field(default_factory=list)
+    """Variants to work on, by name; all when absent. Finished runs of the others are compared with them."""
     minutes: Minutes | None = None
     """Training of each run by the clock [minutes]; the experiment's own when absent."""
     episodes: Episodes | None = None
@@ -77,6 +80,13 @@ def command(argv: list[str]) -> int:
         if value is not None:
             setattr(experiment, name, value)
     _check_measure(experiment)
+    names = [variant.name for variant in experiment.variants]
+    for name in given.only:
+        if name not in names:
+            raise UserError(
+                f"--only {shown(name)}: no variant of experiment {experiment.name!r}"
+                f"{suggestion(name, names)}"
+            )
     folder = Path(given.run_dir or Path("runs") / experiment.name)
     jobs = [
         Job(experiment, variant, seed, folder / f"{variant.folder}_seed{seed}", given.imports)
@@ -89,7 +99,7 @@ def command(argv: list[str]) -> int:
         raise UserError(f"--run-dir '{folder}' is a file: choose a folder") from None
     with Interrupts() as interrupts:
         interrupts.arm()
-        if not _work(jobs, experiment, folder, interrupts):
+        if not _work(jobs, given.only or names, experiment, folder, interrupts):
             again = shlex.join(["python", "-m", PROG, *argv])
             print(f"interrupted, all saved; go on with the same command:\n  {again}")
             return INTERRUPTED
@@ -225,10 +235,17 @@ class Job:
                 )
 
 
-def _work(jobs: list[Job], experiment: Experiment, folder: Path, interrupts: Interrupts) -> bool:
-    """Does all that is left; False when a signal came first."""
-    waiting = deque(job for job in jobs if job.next_command() is not None)
-    print(f"experiment   {experiment.name}: {len(jobs)} runs, {len(jobs) - len(waiting)} finished")
+def _work(
+    jobs: list[Job],
+    names: list[str],
+    experiment: Experiment,
+    folder: Path,
+    interrupts: Interrupts,
+) -> bool:
+    """Does all that is left of the variants with `names`; False when a signal came first."""
+    left = [job for job in jobs if job.next_command() is not None]
+    waiting = deque(job for job in left if job.variant.name in names)
+    print(f"experiment   {experiment.name}: {len(jobs)} runs, {len(jobs) - len(left)} finished")
     print(f"folder       {folder}", flush=True)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     count = min(experiment.parallel, len(cores))
@@ -248,7 +265,7 @@ def _fill(
     interrupts: Interrupts,
 ) -> bool:
     """Keeps every slot's cores busy until nothing waits; False when a signal came first."""
-    shown = time.monotonic()
+    told = time.monotonic()
     while True:
         for i, (own, job) in enumerate(slots):
             if job is not None and job.runs:
@@ -271,8 +288,8 @@ def _fill(
             break
         if interrupts.requested:
             return False
-        if time.monotonic() - shown > _STATUS_SECONDS:
-            shown = time.monotonic()
+        if time.monotonic() - told > _STATUS_SECONDS:
+            told = time.monotonic()
             for job in busy:
                 _show(job, experiment.measure)
         time.sleep(_LOOK_SECONDS)
@@ -315,7 +332,7 @@ def _show(job: Job, measure: str) -> None:
 
 
 def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool = False) -> None:
-    """Writes what the finished runs say: results.json and comparison.png; `show` prints the table of all."""
+    """Writes what the finished runs say: results.json and comparison.png; `show` prints their table."""
     finished = [
         comparison.Outcome(job.variant.name, job.seed, job.rows(), found, _memory(job))
         for job in jobs
@@ -327,7 +344,7 @@ def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool =
     text = json.dumps(results, indent=1) + "\n"
     write_atomically(folder / "results.json", text.encode())
     comparison.draw_comparison(folder / "comparison.png", results)
-    if show and len(finished) == len(jobs):
+    if show:
         comparison.show(results)
 
 
