@@ -1,6 +1,6 @@
 """What a choice needs, with the answer given: features that can be compared, a memory, a head, a loss.
 
-    python benchmarks/choice_probe.py [--steps 8000] [--seeds 2]      # about 15 minutes on one core
+    python benchmarks/choice_probe.py [--steps 8000] [--seeds 2] [--part sizes]      # about 25 minutes on one core
 
 A scripted player with 15% of its actions random walks the level as it is and guesses in room 2. What it saw is turned
 into features of untrained encoders once. A network is then told on every step in room 2 which side is right, and
@@ -11,6 +11,7 @@ from rewards either.
 one hidden layer is right on fresh trials after each pass over the others.
 `memory`: everything step by step through a memory, from fragment to fragment; how often it is right on what it has
 not learned from yet.
+`sizes`: the same through one layer of the compressive memory, at sizes whose reach only the rate changes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from agents.auxiliary import Experience, Sizes, build_auxiliary
 from agents.encoders import SmallEncoder, Spots
 from agents.rewards import reward_features
 from ct_rl.memory import build_memory
+from ct_rl.plain_files import write_atomically
 from envs.room.scripted import ScriptedPlayer
 
 WORLDS, FRAGMENT, ROWS, EPOCHS, LR = 32, 60, 16, 2, 5e-4
@@ -47,6 +50,12 @@ MEMORIES: dict[str, dict[str, Any]] = {
     },
     "lstm": {"d_model": 128, "hidden": 256},
 }  # fmt: skip
+ONE_LAYER = {"d_model": 128, "n_layers": 1, "n_heads": 4}
+SIZES: list[dict[str, Any]] = [
+    {"rate": rate, "window": 4, "memory": memory, "compressed": compressed}
+    for memory, compressed in ((0, 4), (4, 8))
+    for rate in (1, 2, 4)
+]
 
 
 def strongest(spots: Spots, frames: Tensor) -> Tensor:
@@ -173,9 +182,9 @@ def from_frames(data: dict[str, Tensor], kind: str, bilinear: bool, seed: int) -
 class Told(nn.Module):
     """Features through a memory to the answer."""
 
-    def __init__(self, width: int, memory: str, bilinear: bool, recall: bool, space: Any):
+    def __init__(self, width: int, core: Any, bilinear: bool, recall: bool, space: Any):
         super().__init__()
-        self.core = build_memory(memory, **MEMORIES[memory])
+        self.core = core
         self.inlet = nn.Linear(width, self.core.d_model)
         self.norm = nn.LayerNorm(self.core.d_out)
         self.head = Head(self.core.d_out, width, bilinear)
@@ -195,12 +204,19 @@ class Told(nn.Module):
 
 
 def through_memory(
-    data: dict[str, Tensor], kind: str, memory: str, bilinear: bool, recall: bool, seed: int
+    data: dict[str, Tensor],
+    kind: str,
+    memory: str,
+    sizes: dict[str, Any],
+    bilinear: bool,
+    recall: bool,
+    seed: int,
 ) -> list[float]:
     """Share of right answers in every 48,000 steps, each asked before it is learned from."""
     torch.manual_seed(seed)
     x = torch.cat([features(data, kind), data["beside"]], -1)
-    net = Told(x.shape[-1], memory, bilinear, recall, None)
+    core = build_memory(memory, **sizes)
+    net = Told(x.shape[-1], core, bilinear, recall, None)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, eps=1e-5)
     state, shares, block = net.core.initial_state(WORLDS), [], []
     for start in range(0, x.shape[1] - FRAGMENT + 1, FRAGMENT):
@@ -244,33 +260,56 @@ MEMORY = [
 ]
 
 
+def frames_rows(data: dict[str, Tensor], seed: int) -> Iterator[dict[str, Any]]:
+    for kind, bilinear in FRAMES:
+        right = from_frames(data, kind, bilinear, seed)
+        yield {"features": kind, "bilinear": bilinear, "right": right}
+
+
+def memory_rows(data: dict[str, Tensor], seed: int) -> Iterator[dict[str, Any]]:
+    for kind, memory, bilinear, recall in MEMORY:
+        right = through_memory(data, kind, memory, MEMORIES[memory], bilinear, recall, seed)
+        row = {"features": kind, "memory": memory, "bilinear": bilinear, "recall": recall}
+        yield row | {"right": right}
+
+
+def sizes_rows(data: dict[str, Tensor], seed: int) -> Iterator[dict[str, Any]]:
+    for sizes in SIZES:
+        reach = build_memory("compressive", **ONE_LAYER, **sizes).context_length
+        right = through_memory(data, "spots", "compressive", ONE_LAYER | sizes, True, True, seed)
+        yield {**sizes, "reach": reach, "right": right}
+
+
+PARTS = {"frames": frames_rows, "memory": memory_rows, "sizes": sizes_rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=8000, help="steps of each of 32 worlds")
     parser.add_argument("--seeds", type=int, default=2, help="of players, worlds and weights")
-    parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="of the three; the others stay as they are"
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    parts = given.part or list(PARTS)
+    result = json.loads(given.out.read_text()) if given.out.exists() else {}
+    made: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
     for seed in range(1, given.seeds + 1):
         data = record(given.steps, seed)
-        for kind, bilinear in FRAMES:
-            row = {"part": "frames", "features": kind, "bilinear": bilinear, "seed": seed}
-            rows.append(row | {"right": from_frames(data, kind, bilinear, seed)})
-            print(rows[-1], flush=True)
-        for kind, memory, bilinear, recall in MEMORY:
-            right = through_memory(data, kind, memory, bilinear, recall, seed)
-            row = {"part": "memory", "features": kind, "memory": memory, "bilinear": bilinear}
-            rows.append(row | {"recall": recall, "seed": seed, "right": right})
-            print(rows[-1], flush=True)
-        result = {
-            "command": " ".join(["python", "benchmarks/choice_probe.py", *sys.argv[1:]]),
-            "commit": commit(),
-            "machine": machine("one core"),
-            "rows": rows,
-        }
-        Path(given.out).write_text(json.dumps(result, indent=1) + "\n")
+        for part in parts:
+            for row in PARTS[part](data, seed):
+                made[part].append({"seed": seed, **row})
+                print(part, made[part][-1], flush=True)
+                result[part] = {
+                    "command": " ".join(["python", "benchmarks/choice_probe.py", *sys.argv[1:]]),
+                    "commit": commit(),
+                    "machine": machine("one core"),
+                    "rows": made[part],
+                }
+                write_atomically(given.out, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

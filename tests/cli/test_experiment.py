@@ -146,7 +146,7 @@ def test_settings_of_all_variants_are_written_once_and_checked_like_theirs():
     file["variants"] = {"own": {"network": {"bilinear": 9}}}
     assert parse(yaml.safe_dump(file), "x", "x.yaml").variants[0].config.network.bilinear == 9
     file["settings"] = {"network": {"bilinaer": 7}}
-    with pytest.raises(UserError, match="'x.yaml': settings: .*did you mean.*bilinear"):
+    with pytest.raises(UserError, match=r"'x.yaml': settings: .*did you mean.*bilinear"):
         parse(yaml.safe_dump(file), "x", "x.yaml")
 
 
