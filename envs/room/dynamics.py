@@ -119,8 +119,9 @@ class RoomWorlds:
     def _arrive(self, i: int) -> None:
         self._enter(i, 1, *self.layout.arrival)
         self.vx[i], self.dark[i] = ARRIVAL_SPEED, True
-        self.door[i] = self.settings.delay
-        if self.settings.delay:
+        low, high = self.settings.delays
+        self.door[i] = low if low == high else self.rngs[i].integers(low, high, endpoint=True)
+        if self.door[i]:
             self.solids[..., 2:, i] = self._door
         self.teleports[i] += 1
 

@@ -24,6 +24,13 @@ def _is_number(value: Any) -> bool:
 
 _TYPES = {
     "int": (_is_int, "a whole number"),
+    "int | tuple[int, int]": (
+        lambda value: (
+            _is_int(value)
+            or (isinstance(value, tuple) and len(value) == 2 and all(map(_is_int, value)))
+        ),
+        "a whole number, or two (lo, hi)",
+    ),
     "float": (_is_number, "a number"),
     "bool": (lambda value: isinstance(value, bool), "true or false"),
     "str": (lambda value: isinstance(value, str), "a word"),
@@ -45,7 +52,8 @@ class RoomSettings:
     height, width: frame size in pixels, multiples of 4.
     actions: "impala" (9) or "extended" (15).
     spawn: range (lo, hi) of the spawn's x in DMLab units, drawn anew for each trial.
-    delay: agent steps for which a door keeps the second room closed after arrival.
+    delay: agent steps for which a door keeps the second room closed after arrival, or a range (lo, hi) of them, both
+        ends included, drawn anew for each arrival.
     room_scale: factor on the plan of both rooms; objects and the player keep their size.
     object_scale: factor on the size of the objects; 1.4 is the size that this room had at first.
     growth: objects grow in the first second of a trial, as the level's do.
@@ -66,7 +74,7 @@ class RoomSettings:
     width: int = 96
     actions: str = "impala"
     spawn: tuple[float, float] = (-232.0, -232.0)
-    delay: int = 0
+    delay: int | tuple[int, int] = 0
     room_scale: float = 1.0
     object_scale: float = 1.0
     growth: bool = True
@@ -80,6 +88,8 @@ class RoomSettings:
     def __post_init__(self) -> None:
         spawn = (self.spawn, self.spawn) if _is_number(self.spawn) else self.spawn
         object.__setattr__(self, "spawn", tuple(spawn) if isinstance(spawn, list) else spawn)
+        if isinstance(self.delay, list):
+            object.__setattr__(self, "delay", tuple(self.delay))
         for field in dataclasses.fields(self):
             value, (fits, wanted) = getattr(self, field.name), _TYPES[str(field.type)]
             if not fits(value):
@@ -97,7 +107,11 @@ class RoomSettings:
             (2 <= self.objects <= N_OBJECTS, "objects", f"2 to {N_OBJECTS}"),
             (self.seconds > 0, "seconds", "more than 0"),
             (self.action_repeat >= 1, "action_repeat", "1 or more"),
-            (self.delay >= 0, "delay", "0 or more steps"),
+            (
+                0 <= self.delays[0] <= self.delays[1],
+                "delay",
+                "0 or more steps, or (lo, hi) with 0 <= lo <= hi",
+            ),
             (0.75 <= self.room_scale <= 4, "room_scale", "0.75 to 4"),
             (0.25 <= self.object_scale <= 2, "object_scale", "0.25 to 2"),
             (self.textures in ("level", "random"), "textures", "'level' or 'random'"),
@@ -118,7 +132,13 @@ class RoomSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Every setting by name, in plain values that a YAML file can hold."""
-        return {**dataclasses.asdict(self), "spawn": list(self.spawn)}
+        plain = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+
+    @property
+    def delays(self) -> tuple[int, int]:
+        """The range of `delay`."""
+        return self.delay if isinstance(self.delay, tuple) else (self.delay, self.delay)
 
     @property
     def frames(self) -> int:

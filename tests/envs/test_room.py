@@ -183,6 +183,19 @@ def test_delay_keeps_the_door_closed_for_its_steps():
     assert steps_in_room_2(40) - steps_in_room_2(0) > 25
 
 
+def test_a_range_of_delays_is_drawn_anew_at_each_arrival():
+    env = make_vec(4, delay=[2, 5], seconds=60)
+    player = ScriptedPlayer(env.action_names)
+    _, info = env.reset(seed=0)
+    drawn = []
+    for _ in range(800):
+        before = info["teleports"].copy()
+        _, _, _, _, info = env.step(player.act(info))
+        drawn += env.worlds.door[info["teleports"] > before].tolist()
+    assert set(drawn) == {2, 3, 4, 5} and len(drawn) > 50
+    assert env.metadata["settings"]["delay"] == [2, 5]
+
+
 def test_settings_change_what_they_say():
     two = make_vec(64, objects=2)
     assert set(two.reset(seed=0)[1]["match"].tolist()) == {0, 1}
