@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import numpy as np
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -43,8 +44,8 @@ def ask(run: Path, delay: int, episodes: int) -> dict[str, Any]:
         found = json.loads(file.read_text())
     score = found["scores"]["greedy"]
     choices = round(episodes * (score["correct"] + score["wrong"]))
-    right = score["choice_accuracy"]
-    error = None if not choices else (right * (1 - right) / choices) ** 0.5
+    right = score["correct"] / (score["correct"] + score["wrong"]) if choices else None
+    error = None if right is None else (right * (1 - right) / choices) ** 0.5
     return {"right": right, "error": error, "choices": choices, "steps": found["steps"]}
 
 
@@ -56,17 +57,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for (memory, rate), look in zip(memories, looks(memories), strict=True):
         own = [row for row in rows if (row["memory"], row["rate"]) == (memory, rate)]
         delays = [int(delay) for delay in own[0]["by_delay"]]
-        for row in own:
-            axes.plot(
-                delays,
-                [row["by_delay"][str(delay)]["right"] for delay in delays],
-                color=PALETTE[look.colour],
-                linewidth=1,
-                alpha=0.4 if len(own) > 1 else 0,
-            )
-        means = [
-            sum(row["by_delay"][str(delay)]["right"] for row in own) / len(own) for delay in delays
-        ]
+        right = np.array(
+            [[row["by_delay"][str(delay)]["right"] for delay in delays] for row in own], float
+        )
+        for each in right if len(own) > 1 else ():
+            axes.plot(delays, each, color=PALETTE[look.colour], linewidth=1, alpha=0.4)
+        means = right.mean(0)
         label = f"rate {rate}" if rate is not None else memory
         axes.plot(
             delays, means, marker="o", color=PALETTE[look.colour], label=f"{label}, {len(own)} runs"
