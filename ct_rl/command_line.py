@@ -229,8 +229,9 @@ def _flag_type(hint: Any, name: str) -> Any:
     if get_origin(bare) is dict:
         spec = _spec("*", "KEY=VALUE", _parse_pairs, _show_pairs)
     elif get_origin(bare) in (list, tuple):
-        metavar = name.upper() if positional else _metavar(_bare(get_args(bare)[0]))
-        spec = _spec("*", metavar, list, _show_each)
+        one = _bare(get_args(bare)[0])
+        each: Any = list if _is_text(one) else (lambda words: [_raw(word) for word in words])
+        spec = _spec("*", name.upper() if positional else _metavar(one), each, _show_each)
     else:
         text = _is_text(bare)
         take = (lambda words: words[0]) if text else (lambda words: _raw(words[0]))

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 from tyro.conf import arg
 
 from ct_rl.errors import UserError
-from ct_rl.reader import plain_options
+from ct_rl.reader import Options, Text
 from ct_rl.sections import Auxiliary, Memory, default_memory
 
 MOST_STEPS = 10**15
@@ -69,11 +69,9 @@ class Scheduled:
         return schedule
 
 
-Options = Annotated[dict[str, Any], BeforeValidator(plain_options)]
 Rate = Annotated[float | list[list[float]], BeforeValidator(Scheduled(most=1000.0))]
 Coefficient = Annotated[float, Ge(0), Le(1e6)]
 Seconds = Annotated[float, Gt(0), Le(1e9)]
-Text = Annotated[str, Len(1, 4000)]
 _short = arg(prefix_name=False)
 
 

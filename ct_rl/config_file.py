@@ -160,10 +160,7 @@ def from_data(
         sections = sections_for(data.get("memory"), data.get("auxiliary"))
         return reader.read(TrainConfig, data, sections)
     except Invalid as error:
-        place = ".".join(map(str, error.where))[:120]
-        problem = f"{place}: {error.problem}" if place else error.problem
-        if error.key is not None:
-            problem = error.problem.replace("unknown key", f"unknown key '{place}'", 1)
+        problem = error.line
         if error.key is not None and error.where[0] == "memory" and len(error.where) == 2:
             kind = (data.get("memory") or {}).get(KIND, DEFAULT)
             problem = foreign_option(kind, error.key[:80])

@@ -144,11 +144,7 @@ def parse(
     try:
         file = read(_File, {**data, "variants": variants})
     except Invalid as error:
-        place = ".".join(map(str, error.where))[:120]
-        problem = f"{place}: {error.problem}"
-        if error.key is not None:
-            problem = error.problem.replace("unknown key", f"unknown key '{place}'", 1)
-        raise UserError(f"{named}: {problem}") from None
+        raise UserError(f"{named}: {error.line}") from None
     if not variants:
         raise UserError(f"{named} has no variants: give 'variants:' with a name and settings each")
     if quick:

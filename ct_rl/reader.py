@@ -15,6 +15,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, NotRequired, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from annotated_types import Len
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
@@ -53,6 +54,14 @@ class Invalid(ValueError):
     def __init__(self, where: Where, problem: str, key: str | None = None):
         super().__init__(f"{'.'.join(map(str, where))}: {problem}")
         self.where, self.problem, self.key = where, problem, key
+
+    @property
+    def line(self) -> str:
+        """The problem with the name of its place, as a file's error says it."""
+        place = ".".join(map(str, self.where))[:120]
+        if self.key is not None:
+            return self.problem.replace("unknown key", f"unknown key '{place}'", 1)
+        return f"{place}: {self.problem}" if place else self.problem
 
 
 def read(
@@ -124,6 +133,9 @@ def _require_plain(name: str, value: Any) -> None:
             f"{name}={quoted(value)}: expected a number, a text, true or false, a list or a section"
         )
 
+
+Text = Annotated[str, Len(1, 4000)]
+Options = Annotated[dict[str, Any], BeforeValidator(plain_options)]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60

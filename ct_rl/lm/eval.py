@@ -9,21 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Gt, Le
 from tyro.conf import Positional
 
-from ct_rl.errors import DONE, UserError
+from ct_rl.command_line import parse
+from ct_rl.errors import DONE
 from ct_rl.lm import analysis
 from ct_rl.lm import config as configs
-from ct_rl.lm.config import Options, _short
+from ct_rl.lm.config import Count, _short
 from ct_rl.lm.display import loss_figure
 from ct_rl.lm.dynamic import DynamicWeights
 from ct_rl.lm.evaluation import price, word_perplexity
-from ct_rl.lm.flags import parse
 from ct_rl.lm.run import Run, load_model, require_same_vocabulary
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.words import by_frequency, count_words
 from ct_rl.plain_files import write_atomically
+from ct_rl.reader import Options, Text
 
 PROG = "ct_rl.lm eval"
 
@@ -32,38 +34,33 @@ PROG = "ct_rl.lm eval"
 class Arguments:
     """Price a split of the data with a trained model."""
 
-    run: Positional[str]
+    run: Positional[Text]
     """Run folder."""
-    data: str | None = None
+    data: Text | None = None
     """Other data than the run's own, with the same vocabulary."""
     split: Literal["train", "valid", "test"] = "test"
     """What is read."""
     memory_option: Annotated[Options, _short] = field(default_factory=dict)
     """Other sizes of memory than in training, such as compressed=3072."""
-    tokens: int | None = None
+    tokens: Count | None = None
     """How many to read at most; all where absent."""
-    batch: int = 1
+    batch: Count = 1
     """Readers side by side, each of a stretch of its own: faster, and each begins with an empty memory."""
     dynamic: bool = False
     """Dynamic evaluation: weights go on learning from what was read (forgotten afterwards)."""
-    dynamic_rate: float = 0.05
+    dynamic_rate: Annotated[float, Gt(0), Le(1e3)] = 0.05
     """Its learning rate."""
     figures: bool = False
     """Also attention, compression loss by layer and loss against position, into RUN/figures.png."""
     which: Literal["best", "last"] = "best"
     """Which checkpoint."""
-    device: str = "auto"
+    device: Text = "auto"
     """cpu, cuda, or auto."""
 
 
 def command(argv: list[str]) -> int:
     """Read the flags, evaluate, print and write RUN/eval_SPLIT.json."""
-    flags = parse(Arguments, argv, PROG)
-    for name, value in (("batch", flags.batch), ("tokens", flags.tokens)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value} is out of bounds: give at least 1")
-    if not flags.dynamic_rate > 0:
-        raise UserError(f"--dynamic-rate {flags.dynamic_rate} is out of bounds: give more than 0")
+    flags = parse(Arguments, argv, prog=PROG)
     path = Path(flags.run)
     result = evaluate(flags, path)
     write_atomically(path / f"eval_{flags.split}.json", json.dumps(result, indent=1).encode())

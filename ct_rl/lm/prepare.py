@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from annotated_types import Ge, Le
 from tyro.conf import Positional, arg
 
+from ct_rl.command_line import parse
 from ct_rl.errors import DONE, UserError, nearest
 from ct_rl.lm import books, corpus, text_files
 from ct_rl.lm.corpus import SPLITS
 from ct_rl.lm.download import Remote, download
-from ct_rl.lm.flags import parse
 from ct_rl.lm.sources import PREPARED
 from ct_rl.lm.vocabulary import Bytes, Subwords, Words, line_words, require_tokenizers
+from ct_rl.reader import Text
 
 PROG = "ct_rl.lm prepare"
 _MAHONEY = "http://mattmahoney.net/dc"
@@ -50,26 +52,24 @@ PG19_BOOKS = {"train": 28_602, "valid": 50, "test": 100}
 class Arguments:
     """Make a corpus of a known data set or of a text of one's own."""
 
-    name: Positional[str]
+    name: Positional[Text]
     """enwik8, text8, wikitext103, pg19; or words, subwords for files of one's own (--from)."""
-    source: Annotated[str | None, arg(name="from")] = None
+    source: Annotated[Text | None, arg(name="from")] = None
     """Local file, archive or folder; fetched where absent."""
-    out: str | None = None
+    out: Text | None = None
     """Folder to make; data/NAME where absent."""
-    vocab: int = 32_000
+    vocab: Annotated[int, Ge(257), Le(10**7)] = 32_000
     """Subwords in the vocabulary."""
-    url: str | None = None
+    url: Text | None = None
     """Another place to fetch from: of the file, or of pg19's folder."""
 
 
 def command(argv: list[str]) -> int:
     """Read the flags, prepare, say what was made."""
-    flags = parse(Arguments, argv, PROG)
+    flags = parse(Arguments, argv, prog=PROG)
     if flags.name not in NAMES:
         hint = nearest(flags.name, NAMES)
         raise UserError(f"unknown data set {flags.name!r}{hint}: choose one of {', '.join(NAMES)}")
-    if flags.vocab < 257:
-        raise UserError(f"--vocab {flags.vocab} is out of bounds: give at least 257")
     out = Path(flags.out or f"data/{flags.name}")
     if out.exists() and not (out.is_dir() and corpus.is_corpus(out)):
         raise UserError(f"{out} is there and no corpus: give another --out")

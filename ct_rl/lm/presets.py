@@ -6,6 +6,7 @@ Where the paper names no size (PG-19's and speech's width, heads and MLP), ours 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from ct_rl.errors import UserError, nearest
@@ -22,13 +23,13 @@ def _paper(
     warmup: int,
     decay: int,
     *,
-    cutoffs: tuple[int, ...] = (),
+    cutoffs: Sequence[int] = (),
     batch: int = 64,
     **settings: Any,
 ) -> LMConfig:
     return LMConfig(
         data=data,
-        model=ModelConfig(options=core, cutoffs=cutoffs),
+        model=ModelConfig(options=core, cutoffs=list(cutoffs)),
         optimiser=OptimiserConfig(warmup=warmup, update_every_from=60_000),
         steps=warmup + decay,
         batch=batch,

@@ -6,19 +6,22 @@ import codecs
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le
 from tyro.conf import Positional
 
+from ct_rl.command_line import parse
 from ct_rl.errors import DONE, UserError
 from ct_rl.lm import audio
-from ct_rl.lm.flags import parse
+from ct_rl.lm.config import Count
 from ct_rl.lm.run import load_model
 from ct_rl.lm.sampling import sample
 from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.vocabulary import Bytes, MuLaw, Vocabulary
+from ct_rl.reader import Text
 
 PROG = "ct_rl.lm sample"
 
@@ -27,37 +30,31 @@ PROG = "ct_rl.lm sample"
 class Arguments:
     """Let a trained model go on from a prompt."""
 
-    run: Positional[str]
+    run: Positional[Text]
     """Run folder."""
     prompt: str = "\n"
     """Text to go on from."""
-    prompt_file: str | None = None
+    prompt_file: Text | None = None
     """File to go on from: text, or sound for a model of sound."""
-    length: int = 500
+    length: Count = 500
     """Tokens to draw."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Ge(0), Le(1e6)] = 1.0
     """Below 1 bolder, 0 always the likeliest."""
-    top_p: float = 0.98
+    top_p: Annotated[float, Gt(0), Le(1)] = 0.98
     """Nucleus: the likeliest tokens with this probability together."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     """Of the draws."""
-    out: str | None = None
+    out: Text | None = None
     """WAV file to write, for a model of sound."""
     which: Literal["best", "last"] = "best"
     """Which checkpoint."""
-    device: str = "auto"
+    device: Text = "auto"
     """cpu, cuda, or auto."""
 
 
 def command(argv: list[str]) -> int:
     """Read the flags and sample."""
-    flags = parse(Arguments, argv, PROG)
-    if flags.length < 1:
-        raise UserError(f"--length {flags.length} is out of bounds: give at least 1")
-    if not 0 <= flags.temperature < float("inf"):
-        raise UserError(f"--temperature {flags.temperature} is out of bounds: give at least 0")
-    if not 0 < flags.top_p <= 1:
-        raise UserError(f"--top-p {flags.top_p} is out of bounds: give more than 0, at most 1")
+    flags = parse(Arguments, argv, prog=PROG)
     model, vocabulary, _, _ = load_model(Path(flags.run), pick_device(flags.device), flags.which)
     if isinstance(vocabulary, MuLaw) and flags.out is None:
         raise UserError("this run models sound: give --out FILE.wav")

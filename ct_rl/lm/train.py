@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ct_rl import checkpoint
+from ct_rl.command_line import flag_value, parse
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError
 from ct_rl.interrupts import Interrupts
 from ct_rl.lm import config as configs
@@ -18,13 +19,13 @@ from ct_rl.lm.config import LMConfig
 from ct_rl.lm.corpus import Corpus
 from ct_rl.lm.display import Display, loss_figure, measure_matrix_rate
 from ct_rl.lm.evaluation import price
-from ct_rl.lm.flags import parse, value_of
 from ct_rl.lm.model import flops_per_token
 from ct_rl.lm.parallel import Group, group
 from ct_rl.lm.presets import preset
 from ct_rl.lm.run import Run, fresh_path, require_same_vocabulary
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import NotFinite, Sums, Trainer, pick_device
+from ct_rl.reader import Text
 
 PROG = "ct_rl.lm train"
 # What may differ when a run goes on: where and how long, not what it learns.
@@ -44,29 +45,28 @@ _FREE = {
 class Arguments(LMConfig):
     """Train a language model on bytes, words, subwords or sound. Flags stand above the preset."""
 
-    preset: str = "small"
+    preset: Text = "small"
     """Run by name; see docs/language.md."""
-    run_dir: str | None = None
+    run_dir: Text | None = None
     """Folder of the run; a new one under runs/ where absent."""
-    resume: str | None = None
+    resume: Text | None = None
     """Run folder to go on with."""
 
 
 def command(argv: list[str]) -> int:
     """Read the flags, train, return the exit status."""
-    resume = value_of(argv, "--resume")
-    name = value_of(argv, "--preset") or "small"
+    resume = flag_value(argv, "--resume")
+    name = flag_value(argv, "--preset") or "small"
     start = preset(name)
     if resume is not None:
         run = Run(Path(resume))
         run.require()
         start = configs.read_yaml(run.config)
-    flags = parse(Arguments, argv, PROG, Arguments(**vars(start), preset=name))
+    flags = parse(Arguments, argv, prog=PROG, default=Arguments(**vars(start), preset=name))
     config = LMConfig(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(LMConfig)})
     if config.model.memory != start.model.memory:
         # The preset's options are of the preset's memory: only the flags' go to another.
         config = dataclasses.replace(config, model=_own_options(argv, config))
-    configs.check(config)
     if resume is not None:
         _require_unchanged(start, config)
     with group() as processes, Interrupts() as interrupts:
@@ -75,7 +75,7 @@ def command(argv: list[str]) -> int:
 
 
 def _own_options(argv: list[str], config: LMConfig) -> configs.ModelConfig:
-    bare = parse(Arguments, argv, PROG, Arguments(model=configs.ModelConfig()))
+    bare = parse(Arguments, argv, prog=PROG, default=Arguments(model=configs.ModelConfig()))
     return dataclasses.replace(config.model, options=bare.model.options)
 
 

@@ -8,9 +8,10 @@ import torch
 from ct_rl.errors import UserError
 from ct_rl.lm import sampling
 from ct_rl.lm.build import build_core, build_model, core_names
-from ct_rl.lm.config import ModelConfig, check
+from ct_rl.lm.config import LMConfig, ModelConfig
 from ct_rl.lm.embedding import AdaptiveEmbedding, AdaptiveHead
 from ct_rl.lm.presets import PRESETS
+from ct_rl.reader import plain, read
 from tests.lm.conftest import SIZES
 
 
@@ -145,7 +146,7 @@ def test_wavenet_sees_as_far_back_as_it_says():
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_built_and_evaluated_with_its_longer_memory(name):
     setup = PRESETS[name]
-    check(setup)
+    assert read(LMConfig, plain(setup)) == setup  # within the bounds of the flags
     with torch.device("meta"):
         trained = build_model(setup.model, 256)
         longer = build_model(setup.model, 256, **setup.eval_memory)
