@@ -10,11 +10,10 @@ import contextlib
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,12 +35,16 @@ from ct_rl.experiment_file import (
 )
 from ct_rl.interrupts import Interrupts
 from ct_rl.metrics import count_key
+from ct_rl.places import LOG, LOST, Cluster, Cores, Place, Running
 from ct_rl.plain_files import write_atomically
+from ct_rl.ray_session import check_cluster, ray_session
 from ct_rl.reader import shown
 from ct_rl.run_folder import RunFolder, origin
 
 PROG = "ct_rl.experiment"
+RUN, RECIPE = "run", "recipe.yaml"  # in a job's folder
 _LOOK_SECONDS, _STATUS_SECONDS = 0.5, 60.0
+_MOST_LOSSES = 3  # of hosts in a row, without a step forward
 
 
 @dataclass
@@ -54,6 +57,9 @@ class Arguments:
     """Folder of the experiment; runs/NAME when absent. One that holds a part of it goes on from there."""
     parallel: Parallel | None = None
     """Runs at a time, each on its share of the cores [count]; the experiment's own when absent."""
+    ray_address: Text | None = None
+    """Ray cluster to spread the runs over, HOST:PORT or auto: Ray decides where each runs, and how many at a time. The
+    folder stays here and is kept up to date; what a host that dies was running goes on elsewhere."""
     only: list[Text] = field(default_factory=list)
     """Variants to work on, by name; all when absent. Finished runs of the others are compared with them."""
     minutes: Minutes | None = None
@@ -79,6 +85,12 @@ def command(argv: list[str]) -> int:
         value = getattr(given, name)
         if value is not None:
             setattr(experiment, name, value)
+    if given.ray_address is not None:
+        if given.parallel is not None:
+            raise UserError(
+                "--parallel: Ray decides how many runs its cluster has room for: leave it out"
+            )
+        check_cluster(given.ray_address)
     _check_measure(experiment)
     names = [variant.name for variant in experiment.variants]
     for name in given.only:
@@ -99,13 +111,23 @@ def command(argv: list[str]) -> int:
         raise UserError(f"--run-dir '{folder}' is a file: choose a folder") from None
     with Interrupts() as interrupts:
         interrupts.arm()
-        if not _work(jobs, given.only or names, experiment, folder, interrupts):
+        with _cluster(given.ray_address):
+            done = _work(
+                jobs, given.only or names, given.ray_address, experiment, folder, interrupts
+            )
+        if not done:
             again = shlex.join(["python", "-m", PROG, *argv])
             print(f"interrupted, all saved; go on with the same command:\n  {again}")
             return INTERRUPTED
     results = folder / "results.json"
     print(f"results      {results}\npicture      {folder / 'comparison.png'}")
     return DONE
+
+
+def _cluster(address: str | None) -> AbstractContextManager[None]:
+    if address is None:
+        return contextlib.nullcontext()
+    return ray_session(0, address=address)
 
 
 def _check_measure(experiment: Experiment) -> None:
@@ -133,15 +155,16 @@ class Job:
         self.experiment, self.variant, self.seed, self.path = experiment, variant, seed, path
         self.imports = imports
         self.more = ["--import", *imports] if imports else []
-        self.run = RunFolder(path / "run")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.run = RunFolder(path / RUN)
+        self.process: Running | None = None
+        self.losses: list[int] = []  # checkpoints' steps when its host was lost
 
     @property
     def title(self) -> str:
         return f"{self.variant.name}, seed {self.seed}"
 
     def next_command(self) -> list[str] | None:
-        """The words of what is to be done next; None when the run is trained and evaluated."""
+        """The words of what is to be done next in the job's folder; None when the run is trained and evaluated."""
         left = self._minutes_left()
         if self.run.config.exists():
             self._require_same()
@@ -149,39 +172,27 @@ class Job:
                 if self.evaluation() is not None:
                     return None
                 episodes = str(self.experiment.episodes)
-                words = ["ct_rl.evaluate", str(self.run.path), "--episodes", episodes]
-                return [*words, *self.more]
-            words = ["ct_rl.train", "--resume", str(self.run.path)]
+                return ["ct_rl.evaluate", RUN, "--episodes", episodes, *self.more]
+            words = ["ct_rl.train", "--resume", RUN]
         else:
             self.path.mkdir(parents=True, exist_ok=True)
-            recipe = self.path / "recipe.yaml"
             text = config_file.dump(self.variant.config)
-            write_atomically(recipe, text.encode())
-            words = ["ct_rl.train", "--config", str(recipe), "--seed", str(self.seed)]
-            words += ["--run-dir", str(self.run.path)]
+            write_atomically(self.path / RECIPE, text.encode())
+            words = ["ct_rl.train", "--config", RECIPE, "--seed", str(self.seed), "--run-dir", RUN]
         words += self.more
         return words if left is None else [*words, "--minutes", f"{max(left, 0.001):.3f}"]
 
-    def start(self, words: list[str], cores: list[int]) -> None:
-        """Begin a command on `cores`, its output in a log beside the run."""
-        environment = {"OMP_NUM_THREADS": str(len(cores)), **os.environ}
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-
-        def bind() -> None:
-            with contextlib.suppress(AttributeError, OSError):  # where a system has no affinity
-                os.sched_setaffinity(0, cores)
-
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *words],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                preexec_fn=bind,
-                start_new_session=True,  # Ctrl-C reaches it through us, once
+    def lost(self) -> None:
+        """Its host is gone; raises RunFailed where it gets no further however often it is begun again."""
+        at = max(checkpoint.steps(self.run.checkpoints), default=0)
+        self.losses.append(at)
+        if self.losses[-_MOST_LOSSES:].count(at) == _MOST_LOSSES:
+            raise RunFailed(
+                f"{self.title}: its host was lost {_MOST_LOSSES} times at {at:,} steps; all of it is in {self.log}"
             )
+        print(
+            f"             {self.title}: its host is lost, it goes on from {at:,} steps", flush=True
+        )
 
     @property
     def runs(self) -> bool:
@@ -190,7 +201,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        return self.path / "log.txt"
+        return self.path / LOG
 
     def rows(self) -> list[dict[str, Any]]:
         """The reports of its training so far."""
@@ -238,6 +249,7 @@ class Job:
 def _work(
     jobs: list[Job],
     names: list[str],
+    address: str | None,
     experiment: Experiment,
     folder: Path,
     interrupts: Interrupts,
@@ -247,27 +259,37 @@ def _work(
     waiting = deque(job for job in left if job.variant.name in names)
     print(f"experiment   {experiment.name}: {len(jobs)} runs, {len(jobs) - len(left)} finished")
     print(f"folder       {folder}", flush=True)
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    count = min(experiment.parallel, len(cores))
-    slots: list[tuple[list[int], Job | None]] = [(cores[i::count], None) for i in range(count)]
+    slots: list[tuple[Place, Job | None]]
+    if address is None:
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+        count = min(experiment.parallel, len(cores))
+        slots = [(Cores(cores[i::count]), None) for i in range(count)]
+    else:
+        slots = [(_room_on_cluster(job), None) for job in waiting]
     try:
         return _fill(slots, waiting, jobs, experiment, folder, interrupts)
     finally:
         _stop([job for job in jobs if job.runs])  # also when one of them has failed
 
 
+def _room_on_cluster(job: Job) -> Place:
+    """What a job asks of the cluster: a core for learning and one for each runner, a GPU if it may use one."""
+    config = job.variant.config
+    return Cluster(1 + config.runners.num_env_runners, gpu=config.run.device != "cpu")
+
+
 def _fill(
-    slots: list[tuple[list[int], Job | None]],
+    slots: list[tuple[Place, Job | None]],
     waiting: deque[Job],
     jobs: list[Job],
     experiment: Experiment,
     folder: Path,
     interrupts: Interrupts,
 ) -> bool:
-    """Keeps every slot's cores busy until nothing waits; False when a signal came first."""
+    """Keeps every slot busy until nothing waits; False when a signal came first."""
     told = time.monotonic()
     while True:
-        for i, (own, job) in enumerate(slots):
+        for i, (place, job) in enumerate(slots):
             if job is not None and job.runs:
                 continue
             if job is not None:
@@ -281,8 +303,8 @@ def _fill(
                 words = job.next_command()
             if words is not None and job is not None:
                 print(f"{time.strftime('%H:%M:%S')}     {job.title}: {words[0]}", flush=True)
-                job.start(words, own)
-            slots[i] = (own, job if words is not None else None)
+                job.process = place.start(words, job.path)
+            slots[i] = (place, job if words is not None else None)
         busy = [job for _, job in slots if job is not None]
         if not busy:
             break
@@ -299,8 +321,10 @@ def _fill(
 
 def _require_success(job: Job, interrupts: Interrupts) -> None:
     assert job.process is not None
-    status = job.process.returncode
-    if status and not interrupts.requested:
+    status = job.process.poll()
+    if status == LOST and not interrupts.requested:
+        job.lost()
+    elif status and not interrupts.requested:
         with open(job.log, "rb") as log:
             log.seek(max(0, job.log.stat().st_size - 65_536))
             lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
@@ -312,8 +336,7 @@ def _stop(busy: list[Job]) -> None:
     """Asks what runs to save and end, and waits for it."""
     for job in busy:
         assert job.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            job.process.send_signal(signal.SIGINT)
+        job.process.stop()
     for job in busy:
         assert job.process is not None
         job.process.wait()

@@ -1,0 +1,156 @@
+"""Where an experiment's commands run: the same on this machine's cores and on a cluster, whose hosts may die."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from ct_rl.places import LOG, LOST, Cluster, Cores, changed, put
+
+# Counts in a file until it is asked to end, or to the number that it is given; leaves what it began with.
+COUNTER = """
+import signal, sys, time
+from pathlib import Path
+
+asked = []
+signal.signal(signal.SIGINT, lambda *_: asked.append(1))
+begin = int(Path("count").read_text()) if Path("count").exists() else 0
+print("from", begin, flush=True)
+Path("scratch").touch()
+for number in range(begin, int(sys.argv[1])):
+    Path("count").write_text(str(number + 1))
+    if asked:
+        sys.exit(130)
+    time.sleep(0.05)
+Path("scratch").unlink()
+Path("deep/er").mkdir(parents=True)
+Path("deep/er/done").write_text("yes")
+"""
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    """A Ray cluster: a head where this process is, without room for a task, and hosts that come and go."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster as Hosts
+
+    if ray.is_initialized():
+        ray.shutdown()
+    hosts = Hosts(
+        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20}
+    )
+    ray.init(address=hosts.address, log_to_driver=False)
+    yield hosts
+    ray.shutdown()
+    hosts.shutdown()
+
+
+@pytest.fixture(params=["cores", pytest.param("cluster", marks=pytest.mark.slow)])
+def place(request):
+    if request.param == "cores":
+        yield Cores([0])
+        return
+    hosts = request.getfixturevalue("hosts")
+    host = hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    yield Cluster(1, gpu=True)
+    hosts.remove_node(host)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A job's folder; the command is imported from where the experiment was started."""
+    start, folder = tmp_path / "start", tmp_path / "job"
+    start.mkdir(), folder.mkdir()
+    (start / "ct_rl_counter.py").write_text(COUNTER)
+    monkeypatch.chdir(start)
+    return folder
+
+
+def count(folder: Path) -> int:
+    return int((folder / "count").read_text()) if (folder / "count").exists() else 0
+
+
+def wait_until(condition, running, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        running.poll()
+        time.sleep(0.05)
+
+
+def test_a_command_runs_in_the_jobs_folder_and_leaves_its_files_there(place, folder):
+    (folder / "count").write_text("3")
+    running = place.start(["ct_rl_counter", "6"], folder)
+    wait_until(lambda: running.poll() is not None, running)
+    assert running.poll() == 0
+    assert (folder / LOG).read_text() == "from 3\n"
+    assert count(folder) == 6 and (folder / "deep" / "er" / "done").read_text() == "yes"
+    assert not (folder / "scratch").exists()
+
+
+def test_it_is_asked_to_end_and_ends_by_itself(place, folder):
+    running = place.start(["ct_rl_counter", "100000"], folder)
+    wait_until(lambda: count(folder) > 0, running)
+    running.stop()
+    wait_until(lambda: running.poll() is not None, running)
+    assert running.poll() == 130 and 0 < count(folder) < 100_000
+    again = place.start(["ct_rl_counter", str(count(folder) + 2)], folder)
+    again.wait()
+    assert again.poll() == 0 and (folder / LOG).read_text().count("from") == 2
+
+
+def test_a_command_that_fails_says_so(place, folder):
+    running = place.start(["ct_rl_no_such_module"], folder)
+    running.wait()
+    assert running.poll() == 1 and "ct_rl_no_such_module" in (folder / LOG).read_text()
+
+
+@pytest.mark.slow
+def test_what_a_host_had_done_stays_when_it_dies(hosts, folder):
+    host = hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    running = Cluster(1, gpu=False).start(["ct_rl_counter", "100000"], folder)
+    wait_until(lambda: count(folder) > 0, running)
+    hosts.remove_node(host, allow_graceful=False)
+    wait_until(lambda: running.poll() is not None, running)
+    assert running.poll() == LOST
+    reached = count(folder)
+    other = hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    again = Cluster(1, gpu=False).start(["ct_rl_counter", str(reached + 2)], folder)
+    again.wait()
+    hosts.remove_node(other)
+    assert again.poll() == 0 and f"from {reached}\n" in (folder / LOG).read_text()
+
+
+def test_changes_make_another_folder_the_same(tmp_path):
+    one, other, seen = tmp_path / "one", tmp_path / "other", {}
+    (one / "a").mkdir(parents=True)
+    other.mkdir()
+    (one / "a" / "x").write_bytes(b"1")
+    (one / "y").write_bytes(b"2")
+    (one / "a" / ".partial-7-step").mkdir()
+    (one / "a" / ".partial-7-step" / "half").write_bytes(b"3")
+    (one / "link").symlink_to("y")
+    first = changed(one, seen)
+    assert first == {"a/x": b"1", "y": b"2"} and changed(one, seen) == {}
+    put(other, first)
+    (one / "a" / "x").unlink()
+    (one / "y").write_bytes(b"22")
+    second = changed(one, seen)
+    assert second == {"a/x": None, "y": b"22"}
+    put(other, second)
+    assert not (other / "a").exists() and (other / "y").read_bytes() == b"22"
+
+
+def test_three_hosts_lost_at_one_step_end_the_experiment(tmp_path, capsys):
+    from ct_rl.errors import RunFailed
+    from ct_rl.experiment import Job
+    from ct_rl.experiment_file import read_experiment
+
+    experiment = read_experiment("rooms_select_rates")
+    job = Job(experiment, experiment.variants[0], 3, tmp_path / "job", [])
+    job.lost()
+    (tmp_path / "job" / "run" / "checkpoints" / "step_000000000500").mkdir(parents=True)
+    job.lost(), job.lost()
+    assert "its host is lost, it goes on from 500 steps" in capsys.readouterr().out
+    with pytest.raises(RunFailed, match="lost 3 times at 500 steps"):
+        job.lost()
