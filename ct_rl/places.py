@@ -1,8 +1,8 @@
-"""Where an experiment's commands run: on this machine's cores, or as tasks of a Ray cluster.
+"""Where an experiment's commands run: on this machine's cores, or on hosts of a Ray cluster.
 
 A command works in a job's folder and names its files relative to it. On a cluster the folder's files go along with the
-task into a folder of its own on whatever host Ray chooses, and what changes there comes back every few seconds, so that
-the job's folder is a copy of it, never older than that: a host may die at any time.
+command into a folder of its own on whatever host Ray chooses, and what changes there comes back every few seconds, so
+that the job's folder is a copy of it, never older than that: a host may die at any time.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ct_rl.plain_files import write_atomically
 LOG = "log.txt"
 LOST = -1000  # the status of a command whose host is gone
 SYNC_SECONDS = 2.0
+_LOOK_SECONDS = 5.0  # between looks at Ray's table of hosts
 _PARTIAL = ".partial-"  # what a checkpoint's folder is called until it is whole
 _DEATH = 1  # prctl's PR_SET_PDEATHSIG
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
@@ -80,7 +81,7 @@ class _Process:
             with contextlib.suppress(AttributeError, OSError):  # where a system has no such thing
                 if cores:
                     os.sched_setaffinity(0, cores)
-                else:  # a task's process may be killed, and its command is to save and end then
+                else:  # an actor's process may be killed, and its command is to save and end then
                     ctypes.CDLL(None).prctl(_DEATH, signal.SIGTERM)
 
         with open(folder / LOG, "ab") as log:
@@ -118,75 +119,96 @@ class Cluster:
         self.cores, self.gpu = cores, gpu
 
     def start(self, words: list[str], folder: Path) -> Running:
-        return _Task(words, folder, self.cores, self.gpu)
+        return _Remote(words, folder, self.cores, self.gpu)
 
 
-class _Task:
+class _Remote:
+    """A command on a host of Ray's choice.
+
+    Whether the host is there is asked of Ray's table of hosts: a connection to one that is gone without a word is
+    given up only after minutes.
+    """
+
     def __init__(self, words: list[str], folder: Path, cores: int, gpu: bool):
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.folder = folder
         self._status: int | None = None
-        remote: Any = ray.remote  # whose type hints know fewer options than it has
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._flag = remote(num_cpus=0, scheduling_strategy=here)(_Flag).remote()
+        self._host: str | None = None
+        self._looked = time.monotonic()
         gpus = int(gpu and ray.cluster_resources().get("GPU", 0) >= 1)
-        task = remote(num_returns="streaming", max_retries=0, num_cpus=cores, num_gpus=gpus)(_work)
-        self._results = task.remote(words, changed(folder, {}), os.getcwd(), cores, self._flag)
+        worker: Any = ray.remote(_Worker)
+        self._worker = worker.options(num_cpus=cores, num_gpus=gpus, max_concurrency=2).remote()
+        self._changes = self._worker.work.options(num_returns="streaming").remote(
+            words, changed(folder, {}), os.getcwd(), cores
+        )
 
     def poll(self) -> int | None:
         import ray
 
         try:
-            while self._status is None and ray.wait([self._results], timeout=0)[0]:
-                files, self._status = ray.get(next(self._results))
+            while self._status is None and ray.wait([self._changes], timeout=0)[0]:
+                self._host, files, self._status = ray.get(next(self._changes))
                 put(self.folder, files)
         except ray.exceptions.RayTaskError as error:
             raise RunFailed(f"{self.folder.name} on the cluster: {one_line(error.cause)}") from None
         except (ray.exceptions.RayError, StopIteration):
             self._status = LOST
+        if self._status is None and time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._looked = time.monotonic()
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            if self._host is not None and self._host not in alive:
+                self._status = LOST
+        if self._status is not None:
+            ray.kill(self._worker)  # its cores are free, and a host that comes back finds nothing
         return self._status
 
     def stop(self) -> None:
-        self._flag.raise_.remote()
+        import ray
+
+        if self._host is None:  # it has not begun, as far as anyone knows
+            self._status = LOST
+            ray.kill(self._worker)
+        else:
+            self._worker.stop.remote()
 
     def wait(self) -> None:
         while self.poll() is None:
             time.sleep(0.2)
 
 
-class _Flag:
-    """Asks a task to end: an actor of the process that owns it, and gone with it."""
+class _Worker:
+    """The actor that runs a command, and keeps its cores for as long; `stop` is heard beside `work`."""
 
     def __init__(self) -> None:
-        self._raised = False
+        self._process: _Process | None = None
+        self._asked = False
 
-    def raise_(self) -> None:
-        self._raised = True
+    def work(
+        self, words: list[str], files: Files, imports: str, cores: int
+    ) -> Iterator[tuple[str, Files, int | None]]:
+        """Runs the command in a folder of this host's: the host's id, what changed, and at last the status."""
+        import ray
 
-    def raised(self) -> bool:
-        return self._raised
+        host, seen = ray.get_runtime_context().get_node_id(), dict[str, tuple[int, int]]()
+        with tempfile.TemporaryDirectory(prefix="ct_rl-experiment-") as name:
+            folder = Path(name)
+            put(folder, files)
+            changed(folder, seen)
+            self._process = _Process(words, folder, None, imports, cores)
+            if self._asked:
+                self._process.stop()
+            while (status := self._process.poll()) is None:
+                yield host, changed(folder, seen), None
+                end = time.monotonic() + SYNC_SECONDS
+                while self._process.poll() is None and time.monotonic() < end:
+                    time.sleep(0.1)
+            yield host, changed(folder, seen), status
 
-
-def _work(
-    words: list[str], files: Files, imports: str, cores: int, flag: Any
-) -> Iterator[tuple[Files, int | None]]:
-    """The task: runs the command in a folder of this host's, and gives what changed in it, and at last its status."""
-    import ray
-
-    with tempfile.TemporaryDirectory(prefix="ct_rl-experiment-") as name:
-        folder, seen = Path(name), dict[str, tuple[int, int]]()
-        put(folder, files)
-        changed(folder, seen)
-        process, asked = _Process(words, folder, None, imports, cores), False
-        while (status := process.poll()) is None:
-            time.sleep(SYNC_SECONDS if not asked else 0.2)
-            if not asked and ray.get(flag.raised.remote()):
-                asked = True
-                process.stop()
-            yield changed(folder, seen), None
-        yield changed(folder, seen), status
+    def stop(self) -> None:
+        self._asked = True
+        if self._process is not None:
+            self._process.stop()
 
 
 def changed(folder: Path, seen: dict[str, tuple[int, int]]) -> Files:

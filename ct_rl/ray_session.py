@@ -127,7 +127,13 @@ def unanswered() -> str:
 
 
 def check_cluster(address: str) -> None:
-    """Raises UserError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    """Raises UserError where nothing listens at HOST:PORT; Ray itself would try for minutes.
+
+    Also takes this user's token along, if there is one: Ray's own sessions leave it in ~/.ray, `ray start --head` asks
+    for it from then on, and a program that joins by HOST:PORT would not show it. To be called before Ray is imported.
+    """
+    if (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
@@ -140,7 +146,8 @@ def check_cluster(address: str) -> None:
 def _no_cluster(address: str, error: Exception) -> UserError:
     return UserError(
         f"--ray-address {address}: no Ray cluster answers there ({one_line(error)[:120]}); start one "
-        "with 'ray start --head' and give its HOST:PORT, or leave --ray-address out"
+        "with 'ray start --head' and give its HOST:PORT, or leave --ray-address out; where Ray runs, its "
+        "~/.ray/auth_token must be this user's too"
     )
 
 
