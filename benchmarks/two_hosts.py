@@ -96,6 +96,7 @@ class Host:
     def remove(self) -> None:
         self.die()
         time.sleep(1)
+        subprocess.run(["ip", "link", "del", f"{self.name}o"], check=False)
         subprocess.run(["ip", "netns", "del", self.name], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 

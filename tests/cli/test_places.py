@@ -45,15 +45,17 @@ def hosts():
     hosts.shutdown()
 
 
+@pytest.fixture(scope="module")
+def host(hosts):
+    return hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+
+
 @pytest.fixture(params=["cores", pytest.param("cluster", marks=pytest.mark.slow)])
 def place(request):
     if request.param == "cores":
-        yield Cores([0])
-        return
-    hosts = request.getfixturevalue("hosts")
-    host = hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    yield Cluster(1, gpu=True)
-    hosts.remove_node(host)
+        return Cores([0])
+    request.getfixturevalue("host")
+    return Cluster(1, gpu=True)
 
 
 @pytest.fixture
@@ -106,18 +108,16 @@ def test_a_command_that_fails_says_so(place, folder):
 
 
 @pytest.mark.slow
-def test_what_a_host_had_done_stays_when_it_dies(hosts, folder):
-    host = hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+def test_what_a_host_had_done_stays_when_it_dies(hosts, host, folder):
     running = Cluster(1, gpu=False).start(["ct_rl_counter", "100000"], folder)
     wait_until(lambda: count(folder) > 0, running)
     hosts.remove_node(host, allow_graceful=False)
     wait_until(lambda: running.poll() is not None, running)
     assert running.poll() == LOST
     reached = count(folder)
-    other = hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     again = Cluster(1, gpu=False).start(["ct_rl_counter", str(reached + 2)], folder)
     again.wait()
-    hosts.remove_node(other)
     assert again.poll() == 0 and f"from {reached}\n" in (folder / LOG).read_text()
 
 
