@@ -218,13 +218,15 @@ def training(work: Path) -> dict[str, Any]:
         status = process.wait(timeout=600)
     lines = [line for line in log.read_text().strip().splitlines() if line.strip()]
     again = subprocess.run(
-        [sys.executable, "-m", "ct_rl.train", "--resume", str(folder)],
+        [sys.executable, "-m", "ct_rl.train", "--resume", str(folder), "--steps", "6000"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return {
         "steps saved before B died": at,
         "exit status": status,
-        "last line": lines[-1][-300:],
+        "runners lost, as it said": [
+            line[:200] for line in lines if "lost" in line and "steps/s" not in line
+        ],
         "steps saved at the end": checkpoint.steps(folder / "checkpoints")[-1],
         "resumed without the cluster, exit status": again.returncode,
     }
