@@ -246,8 +246,8 @@ def main() -> None:
             begun = time.monotonic()
             result[part] = parts[part](Path(work))
             result[part]["seconds"] = round(time.monotonic() - begun)
+            result[part] |= {"commit": commit(), "machine": machine()}
         print(part, json.dumps(result[part], indent=1), flush=True)
-        result |= {"commit": commit(), "machine": machine()}
         write_atomically(given.out, (json.dumps(result, indent=1) + "\n").encode())
 
 
