@@ -1,6 +1,8 @@
 """Curves of runs on the room task, in bins of agent steps: one JSON and one picture of them together.
 
 python benchmarks/room_curves.py runs/a runs/b --out docs/results/rooms_select
+
+Runs of other names that the JSON has already stay in it and in the picture.
 """
 
 from __future__ import annotations
@@ -59,11 +61,10 @@ def main() -> None:
     names = given.names or [folder.name for folder in given.runs]
     if len(names) != len(given.runs):
         parser.error(f"{len(names)} names for {len(given.runs)} runs")
-    figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    by_steps, by_minutes = figure.subplots(1, 2, sharey=True)
-    result: dict[str, Any] = {"machine": processor(), "bin": BIN, "runs": {}}
-    for k, (name, folder) in enumerate(zip(names, given.runs, strict=True)):
+    file = Path(f"{given.out}.json")
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"runs": {}}
+    result |= {"machine": processor(), "bin": BIN}
+    for name, folder in zip(names, given.runs, strict=True):
         reports = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
         points = curve(reports)
         known = [report for report in reports if report.get("return") is not None]
@@ -85,9 +86,14 @@ def main() -> None:
             "evaluations": evaluations,
         }
         print(f"{name}: " + ", ".join(f"{level} at {at}" for level, at in passed.items()))
+    figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    by_steps, by_minutes = figure.subplots(1, 2, sharey=True)
+    for k, (name, run) in enumerate(result["runs"].items()):
         for axes, key in ((by_steps, "steps"), (by_minutes, "minutes")):
-            x = [point[key] / (1e6 if key == "steps" else 1) for point in points]
-            axes.plot(x, [p["return"] for p in points], color=COLOURS[k % len(COLOURS)], label=name)
+            x = [point[key] / (1e6 if key == "steps" else 1) for point in run["curve"]]
+            y = [point["return"] for point in run["curve"]]
+            axes.plot(x, y, color=COLOURS[k % len(COLOURS)], label=name)
     for axes, label in (
         (by_steps, "million agent steps"),
         (by_minutes, "minutes of one shared core"),
@@ -101,7 +107,7 @@ def main() -> None:
     by_steps.set(ylabel="return, mean of training episodes", ylim=(-3, 72))
     by_steps.legend(fontsize=8, loc="lower right")
     figure.savefig(f"{given.out}.png")
-    Path(f"{given.out}.json").write_text(json.dumps(result, indent=1) + "\n")
+    file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
