@@ -29,7 +29,9 @@ def test_every_setting_and_benchmark_stands_on_the_page():
 
 def test_the_pages_numbers_are_the_measured_ones():
     measured = json.loads((ROOT / "benchmarks" / "environments.json").read_text())
-    for row in measured["speeds"]:
+    ran = [row for row in measured["speeds"] if "not_run" not in row]
+    assert len(ran) >= 5
+    for row in ran:
         assert f"| {row['steps_per_cpu_second']:,.0f} | {row['memory_mb']:.0f} |" in PAGE
     for row in measured["scores"]:
         assert f"| {row['mean_return']:.2f} +- {row['standard_error']:.2f} |" in PAGE
