@@ -35,7 +35,7 @@ from ct_rl.experiment_file import (
 )
 from ct_rl.interrupts import Interrupts
 from ct_rl.metrics import count_key
-from ct_rl.places import LOG, LOST, Cluster, Cores, Place, Running
+from ct_rl.places import HERE, LOG, LOST, Cluster, Cores, Place, Running
 from ct_rl.plain_files import write_atomically
 from ct_rl.ray_session import check_cluster, ray_session
 from ct_rl.reader import shown
@@ -43,6 +43,7 @@ from ct_rl.run_folder import RunFolder, origin
 
 PROG = "ct_rl.experiment"
 RUN, RECIPE = "run", "recipe.yaml"  # in a job's folder
+RUN_HERE = f"{HERE}/{RUN}"
 _LOOK_SECONDS, _STATUS_SECONDS = 0.5, 60.0
 _MOST_LOSSES = 3  # of hosts in a row, without a step forward
 
@@ -164,7 +165,7 @@ class Job:
         return f"{self.variant.name}, seed {self.seed}"
 
     def next_command(self) -> list[str] | None:
-        """The words of what is to be done next in the job's folder; None when the run is trained and evaluated."""
+        """The words of what is to be done next (`ct_rl.places`); None when the run is trained and evaluated."""
         left = self._minutes_left()
         if self.run.config.exists():
             self._require_same()
@@ -172,13 +173,14 @@ class Job:
                 if self.evaluation() is not None:
                     return None
                 episodes = str(self.experiment.episodes)
-                return ["ct_rl.evaluate", RUN, "--episodes", episodes, *self.more]
-            words = ["ct_rl.train", "--resume", RUN]
+                return ["ct_rl.evaluate", RUN_HERE, "--episodes", episodes, *self.more]
+            words = ["ct_rl.train", "--resume", RUN_HERE]
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             text = config_file.dump(self.variant.config)
             write_atomically(self.path / RECIPE, text.encode())
-            words = ["ct_rl.train", "--config", RECIPE, "--seed", str(self.seed), "--run-dir", RUN]
+            words = ["ct_rl.train", "--config", f"{HERE}/{RECIPE}", "--seed", str(self.seed)]
+            words += ["--run-dir", RUN_HERE]
         words += self.more
         return words if left is None else [*words, "--minutes", f"{max(left, 0.001):.3f}"]
 

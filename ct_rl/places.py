@@ -1,6 +1,6 @@
 """Where an experiment's commands run: on this machine's cores, or on hosts of a Ray cluster.
 
-A command works in a job's folder and names its files relative to it. On a cluster the folder's files go along with the
+A command names the files of its job's folder by words that begin with `HERE`. On a cluster they go along with the
 command into a folder of its own on whatever host Ray chooses, and what changes there comes back every few seconds, so
 that the job's folder is a copy of it, never older than that: a host may die at any time.
 """
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from ct_rl.errors import RunFailed, one_line
 from ct_rl.plain_files import write_atomically
 
+HERE = "{job}"  # stands for the job's folder where the command runs
 LOG = "log.txt"
 LOST = -1000  # the status of a command whose host is gone
 SYNC_SECONDS = 2.0
@@ -49,7 +50,7 @@ class Place(Protocol):
     """Something that runs one command at a time."""
 
     def start(self, words: list[str], folder: Path) -> Running:
-        """Begin `python -m WORDS` in a folder, its output in the folder's `LOG`."""
+        """Begin `python -m WORDS` for the job of a folder, its output in the folder's `LOG`."""
 
 
 class Cores:
@@ -59,7 +60,7 @@ class Cores:
         self.cores = cores
 
     def start(self, words: list[str], folder: Path) -> Running:
-        return _Process(words, folder, self.cores, os.getcwd())
+        return _Process(words, folder, dict(os.environ), self.cores)
 
 
 class _Process:
@@ -67,14 +68,17 @@ class _Process:
         self,
         words: list[str],
         folder: Path,
-        cores: list[int] | None,
-        imports: str,
-        threads: int = 1,
+        environment: dict[str, str],
+        cores: list[int] | None = None,
+        start: str | None = None,
     ):
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        paths = [_PACKAGE, imports, *filter(None, [os.environ.get("PYTHONPATH")])]
-        kept["PYTHONPATH"] = os.pathsep.join(paths)
-        kept.setdefault("OMP_NUM_THREADS", str(len(cores) if cores else threads))
+        paths = [_PACKAGE, *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+        if cores:
+            environment.setdefault("OMP_NUM_THREADS", str(len(cores)))
+        words = [
+            word.replace(HERE, str(folder), 1) if word.startswith(HERE) else word for word in words
+        ]
 
         def prepare() -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray's workers block what we send
@@ -87,11 +91,11 @@ class _Process:
         with open(folder / LOG, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *words],
-                cwd=folder,
+                cwd=start,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=kept,
+                env=environment,
                 preexec_fn=prepare,
                 start_new_session=True,  # Ctrl-C reaches it through us, once
             )
@@ -185,7 +189,7 @@ class _Worker:
         self._asked = False
 
     def work(
-        self, words: list[str], files: Files, imports: str, cores: int
+        self, words: list[str], files: Files, start: str, cores: int
     ) -> Iterator[tuple[str, Files, int | None]]:
         """Runs the command in a folder of this host's: the host's id, what changed, and at last the status."""
         import ray
@@ -195,7 +199,13 @@ class _Worker:
             folder = Path(name)
             put(folder, files)
             changed(folder, seen)
-            self._process = _Process(words, folder, None, imports, cores)
+            # Of Ray's own settings for its workers nothing may reach the Ray that a command starts.
+            kept = {key: at for key, at in os.environ.items() if not key.startswith("RAY_")}
+            kept["OMP_NUM_THREADS"] = str(cores)
+            # Where the experiment was started, if this host has that folder: modules and data are looked for there.
+            self._process = _Process(
+                words, folder, kept, start=start if Path(start).is_dir() else name
+            )
             if self._asked:
                 self._process.stop()
             while (status := self._process.poll()) is None:

@@ -5,19 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from ct_rl.places import LOG, LOST, Cluster, Cores, changed, put
+from ct_rl.places import HERE, LOG, LOST, Cluster, Cores, changed, put
 
 # Counts in a file until it is asked to end, or to the number that it is given; leaves what it began with.
 COUNTER = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
 
+assert Path("data").read_text() == "beside where it was started"
+os.chdir(sys.argv[1])
 asked = []
 signal.signal(signal.SIGINT, lambda *_: asked.append(1))
 begin = int(Path("count").read_text()) if Path("count").exists() else 0
 print("from", begin, flush=True)
 Path("scratch").touch()
-for number in range(begin, int(sys.argv[1])):
+for number in range(begin, int(sys.argv[2])):
     Path("count").write_text(str(number + 1))
     if asked:
         sys.exit(130)
@@ -64,6 +66,7 @@ def folder(tmp_path, monkeypatch):
     start, folder = tmp_path / "start", tmp_path / "job"
     start.mkdir(), folder.mkdir()
     (start / "ct_rl_counter.py").write_text(COUNTER)
+    (start / "data").write_text("beside where it was started")
     monkeypatch.chdir(start)
     return folder
 
@@ -82,7 +85,7 @@ def wait_until(condition, running, seconds=60):
 
 def test_a_command_runs_in_the_jobs_folder_and_leaves_its_files_there(place, folder):
     (folder / "count").write_text("3")
-    running = place.start(["ct_rl_counter", "6"], folder)
+    running = place.start(["ct_rl_counter", HERE, "6"], folder)
     wait_until(lambda: running.poll() is not None, running)
     assert running.poll() == 0
     assert (folder / LOG).read_text() == "from 3\n"
@@ -91,12 +94,12 @@ def test_a_command_runs_in_the_jobs_folder_and_leaves_its_files_there(place, fol
 
 
 def test_it_is_asked_to_end_and_ends_by_itself(place, folder):
-    running = place.start(["ct_rl_counter", "100000"], folder)
+    running = place.start(["ct_rl_counter", HERE, "100000"], folder)
     wait_until(lambda: count(folder) > 0, running)
     running.stop()
     wait_until(lambda: running.poll() is not None, running)
     assert running.poll() == 130 and 0 < count(folder) < 100_000
-    again = place.start(["ct_rl_counter", str(count(folder) + 2)], folder)
+    again = place.start(["ct_rl_counter", HERE, str(count(folder) + 2)], folder)
     again.wait()
     assert again.poll() == 0 and (folder / LOG).read_text().count("from") == 2
 
@@ -109,14 +112,14 @@ def test_a_command_that_fails_says_so(place, folder):
 
 @pytest.mark.slow
 def test_what_a_host_had_done_stays_when_it_dies(hosts, host, folder):
-    running = Cluster(1, gpu=False).start(["ct_rl_counter", "100000"], folder)
+    running = Cluster(1, gpu=False).start(["ct_rl_counter", HERE, "100000"], folder)
     wait_until(lambda: count(folder) > 0, running)
     hosts.remove_node(host, allow_graceful=False)
     wait_until(lambda: running.poll() is not None, running)
     assert running.poll() == LOST
     reached = count(folder)
     hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    again = Cluster(1, gpu=False).start(["ct_rl_counter", str(reached + 2)], folder)
+    again = Cluster(1, gpu=False).start(["ct_rl_counter", HERE, str(reached + 2)], folder)
     again.wait()
     assert again.poll() == 0 and f"from {reached}\n" in (folder / LOG).read_text()
 
