@@ -140,15 +140,15 @@ def wait_for(
 
 
 def where(host: Host) -> list[str]:
-    """Folders of the jobs whose commands run on a host."""
+    """The commands of jobs that run on a host."""
     pids = subprocess.run(
         ["ip", "netns", "pids", host.name], capture_output=True, text=True, check=True
     )
     found = []
     for process in pids.stdout.split():
         with contextlib.suppress(OSError):
-            found.append(os.readlink(f"/proc/{process}/cwd"))
-    return [folder for folder in found if "ct_rl-experiment-" in folder]
+            found.append(Path(f"/proc/{process}/cmdline").read_bytes().decode())
+    return [words for words in found if "ct_rl-experiment-" in words]
 
 
 def experiment(work: Path) -> dict[str, Any]:
