@@ -3,6 +3,7 @@
     python benchmarks/language.py --quick            # every table, short runs of a small model
     python benchmarks/language.py --only cores       # one table: cores, compression, recall, speed, speech
     python benchmarks/language.py                    # all of it; goes on where it was stopped
+    python benchmarks/language.py --steps 1500       # shorter runs
 
 Each run is written into the JSON file as soon as it is done, and is not repeated. The peer, compressive-transformer-
 pytorch 0.4.0, takes part where it is installed; speech is synthesised where espeak-ng is, or given with --speech.
@@ -56,6 +57,7 @@ PAPER_BPC = {
     "conv, none (BPTT)": 0.996, "max, none": 0.986, "conv, auto_encoding": 0.984, "mean, none": 0.982,
     "most_used, none": 0.980, "dilated, attention": 0.977, "conv, attention": 0.973,
 }  # fmt: skip
+BATCH = 16  # streams
 Record = dict[str, Any]
 Run = Callable[[], Record]
 
@@ -67,9 +69,15 @@ class Book:
         self.path = path
         self.content: Record = json.loads(path.read_text()) if path.exists() else {"runs": {}}
 
-    def run(self, name: str, work: Run) -> Record:
-        """The record of a run, made now unless it is there."""
-        if name not in self.content["runs"]:
+    def run(self, name: str, work: Run, tokens: int | None = None) -> Record:
+        """The record of a run, made now unless it is there; one of other `tokens` of training ends the program."""
+        found = self.content["runs"].get(name)
+        if found is not None and tokens not in (None, found["train_tokens"]):
+            raise SystemExit(
+                f"{self.path}: {name} was trained on {found['train_tokens']:,} tokens, and {tokens:,} are asked: "
+                "give the same --steps, or --out another file"
+            )
+        if found is None:
             begun = time.monotonic()
             record = work()
             record |= {"seconds": round(time.monotonic() - begun, 1), "commit": commit()}
@@ -88,13 +96,13 @@ class Book:
 class Scale:
     """How large everything is: whole, or quick."""
 
-    def __init__(self, quick: bool):
+    def __init__(self, quick: bool, steps: int | None = None):
         self.quick = quick
         self.prefix = "quick-" if quick else ""
         self.seeds = range(2) if quick else range(3)
         self.variant_seeds = range(1) if quick else range(3)  # of compression and speech
         self.data = "pydoc" if quick else "python"
-        self.steps = 600 if quick else 4_000
+        self.steps = steps or (600 if quick else 4_000)
         self.eval_tokens = 8_192 if quick else 262_144
         width, layers, window = (64, 2, 32) if quick else (128, 3, 64)
         self.window = window
@@ -108,6 +116,11 @@ class Scale:
         self.compressive = {**self.base, "memory": window, "compressed": window, "rate": 4}
         self.recall_steps = 300 if quick else 1_500
 
+    @property
+    def tokens(self) -> int:
+        """That every run of a text or of speech is trained on."""
+        return self.steps * BATCH * self.window
+
 
 def settings(
     scale: Scale, options: Record, memory: str, seed: int, length: int, data: str
@@ -118,7 +131,7 @@ def settings(
         model=ModelConfig(memory, options),
         optimiser=OptimiserConfig(lr=1e-3, warmup=max(steps // 20, 1), clip=0.5),
         steps=steps,
-        batch=16,
+        batch=BATCH,
         length=length,
         seed=seed,
     )
@@ -190,6 +203,7 @@ def cores(scale: Scale, book: Book) -> None:
                 lambda memory=memory, options=options, seed=seed: language_run(
                     scale, corpus, memory, options, seed
                 )[0],
+                scale.tokens,
             )
         for side, thaw in ((PEER, False), (f"{PEER}, thawed", True)):
             peer = peer_model(256, scale.compressive, seed, thaw)
@@ -201,6 +215,7 @@ def cores(scale: Scale, book: Book) -> None:
                 lambda peer=peer, seed=seed: language_run(
                     scale, corpus, "compressive", {}, seed, peer
                 )[0],
+                scale.tokens,
             )
 
 
@@ -224,6 +239,7 @@ def compression(scale: Scale, book: Book) -> None:
                 lambda over=over, seed=seed: language_run(
                     scale, corpus, "compressive", {**scale.compressive, **over}, seed, windows=2
                 )[0],
+                scale.tokens,
             )
 
 
@@ -305,7 +321,7 @@ def speed_run(scale: Scale) -> Record:
             begun = time.process_time()
             trainer.iterate()
             seconds[side].append(time.process_time() - begun)
-    tokens = 16 * scale.window
+    tokens = BATCH * scale.window
     rates = {side: round(tokens / float(np.median(each))) for side, each in seconds.items()}
     return {"tokens_per_cpu_second": rates}
 
@@ -348,7 +364,7 @@ def speech(scale: Scale, book: Book, given: str | None) -> None:
                     write_sample(model, corpus, FILE.with_name(f"language_speech_{name}.wav"))
                 return record
 
-            book.run(f"{scale.prefix}speech/{side}/{seed}", work)
+            book.run(f"{scale.prefix}speech/{side}/{seed}", work, scale.tokens)
 
 
 def write_sample(model: LanguageModel, corpus: Corpus, path: Path, seconds: float = 1.0) -> None:
@@ -446,9 +462,10 @@ def main() -> None:
     parser.add_argument("--only", choices=TABLES, action="append", help="tables to make")
     parser.add_argument("--out", type=Path, default=FILE, help="JSON file; the PNG beside it")
     parser.add_argument("--speech", help="WAV or FLAC files to train on")
+    parser.add_argument("--steps", type=int, help="of training on a text, of one window each")
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    scale, book = Scale(flags.quick), Book(flags.out)
+    scale, book = Scale(flags.quick, flags.steps), Book(flags.out)
     makers: dict[str, Callable[[], None]] = {
         "cores": lambda: cores(scale, book),
         "compression": lambda: compression(scale, book),
