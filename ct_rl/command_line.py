@@ -42,6 +42,7 @@ def parse(
 ) -> Config:
     """The configuration that the flags give on top of `default`; raises UserError in one line.
 
+    A flag that takes several values may be given again for more of them; of others the last one counts.
     `--help` prints and exits 0. A flag that nobody knows is named with the nearest known one.
 
     Args:
@@ -50,6 +51,7 @@ def parse(
     """
     sections = sections or {}
     twin = _twin(cls, default, sections)
+    argv = _gathered(argv, _take_several(cls, sections))
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -338,6 +340,42 @@ def _flags(cls: type, sections: Mapping[str, type], at: Where = ()) -> dict[str,
         positional = _POSITIONAL in _marks(hints[item.name])
         found[name.upper() if positional else "--" + full.replace("_", "-")] = where
     return found
+
+
+def _take_several(cls: type, sections: Mapping[str, type]) -> set[str]:
+    """The flags that take several values: lists and KEY=VALUE pairs."""
+    found = set()
+    for flag, where in _flags(cls, sections).items():
+        hint: Any = cls
+        for part in where:
+            chosen = sections if hint is cls else {}
+            hint = (get_type_hints(hint, include_extras=True) | dict(chosen))[str(part)]
+        if flag.startswith("--") and get_origin(_bare(hint)) in (list, tuple, dict):
+            found.add(flag)
+    return found
+
+
+def _gathered(argv: Sequence[str], several: set[str]) -> list[str]:
+    """The words, with all values of a flag given more than once behind it, at the end: the parser takes the last alone."""
+    values: dict[str, list[str]] = {}
+    times: dict[str, int] = {}
+    rest: list[str] = []
+    taking = rest
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        flag = flag.replace("_", "-")
+        if flag not in several:
+            taking = rest if word.startswith("--") else taking
+            taking.append(word)
+            continue
+        times[flag] = times.get(flag, 0) + 1
+        own = values.setdefault(flag, [])
+        if equals:
+            own.append(value)
+        taking = rest if equals else own
+    if max(times.values(), default=0) < 2:
+        return list(argv)
+    return rest + [word for flag, own in values.items() for word in (flag, *own)]
 
 
 def flag_names(cls: type, sections: Mapping[str, type] | None = None) -> Iterator[str]:

@@ -6,15 +6,14 @@ Intervals are rliable's (Agarwal et al. 2021, arXiv 2108.13264): percentile boot
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ct_rl.colours import PALETTE, looks
-from ct_rl.evaluation_file import Evaluation
+from ct_rl.colours import PALETTE, looks, memory_of
+from ct_rl.config_file import to_plain
 from ct_rl.metrics import evaluated, metric
 from ct_rl.plain_files import write_atomically
 
@@ -23,17 +22,6 @@ if TYPE_CHECKING:
 
 _POINTS = 120
 _RESAMPLES = 10_000
-
-
-@dataclass
-class Outcome:
-    """One finished run: the reports of its training, its evaluation, and its memory (`ct_rl.colours.memory_of`)."""
-
-    variant: str
-    seed: int
-    rows: list[dict[str, Any]]
-    evaluation: Evaluation
-    memory: tuple[str, Any]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -78,23 +66,35 @@ def iqm_interval(strata: Sequence[Sequence[float]]) -> tuple[float, float] | Non
     return float(low), float(high)
 
 
-def compare(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, Any]:
-    """Everything that the picture and the table show, in plain values."""
-    measure = experiment.measure
+def compare(
+    finished: Mapping[str, Sequence[dict[str, Any]]], experiment: Experiment
+) -> dict[str, Any]:
+    """Everything that the picture and the table show, in plain values.
+
+    Args:
+        finished: of each variant by name, its runs as `run` tells them.
+    """
     variants: dict[str, Any] = {}
-    memories = {outcome.variant: outcome.memory for outcome in outcomes}
-    for name, look in zip(memories, looks(list(memories.values())), strict=True):
-        own = [outcome for outcome in outcomes if outcome.variant == name]
-        ways = own[0].evaluation.scores
+    configs = {
+        variant.name: to_plain(variant.config)
+        for variant in experiment.variants
+        if variant.name in finished
+    }
+    memories = [memory_of(config["memory"]) for config in configs.values()]
+    for (name, config), look in zip(configs.items(), looks(memories), strict=True):
+        runs = finished[name]
         variants[name] = {
             "colour": PALETTE[look.colour],
-            "runs": (runs := [_run(outcome, measure, experiment.levels) for outcome in own]),
+            "config": config,
+            "runs": list(runs),
             "area": _summary([run["area"] for run in runs]),
-            "scores": {way: _scores(own, way, measure) for way in ways},
+            "scores": {
+                way: _scores(runs, way, experiment.measure) for way in runs[0]["evaluation"]
+            },
         }
     return {
         "title": experiment.title,
-        "measure": measure,
+        "measure": experiment.measure,
         "chance": experiment.chance,
         "levels": experiment.levels,
         "minutes": experiment.minutes,
@@ -103,18 +103,31 @@ def compare(outcomes: Sequence[Outcome], experiment: Experiment) -> dict[str, An
     }
 
 
-def _run(outcome: Outcome, measure: str, levels: Sequence[float]) -> dict[str, Any]:
-    rows = [row for row in outcome.rows if row.get(measure) is not None]
-    last = outcome.rows[-1]
+def run(
+    seed: int,
+    rows: Sequence[dict[str, Any]],
+    evaluation: Mapping[str, Mapping[str, Any]],
+    experiment: Experiment,
+) -> dict[str, Any]:
+    """What one finished run says, in plain values.
+
+    Args:
+        rows: the reports of its training.
+        evaluation: the scores of its evaluation, by way of acting.
+    """
+    measure, last = experiment.measure, rows[-1]
+    known = [row for row in rows if row.get(measure) is not None]
     window = last["steps"] / 40
-    thin = rows[:: max(1, len(rows) // _POINTS)]
+    thin = known[:: max(1, len(known) // _POINTS)]
     return {
-        "seed": outcome.seed,
+        "seed": seed,
         "steps": last["steps"],
         "minutes": round(last["seconds"] / 60, 1),
-        "evaluation": outcome.evaluation.scores,
-        "area": _area(rows, measure),
-        "reached": {f"{level:g}": reached(rows, measure, level, window) for level in levels},
+        "evaluation": evaluation,
+        "area": _area(known, measure),
+        "reached": {
+            f"{level:g}": reached(known, measure, level, window) for level in experiment.levels
+        },
         "curve": [
             [round(row["seconds"] / 60, 2), row["steps"], round(row[measure], 4)] for row in thin
         ],
@@ -165,13 +178,11 @@ def _summary(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _scores(own: Sequence[Outcome], way: str, measure: str) -> dict[str, Any]:
+def _scores(runs: Sequence[dict[str, Any]], way: str, measure: str) -> dict[str, Any]:
     key = {"return": "mean"}.get(measure, measure)
-    values = [outcome.evaluation.scores[way].get(key) for outcome in own]
-    return _summary(values) | {
-        "return": float(
-            np.mean([outcome.evaluation.scores[way]["mean"] or 0.0 for outcome in own])
-        ),
+    scores = [run["evaluation"][way] for run in runs]
+    return _summary([score.get(key) for score in scores]) | {
+        "return": float(np.mean([score["mean"] or 0.0 for score in scores])),
     }
 
 

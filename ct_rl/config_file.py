@@ -112,6 +112,13 @@ def read_run(path: Path, imported: Sequence[str] = ()) -> TrainConfig:
     return from_data(parse_data(_text(path, links=False), str(path)), label(str(path)), imported)
 
 
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Where the run of a config.yaml comes from, as it says itself; empty where it says nothing."""
+    data = parse_yaml(_text(path, links=False))
+    found = data.get(PROVENANCE) if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def parse(text: str, source: str) -> TrainConfig:
     """The configuration in a YAML text; `source` names it in errors. Raises UserError."""
     return from_data(parse_data(text, source), label(source))

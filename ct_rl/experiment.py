@@ -21,7 +21,6 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from ct_rl import checkpoint, command_line, comparison, config_file
-from ct_rl.colours import memory_of
 from ct_rl.config import Text
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command, suggestion
 from ct_rl.evaluation_file import FOLDER, Evaluation, read_evaluation
@@ -34,6 +33,7 @@ from ct_rl.experiment_file import (
     read_experiment,
 )
 from ct_rl.interrupts import Interrupts
+from ct_rl.known_runs import different, read_known
 from ct_rl.metrics import count_key
 from ct_rl.places import HERE, LOG, LOST, Cluster, Cores, Place, Running
 from ct_rl.plain_files import write_atomically
@@ -63,6 +63,8 @@ class Arguments:
     folder stays here and is kept up to date; what a host that dies was running goes on elsewhere."""
     only: list[Text] = field(default_factory=list)
     """Variants to work on, by name; all when absent. Finished runs of the others are compared with them."""
+    known: list[Text] = field(default_factory=list)
+    """Files results.json of the same experiment from other folders or machines: their runs are taken as finished."""
     minutes: Minutes | None = None
     """Training of each run by the clock [minutes]; the experiment's own when absent."""
     episodes: Episodes | None = None
@@ -101,8 +103,16 @@ def command(argv: list[str]) -> int:
                 f"{suggestion(name, names)}"
             )
     folder = Path(given.run_dir or Path("runs") / experiment.name)
+    known = read_known(given.known, experiment, given.imports)
     jobs = [
-        Job(experiment, variant, seed, folder / f"{variant.folder}_seed{seed}", given.imports)
+        Job(
+            experiment,
+            variant,
+            seed,
+            folder / f"{variant.folder}_seed{seed}",
+            given.imports,
+            known.get((variant.name, seed)),
+        )
         for seed in experiment.seeds
         for variant in experiment.variants
     ]
@@ -148,11 +158,22 @@ def _check_measure(experiment: Experiment) -> None:
 
 
 class Job:
-    """One run of the experiment: its training, then its evaluation, each a process of its own."""
+    """One run of the experiment: its training, then its evaluation, each a process of its own.
+
+    Args:
+        known: what it came to elsewhere (`ct_rl.known_runs`); None: it is made here.
+    """
 
     def __init__(
-        self, experiment: Experiment, variant: Variant, seed: int, path: Path, imports: list[str]
+        self,
+        experiment: Experiment,
+        variant: Variant,
+        seed: int,
+        path: Path,
+        imports: list[str],
+        known: dict[str, Any] | None = None,
     ):
+        self.known = known
         self.experiment, self.variant, self.seed, self.path = experiment, variant, seed, path
         self.imports = imports
         self.more = ["--import", *imports] if imports else []
@@ -166,6 +187,8 @@ class Job:
 
     def next_command(self) -> list[str] | None:
         """The words of what is to be done next (`ct_rl.places`); None when the run is trained and evaluated."""
+        if self.known is not None:
+            return None
         left = self._minutes_left()
         if self.run.config.exists():
             self._require_same()
@@ -220,6 +243,16 @@ class Job:
                 return found
         return None
 
+    def result(self) -> dict[str, Any] | None:
+        """What results.json says of the run; None before it is finished."""
+        if self.known is not None:
+            return self.known
+        found = self.evaluation()
+        if found is None:
+            return None
+        said = comparison.run(self.seed, self.rows(), found.scores, self.experiment)
+        return said | {"provenance": self.run.provenance()}
+
     def _trained(self) -> bool:
         rows = self.rows()
         if not rows or not checkpoint.steps(self.run.checkpoints):
@@ -239,13 +272,11 @@ class Job:
     def _require_same(self) -> None:
         """Raise UserError where the folder holds a run of other settings."""
         found = self.run.read_config(self.imports)
-        wanted = config_file.parse(config_file.dump(self.variant.config), "")
-        for key, (old, new) in config_file.changes(found, wanted).items():
-            if not key.startswith("run.") and key != "env.engine":
-                raise UserError(
-                    f"'{self.run.path}' was trained with {key} = {old!r}, and the experiment says "
-                    f"{new!r}: choose another --run-dir"
-                )
+        for key, (old, new) in different(found, self.variant.config).items():
+            raise UserError(
+                f"'{self.run.path}' was trained with {key} = {old!r}, and the experiment says "
+                f"{new!r}: choose another --run-dir"
+            )
 
 
 def _work(
@@ -358,11 +389,11 @@ def _show(job: Job, measure: str) -> None:
 
 def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool = False) -> None:
     """Writes what the finished runs say: results.json and comparison.png; `show` prints their table."""
-    finished = [
-        comparison.Outcome(job.variant.name, job.seed, job.rows(), found, _memory(job))
-        for job in jobs
-        if (found := job.evaluation()) is not None
-    ]
+    finished: dict[str, list[dict[str, Any]]] = {}
+    for job in jobs:
+        found = job.result()
+        if found is not None:
+            finished.setdefault(job.variant.name, []).append(found)
     if not finished:
         return
     results = comparison.compare(finished, experiment) | {"provenance": origin()}
@@ -371,10 +402,6 @@ def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool =
     comparison.draw_comparison(folder / "comparison.png", results)
     if show:
         comparison.show(results)
-
-
-def _memory(job: Job) -> tuple[str, Any]:
-    return memory_of(config_file.to_plain(job.variant.config)["memory"])
 
 
 if __name__ == "__main__":

@@ -132,6 +132,10 @@ class RunFolder:
         given = tuple(sys.modules) if imports is None else imports
         return config_file.read_run(self.config, given)
 
+    def provenance(self) -> dict[str, Any]:
+        """What `origin` said when the run began; empty where config.yaml has nothing of it."""
+        return config_file.read_provenance(self.config)
+
     def write_config(self, config: TrainConfig, provenance: dict[str, Any]) -> None:
         """Replace config.yaml atomically."""
         text = config_file.dump(config, provenance)

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import yaml
 
-from ct_rl import command_line, config_file, reader
+from ct_rl import command_line, config_file, experiment, reader
 from ct_rl.config import RunConfig, TrainConfig, TrainingConfig, check, resolve_reward_clip
 from ct_rl.errors import UserError
 from ct_rl.memory import memory_names, memory_options, option_help
@@ -128,6 +128,17 @@ def test_every_field_has_a_flag_with_help_and_default(kind, capsys):
         assert all(texts.get(item.name) for item in fields(cls)), section
     for text in option_help(memory_options(kind)).values():
         assert text.split()[0] in shown
+
+
+def test_a_flag_of_several_values_given_again_adds_to_them_and_any_other_counts_last():
+    config = new("--env-option", "delay=4", "--seed", "1", "--env_option=spawn=wide",
+                 "--env-option", "delay=5", "stagger=true", "--seed", "2")  # fmt: skip
+    assert config.env.options == {"delay": 5, "spawn": "wide", "stagger": True}
+    assert config.run.seed == 2
+    both = command_line.parse(
+        experiment.Arguments, ["--only=a", "x", "--known", "f", "--only", "b", "c"], prog="p"
+    )
+    assert both.only == ["a", "b", "c"] and both.known == ["f"] and both.experiment == "x"
 
 
 def test_short_and_long_form_of_the_rate_are_one():

@@ -13,6 +13,7 @@ from ct_rl.errors import UserError
 from ct_rl.experiment import Job
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
+from ct_rl.known_runs import read_known
 from ct_rl.memory import build_memory
 from ct_rl.sections import memory_settings
 from tests.cli.conftest import command, finish, start, wait_for
@@ -69,10 +70,59 @@ def test_an_experiment_stops_goes_on_and_compares(tmp_path):
     assert status == 0 and "2 runs, 2 finished" in out
     assert (folder / "gru_seed3" / "run" / "metrics.jsonl").read_bytes() == before
 
+    known, elsewhere = folder / "results.json", tmp_path / "elsewhere"
+    status, out, err = command(
+        "ct_rl.experiment", file, "--run-dir", elsewhere, "--known", str(known)
+    )
+    assert status == 0 and "known        2 runs" in out and "2 runs, 2 finished" in out, out + err
+    again = json.loads((elsewhere / "results.json").read_text())
+    assert again["variants"] == results["variants"]
+    for variant in again["variants"].values():
+        assert variant["runs"][0]["provenance"]["torch"] == results["provenance"]["torch"]
+
     other = {**SMALL, "variants": {"gru": {"memory": {"kind": "gru", "hidden": 24}}}}
     file.write_text(yaml.safe_dump(other))
     status, out, err = command(*words)
     assert status == 2 and "memory.hidden = 16" in err and "--run-dir" in err
+    _known_runs_are_of_this_experiment_or_refused(tmp_path, results)
+
+
+def _known_runs_are_of_this_experiment_or_refused(tmp_path, results):
+    def ask(changed: dict, **more):
+        (tmp_path / "known.json").write_text(json.dumps(results | more))
+        asked = parse(yaml.safe_dump(SMALL | changed), "x", "x.yaml")
+        return read_known([str(tmp_path / "known.json")], asked, [])
+
+    gru = SMALL["variants"]["gru"]
+    assert set(ask({})) == {("compressive, rate 4", 3), ("gru", 3)}
+    assert set(ask({"variants": {"gru": gru}})) == {("gru", 3)}
+    assert not ask({"seeds": [4, 5]}) and not ask({"episodes": 3})
+    other = {**gru, "memory": {"kind": "gru", "hidden": 24}}
+    with pytest.raises(UserError, match=r"gru was trained with memory.hidden = 16, .* says 24"):
+        ask({"variants": {"gru": other}})
+    other = {**gru, "run": {"steps": 99}}
+    with pytest.raises(UserError, match=r"for 1,600 steps, and the experiment says 99"):
+        ask({"variants": {"gru": other}})
+    with pytest.raises(UserError, match=r"has minutes None, and the experiment 2.0"):
+        ask({"minutes": 2})
+    with pytest.raises(UserError, match="has measure teleports, and the experiment return"):
+        ask({"measure": "return"})
+    with pytest.raises(UserError, match=r"no results.json of an experiment: variants: expected"):
+        ask({}, variants=3)
+    with pytest.raises(UserError, match=r"no results.json of an experiment: config: is missing"):
+        ask({}, variants={"gru": {"runs": []}})
+    wrong = {**results["variants"]["gru"], "runs": [{"seed": 3}]}
+    with pytest.raises(UserError, match=r"no results.json of an experiment: .* is missing"):
+        ask({}, variants={"gru": wrong})
+
+
+def test_known_runs_that_are_not_there_are_one_line(tmp_path):
+    asked = parse(yaml.safe_dump(SMALL), "x", "x.yaml")
+    with pytest.raises(UserError, match=r"--known '.*none.json' not found: give an experiment's"):
+        read_known([str(tmp_path / "none.json")], asked, [])
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(UserError, match=r"--known: .* is not JSON"):
+        read_known([str(tmp_path / "a.json")], asked, [])
 
 
 def test_shipped_experiments_are_read_and_are_no_recipes():
