@@ -356,7 +356,7 @@ def _take_several(cls: type, sections: Mapping[str, type]) -> set[str]:
 
 
 def _gathered(argv: Sequence[str], several: set[str]) -> list[str]:
-    """The words, with all values of a flag given more than once behind it, at the end: the parser takes the last alone."""
+    """The words, all values of a flag behind one naming of it where one was given again: the parser counts the last."""
     values: dict[str, list[str]] = {}
     times: dict[str, int] = {}
     rest: list[str] = []
