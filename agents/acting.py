@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from agents.actor_critic import ActorCritic, State, as_tensors
+from agents.actor_critic import ActorCritic, Observation, State, as_tensors
 from agents.distributions import for_env
 
 LOST = "lost"  # in an environment's infos: how often each world died; of an episode: its world died
@@ -57,6 +57,7 @@ class Step:
         rewards: [N], raw; terminateds, truncateds: bool [N].
         ignored: bool [N], the world was only being reset.
         infos: the environment's, of the observation that came of it.
+        picked: [N, ...], what the encoder found in `obs` (`ActorCritic.pick`); None where it finds nothing.
     """
 
     obs: Any
@@ -69,6 +70,7 @@ class Step:
     truncateds: np.ndarray
     ignored: np.ndarray
     infos: Mapping[str, Any]
+    picked: Observation | None
 
 
 class Actor:
@@ -109,7 +111,7 @@ class Actor:
     def step(self, explore: bool) -> Step:
         """Acts once in every world: by a sample of the policy, or by its likeliest action."""
         obs, resets, ignored = self.obs, self.resets, self.ended
-        policy, values = self._ask_network(self.state)
+        policy, values, picked = self._ask_network(self.state)
         policy = policy.cpu()
         if not bool(policy.sum().isfinite()):
             raise ValueError(self._not_finite())
@@ -138,17 +140,20 @@ class Actor:
             truncateds=truncateds,
             ignored=ignored,
             infos=infos,
+            picked=picked,
         )
 
-    def values(self) -> np.ndarray:
-        """The value of what will be acted on next, float32 [N]; nothing moves on."""
-        _, values = self._ask_network({key: x.clone() for key, x in self.state.items()})
-        return values.cpu().numpy()
+    def look(self) -> tuple[np.ndarray, Observation | None]:
+        """The value float32 [N] of what will be acted on next, and what the encoder found in it; nothing moves on."""
+        _, values, picked = self._ask_network({key: x.clone() for key, x in self.state.items()})
+        return values.cpu().numpy(), picked
 
-    def _ask_network(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
-        """Policy [N, P] and value [N] of what will be acted on next; `state` moves on."""
+    def _ask_network(self, state: State) -> tuple[torch.Tensor, torch.Tensor, Observation | None]:
+        """Policy [N, P], value [N] and picks of what will be acted on next; `state` moves on."""
         resets = torch.as_tensor(self.resets, device=self.device)
-        return self.net.step(as_tensors(self.obs, self.device), state, resets)
+        observation = as_tensors(self.obs, self.device)
+        picked = self.net.pick(observation)
+        return *self.net.step(observation, state, resets, picked), picked
 
     def _not_finite(self) -> str:
         """One line that says where what is not finite came from: an observation, or the network itself."""

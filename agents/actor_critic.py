@@ -24,7 +24,7 @@ from agents.distributions import (
     masked,
     parameter_count,
 )
-from agents.encoders import build_encoder
+from agents.encoders import build_encoder, pick
 from agents.rewards import clip_reward
 from ct_rl.memory import StepAttention, build_memory
 
@@ -147,8 +147,18 @@ class ActorCritic(nn.Module):
             for key, value in self.core.initial_state(batch_size).items()
         }
 
+    @torch.no_grad()
+    def pick(self, observation: Observation) -> Observation | None:
+        """What the encoder finds in observations [B, ...] and need not search for again (`agents.encoders.pick`)."""
+        found: Observation | None = pick(self.encoder, observation)
+        return found
+
     def forward(
-        self, observation: Observation, state: State, resets: Tensor | None = None
+        self,
+        observation: Observation,
+        state: State,
+        resets: Tensor | None = None,
+        picked: Observation | None = None,
     ) -> ActorCriticOutput:
         """One pass over T steps.
 
@@ -156,15 +166,20 @@ class ActorCritic(nn.Module):
             observation: tensors [B, T, ...].
             state: of the step before, batch first.
             resets: bool [B, T], True where a step begins a new episode.
+            picked: [B, T, ...], what `pick` gave for these observations, with these weights or a little older ones.
         """
-        features = self._encode(observation)  # (B, T, F)
+        features = self._encode(observation, picked)  # (B, T, F)
         out = self.core(self.inlet(features), state, resets)
         policy, value = self._heads(out.y, features, observation)
         return ActorCriticOutput(policy, value, out.state, out.losses, features, out.y)
 
     @torch.no_grad()
     def step(
-        self, observation: Observation, state: State, resets: Tensor | None = None
+        self,
+        observation: Observation,
+        state: State,
+        resets: Tensor | None = None,
+        picked: Observation | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Reads one step and moves `state` on IN PLACE: the cheap way to act.
 
@@ -172,11 +187,12 @@ class ActorCritic(nn.Module):
             observation: tensors [B, ...].
             state: from `initial_state` or the step before.
             resets: bool [B], True where the observation is a new episode's first.
+            picked: [B, ...], what `pick` gave for these observations.
 
         Returns:
             The policy's parameters [B, P] and the value [B].
         """
-        features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
+        features = self.encoder(observation, **_given(picked))
         y = self.core.step(self.inlet(features), state, resets)
         return self._heads(y, features, observation)
 
@@ -184,7 +200,7 @@ class ActorCritic(nn.Module):
         self, observation: Observation, state: State, resets: Tensor
     ) -> tuple[Tensor, Tensor, State]:
         """`step` as a function that can be traced: policy [B, P], value [B] and the next state."""
-        features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
+        features = self.encoder(observation)
         y, after = self.core.pure_step(self.inlet(features), state, resets)
         policy, value = self._heads(y, features, observation)
         return policy, value, after
@@ -194,7 +210,7 @@ class ActorCritic(nn.Module):
         self, observation: Observation, state: State, resets: Tensor | None = None
     ) -> Watched:
         """`step`, to the last bit, and where the memory looked; moves `state` on IN PLACE."""
-        features = self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0]
+        features = self.encoder(observation)
         y, attention = self.core.watched_step(self.inlet(features), state, resets)
         return Watched(*self._heads(y, features, observation), attention)
 
@@ -222,7 +238,7 @@ class ActorCritic(nn.Module):
         def repeat(x: Tensor) -> Tensor:
             return x.repeat_interleave(cases, 0)
 
-        features = repeat(self._encode(_map(lambda x: x.unsqueeze(1), observation))[:, 0])
+        features = repeat(self.encoder(observation))
         y, _ = self.core.watched_step(
             self.inlet(features),
             {key: repeat(value) for key, value in state.items()},
@@ -271,10 +287,11 @@ class ActorCritic(nn.Module):
         """The action distribution that `policy` [..., P] describes."""
         return distribution(self.action_space, policy)
 
-    def _encode(self, observation: Observation) -> Tensor:
+    def _encode(self, observation: Observation, picked: Observation | None) -> Tensor:
         one = next(iter(observation.values())) if isinstance(observation, dict) else observation
         flat = _map(lambda x: x.flatten(0, 1), observation)
-        return self.encoder(flat).unflatten(0, one.shape[:2])
+        found = None if picked is None else _map(lambda x: x.flatten(0, 1), picked)
+        return self.encoder(flat, **_given(found)).unflatten(0, one.shape[:2])
 
     def _heads(
         self, y: Tensor, features: Tensor, observation: Observation
@@ -289,6 +306,11 @@ class ActorCritic(nn.Module):
         if self.masks and isinstance(observation, dict):
             policy = masked(self.action_space, policy, observation["action_mask"])
         return at_least_float32(policy), at_least_float32(value)
+
+
+def _given(picked: Observation | None) -> dict[str, Any]:
+    """The argument `picked` of encoders that have one."""
+    return {} if picked is None else {"picked": picked}
 
 
 def _map(change: Any, observation: Observation) -> Any:

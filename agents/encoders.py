@@ -61,10 +61,14 @@ class _Image(nn.Module):
         raise NotImplementedError
 
     def forward(self, frames: Tensor) -> Tensor:
+        return self.read(self.floats(frames))
+
+    def floats(self, frames: Tensor) -> Tensor:
+        """Frames [N, H, W, C] that begin at 0, in the weights' type, of frames as they come."""
         if frames.dim() == 3:
             frames = frames.unsqueeze(-1)
         frames = frames.to(self.project.weight.dtype)
-        return self.read(frames - self.low if self.low else frames)
+        return frames - self.low if self.low else frames
 
     def read(self, frames: Tensor) -> Tensor:
         """Features [N, d_out] of floats [N, H, W, C], which begin at 0 and are read times `scale` less `center`."""
@@ -94,6 +98,9 @@ class Spots(nn.Module):
     pixels that wide filters blur away. Walls, floor and sky answer alike in every column, and the median over the
     columns takes them out: what is left is what stands in one column and not in the others.
 
+    Finding the strongest pixels is what costs, and `pick` does it apart: an answer at a pixel that was the strongest a
+    few updates ago is too small by a term of second order in what the filters have moved since (the envelope theorem).
+
     Args:
         channels: C of a frame.
         filters: F, how many.
@@ -110,14 +117,15 @@ class Spots(nn.Module):
         self.weight = nn.Parameter(self.GAIN * weight)
         self.d_out = filters * columns
 
-    def forward(self, frames: Tensor, scale: float = 1.0) -> Tensor:
-        """Answers [N, F * K] to frames [N, H, W, C], whose values times `scale` are read."""
-        n, height, width, channels = frames.shape
-        where = self._strongest(frames).flatten(1)  # (N, F * K)
-        pixels = frames.reshape(n, height * width, channels)
-        pixels = pixels.gather(1, where[..., None].expand(-1, -1, channels))
-        pixels = (pixels * scale).unflatten(1, (len(self.weight), -1))  # (N, F, K, C)
-        answers = (pixels * self.weight[:, None]).sum(-1)
+    def pick(self, frames: Tensor) -> Tensor:
+        """The pixels [N, F, K, C] that answer most, as they are in frames [N, H, W, C]."""
+        where = self._strongest(frames.to(self.weight.dtype)).flatten(1)  # (N, F * K)
+        pixels = frames.flatten(1, 2).gather(1, where[..., None].expand(-1, -1, frames.shape[3]))
+        return pixels.unflatten(1, (len(self.weight), -1))
+
+    def forward(self, picked: Tensor, scale: float = 1.0) -> Tensor:
+        """Answers [N, F * K] to picked pixels [N, F, K, C], whose values times `scale` are read."""
+        answers = (picked * scale * self.weight[:, None]).sum(-1)  # (N, F, K)
         # torch's median, by an operation that ONNX has.
         middle = (self.columns - 1) // 2
         median = answers.sort(-1).values[..., middle : middle + 1]
@@ -151,8 +159,14 @@ class SpotEncoder(SmallEncoder):
         self.spots = Spots((*space.shape, 1)[2])
         self.d_out = width + self.spots.d_out
 
-    def read(self, frames: Tensor) -> Tensor:
-        return torch.cat([super().read(frames), self.spots(frames, self.scale)], -1)
+    def pick(self, frames: Tensor) -> Tensor:
+        """What `forward` may be given again for the same frames, in their own type [N, ...]."""
+        return self.spots.pick(frames if frames.dim() == 4 else frames.unsqueeze(-1))
+
+    def forward(self, frames: Tensor, picked: Tensor | None = None) -> Tensor:
+        frames = self.floats(frames)
+        colours = self.spots.pick(frames) if picked is None else self.floats(picked)
+        return torch.cat([self.read(frames), self.spots(colours, self.scale)], -1)
 
 
 class _Residual(nn.Module):
@@ -349,8 +363,15 @@ class Cropped(nn.Module):
         self.inner = encoder(spaces.Box(low, high, dtype=space.dtype.type), width)  # type: ignore[union-attr]
         self.d_out = int(self.inner.d_out)  # type: ignore[arg-type]
 
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.inner(frames[:, self.rows, self.columns].contiguous())
+    def pick(self, frames: Tensor) -> Tensor | None:
+        """What the encoder within picks."""
+        return pick(self.inner, self._cut(frames))
+
+    def forward(self, frames: Tensor, picked: Tensor | None = None) -> Tensor:
+        return _read(self.inner, self._cut(frames), picked)
+
+    def _cut(self, frames: Tensor) -> Tensor:
+        return frames[:, self.rows, self.columns].contiguous()
 
 
 class DictEncoder(nn.Module):
@@ -372,9 +393,37 @@ class DictEncoder(nn.Module):
         )
         self.d_out = sum(int(part.d_out) for part in self.parts.values())  # type: ignore[arg-type]
 
-    def forward(self, observation: dict[str, Tensor]) -> Tensor:
-        features = [self.parts[self._modules_of[key]](observation[key]) for key in self.keys]
+    def pick(self, observation: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        """What each key's encoder picks, of those that do; None where none does."""
+        picked = {key: pick(self._part(key), observation[key]) for key in self.keys}
+        return {key: found for key, found in picked.items() if found is not None} or None
+
+    def forward(
+        self, observation: dict[str, Tensor], picked: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        found = picked or {}
+        features = [_read(self._part(key), observation[key], found.get(key)) for key in self.keys]
         return torch.cat(features, -1)
+
+    def _part(self, key: str) -> nn.Module:
+        return self.parts[self._modules_of[key]]
+
+
+def pick(encoder: nn.Module, observation: Any) -> Any:
+    """What an encoder finds in observations [N, ...] and may be given again with them; None for one that finds nothing.
+
+    An encoder with a costly search in it has a method `pick` for that, and takes what it gives as `picked`: a tensor
+    [N, ...] of the observation's own type, or a dict of them. Acting searches, and learning need not do it again.
+    """
+    search = getattr(encoder, "pick", None)
+    return None if search is None else search(observation)
+
+
+def _read(encoder: nn.Module, observation: Tensor, picked: Tensor | None) -> Tensor:
+    features: Tensor = (
+        encoder(observation) if picked is None else encoder(observation, picked=picked)
+    )
+    return features
 
 
 def _part_encoder(

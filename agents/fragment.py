@@ -20,8 +20,9 @@ import torch
 
 # The columns that a network reads and RLlib does not name; the others have its names (`Columns`).
 RESETS, IGNORED = "resets", "ignored"
-# In `extra` where an algorithm asks for it: float32 [N, T + 1], the acting weights' value of every observation.
-VALUES = "values"
+# In `extra` where an algorithm asks for them, of every observation: the acting weights' value, float32 [N, T + 1], and
+# what their encoder picked (`ActorCritic.pick`), [N, T + 1, ...] or a dict of such, where it picks anything.
+VALUES, PICKED = "values", "picked"
 
 
 @dataclass

@@ -30,8 +30,9 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
     episode ends and nothing is padded.
     """
 
-    # Whether runners keep the acting weights' value of every observation (`agents.fragment.VALUES`).
-    keep_values: ClassVar[bool] = False
+    # Whether what learns begins with the weights that acted: runners then keep what these made of every observation
+    # (`agents.fragment.VALUES` and `PICKED`).
+    learns_with_acting_weights: ClassVar[bool] = False
 
     def memory_defaults(self) -> None:
         """Settings that every algorithm of the fast path starts from; called by each config's constructor."""

@@ -32,7 +32,7 @@ from torch import Tensor
 from agents.actor_critic import ActorCritic
 from agents.distributions import Distribution
 from agents.errors import NonFinite
-from agents.fragment import IGNORED, RESETS, Fragment
+from agents.fragment import IGNORED, PICKED, RESETS, Fragment
 from agents.rewards import clip_reward
 from agents.rllib.module import LOSSES, MemoryRLModule
 from agents.vtrace import vtrace
@@ -301,6 +301,7 @@ def _columns(fragment: Fragment) -> dict[str, Any]:
         Columns.REWARDS: fragment.rewards,
         Columns.STATE_IN: fragment.state,
         RESETS: fragment.resets,
+        PICKED: fragment.extra.get(PICKED),
         IGNORED: fragment.ignored,
         _FRAGMENT: fragment,
     }

@@ -35,7 +35,7 @@ from torch import Tensor
 from agents.actor_critic import ActorCritic, ActorCriticOutput
 from agents.auxiliary import Experience
 from agents.errors import unknown
-from agents.fragment import IGNORED, RESETS
+from agents.fragment import IGNORED, PICKED, RESETS
 
 LOSSES = "losses"  # where `forward_train` puts every loss beside the task's, by name
 
@@ -143,7 +143,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             key: x.to(dtype if x.is_floating_point() else torch.int64)
             for key, x in batch[Columns.STATE_IN].items()
         }
-        return (net or self.net)(batch[Columns.OBS], state, batch.get(RESETS))
+        return (net or self.net)(batch[Columns.OBS], state, batch.get(RESETS), batch.get(PICKED))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         out = self.run(batch)

@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from agents.fragment import VALUES, Fragment, as_tensor
+from agents.fragment import PICKED, VALUES, Fragment, as_tensor
 from agents.gae import gae
 from agents.rewards import clip_reward
 from agents.rllib.algorithm import MemoryAlgorithm
@@ -37,7 +37,7 @@ class MemoryPPOConfig(MemoryAlgorithmConfig, PPOConfig):
     the policy and its entropy collapses.
     """
 
-    keep_values = True
+    learns_with_acting_weights = True
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class or MemoryPPO)
@@ -95,7 +95,7 @@ class MemoryPPOLearner(MemoryLearner, PPOTorchLearner):
             gamma=config.gamma,
             lambda_=config.lambda_,
         )
-        fragment.extra = {
+        fragment.extra = {key: x for key, x in fragment.extra.items() if key == PICKED} | {
             ADVANTAGES: normalised(advantages, ~ignored, config.least_advantage_std),
             TARGETS: targets,
         }
@@ -112,7 +112,9 @@ class MemoryPPOLearner(MemoryLearner, PPOTorchLearner):
         found = []
         for start in range(0, rows, size):
             part = fragment.rows(slice(start, start + size)).to_device(self._device)
-            found.append(self.net(part.obs, part.state, part.resets).policy[:, :-1])
+            picked = part.extra.get(PICKED)
+            out = self.net(part.obs, part.state, part.resets, picked)
+            found.append(out.policy[:, :-1])
         self.net.train()
         return torch.cat(found)
 

@@ -14,7 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from agents.acting import LOST, Actor, check_autoreset
 from agents.actor_critic import ActorCritic
-from agents.fragment import VALUES, Fragment
+from agents.fragment import PICKED, VALUES, Fragment
 from agents.rllib.module import MemoryRLModule
 from ct_rl.memory import state_bytes
 from envs.seeding import world_seeds
@@ -121,15 +121,19 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         start = {key: x.cpu().numpy().copy() for key, x in actor.state.items()}
         obs = _buffer(actor.obs, n, steps + 1)
         columns: dict[str, np.ndarray] = {}
-        kept = (*_COLUMNS, VALUES) if self.config.keep_values else _COLUMNS
+        extra: dict[str, Any] = {}
         for t in range(steps):
             step = actor.step(explore)
             if not columns:
-                columns = {key: _buffer(getattr(step, key), n, steps) for key in kept}
+                columns = {key: _buffer(getattr(step, key), n, steps) for key in _COLUMNS}
             _write(obs, t, step.obs)
             for key, column in columns.items():
                 column[:, t] = getattr(step, key)
+            if self.config.learns_with_acting_weights:
+                _keep(extra, t, steps, step.values, step.picked)
         _write(obs, steps, actor.obs)
+        if self.config.learns_with_acting_weights:
+            _keep(extra, steps, steps, *actor.look())
         for _, episode in actor.take_finished():
             if LOST in episode:
                 continue  # no return of a whole episode; `lost_worlds` counts it
@@ -137,9 +141,6 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
             self._log_episode_metrics(int(episode["length"]), episode["return"], 0.0)
         resets = np.concatenate([columns.pop("resets"), actor.resets[:, None]], 1)
         rewards = columns.pop("rewards").astype(np.float32)
-        extra = {}
-        if VALUES in columns:
-            extra[VALUES] = np.concatenate([columns.pop(VALUES), actor.values()[:, None]], 1)
         return Fragment(
             obs=obs,
             rewards=rewards,
@@ -186,6 +187,21 @@ _COLUMNS = (
     "ignored",
     "resets",
 )
+
+
+def _keep(extra: dict[str, Any], t: int, steps: int, values: np.ndarray, picked: Any) -> None:
+    """Writes what the network made of observation t of `steps` + 1."""
+    found = {VALUES: values} if picked is None else {VALUES: values, PICKED: _arrays(picked)}
+    for key, x in found.items():
+        if key not in extra:
+            extra[key] = _buffer(x, len(values), steps + 1)
+        _write(extra[key], t, x)
+
+
+def _arrays(x: Any) -> Any:
+    return (
+        {key: _arrays(part) for key, part in x.items()} if isinstance(x, dict) else x.cpu().numpy()
+    )
 
 
 def _buffer(x: Any, rows: int, steps: int) -> Any:

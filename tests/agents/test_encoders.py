@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents import ActorCritic
-from agents.encoders import InstructionEncoder, Spots, build_encoder
+from agents.encoders import InstructionEncoder, Spots, build_encoder, encoder_names, pick
 
 WORDS = gym.spaces.Box(0, 2**31 - 1, (6,), np.int64)
 
@@ -244,7 +244,7 @@ def test_spots_are_the_strongest_answers_less_their_median_and_learn_as_their_na
     strongest = torch.stack(parts, -1)  # (N, F, K)
     median = strongest.sort(-1).values[..., 1:2]  # of four the second
     naive = (strongest - median).flatten(1)
-    fast = spots(frames, scale)
+    fast = spots(spots.pick(frames), scale)
     torch.testing.assert_close(fast, naive)
     toward = torch.randn_like(naive)
     (fast * toward).sum().backward()
@@ -252,11 +252,60 @@ def test_spots_are_the_strongest_answers_less_their_median_and_learn_as_their_na
     torch.testing.assert_close(spots.weight.grad, weight.grad)
 
 
+FRAMES = {
+    "bytes": gym.spaces.Box(0, 255, (72, 96, 3), np.uint8),
+    "gray": gym.spaces.Box(0, 255, (72, 96), np.uint8),
+    "signed": gym.spaces.Box(-128, 127, (40, 44, 3), np.int8),
+    "floats": gym.spaces.Box(-1, 1, (40, 44, 4), np.float32),
+}
+
+
+@pytest.mark.parametrize("crop", [(0, 0), (2, 1)])
+@pytest.mark.parametrize("frames", FRAMES)
+@pytest.mark.parametrize("name", encoder_names())
+def test_what_an_encoder_picked_gives_the_features_that_it_gives_without(name, frames, crop):
+    space = gym.spaces.Dict({"frame": FRAMES[frames], "place": gym.spaces.Discrete(3)})
+    torch.manual_seed(0)
+    encoder = build_encoder(space, name, 16, crop)
+    seen = {"frame": torch.from_numpy(np.stack([space["frame"].sample() for _ in range(5)])),
+            "place": torch.arange(5) % 3}  # fmt: skip
+    picked = pick(encoder, seen)
+    assert (picked is None) == (name != "spots")
+    if picked is None:
+        return
+    assert set(picked) == {"frame"} and picked["frame"].dtype == seen["frame"].dtype
+    assert len(picked["frame"]) == 5
+    grads = []
+    for again in (None, picked):
+        features = encoder(seen, again)
+        encoder.zero_grad()
+        features.square().sum().backward()
+        grads.append([features, *(p.grad.clone() for p in encoder.parameters())])
+    for plain, given in zip(*grads, strict=True):
+        assert torch.equal(plain, given)
+
+
+def test_answers_at_pixels_picked_before_an_update_are_right_to_first_order():
+    torch.manual_seed(0)
+    spots = Spots(3).double()
+    frames = torch.randint(0, 256, (20, 56, 96, 3)).double()
+    before, toward = spots.weight.detach().clone(), torch.randn_like(spots.weight)
+    picked, lost = spots.pick(frames), []
+    for step in (0.02, 0.2, 2.0):  # filters are 12 long
+        with torch.no_grad():
+            spots.weight.copy_(before + step * toward)
+        strongest = ((spots.pick(frames) / 255) * spots.weight[:, None]).sum(-1)
+        here = ((picked / 255) * spots.weight[:, None]).sum(-1)
+        assert (here <= strongest + 1e-12).all()
+        lost.append((strongest - here).mean().item())
+    assert lost[0] < lost[1] / 30 < lost[2] / 900  # a first-order term would be a tenth each time
+
+
 def test_a_spot_is_seen_wherever_it_stands_in_its_column():
     encoder = build_encoder(gym.spaces.Box(0, 255, (72, 96, 3), np.uint8), "spots", 16)
     frames = torch.full((3, 72, 96, 3), 90, dtype=torch.uint8)
     for n, (row, column) in enumerate([(20, 33), (60, 46), (60, 48)]):  # columns are 16 pixels wide
         frames[n, row, column] = torch.tensor([250, 10, 200])
-    read = encoder.spots(frames.float(), encoder.scale)
+    read = encoder.spots(encoder.pick(frames).float(), encoder.scale)
     torch.testing.assert_close(read[0], read[1])
     assert (read[1] - read[2]).abs().max() > 0.1

@@ -11,8 +11,8 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.tune import register_env
 
-from agents import MemoryIMPALAConfig
-from agents.fragment import Fragment
+from agents import MemoryIMPALAConfig, MemoryPPOConfig
+from agents.fragment import PICKED, Fragment
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import _columns
 from agents.rllib.runner import FINISHED_EPISODES, MemoryEnvRunner
@@ -31,6 +31,7 @@ def make_runner(
     env: str = "counting",
     vectorize: str = "vector_entry_point",
     config_class: type[MemoryAlgorithmConfig] = MemoryIMPALAConfig,
+    encoder: str = "small",
 ) -> MemoryEnvRunner:
     register_env("counting", create)
     register_env("endless", lambda context: WideEnv(context["num_envs"], 10**9))
@@ -38,7 +39,9 @@ def make_runner(
         config_class()
         .environment(env)
         .memory(memory, d_model=16, **SMALL[memory])
-        .network(around=False, width=16)  # a loud path around the memory would drown what it says
+        .network(
+            around=False, width=16, encoder=encoder
+        )  # a loud path around the memory would drown what it says
         .env_runners(
             num_env_runners=0,
             num_envs_per_env_runner=rows,
@@ -114,6 +117,31 @@ def test_every_observation_and_action_space(observation, action):
     runner = make_runner("lstm", env="odd", vectorize="sync")
     for _ in range(2):
         assert error(runner, runner.sample()) < EXACT
+
+
+@pytest.mark.parametrize("config_class", [MemoryIMPALAConfig, MemoryPPOConfig])
+@pytest.mark.parametrize("observation", ["image", "dict"])
+def test_what_acting_picked_goes_along_where_the_weights_that_learn_are_those_that_acted(
+    observation, config_class
+):
+    register_env("odd", lambda _: Odd(OBSERVATIONS[observation], ACTIONS["discrete"]))
+    settings = {"env": "odd", "vectorize": "sync", "encoder": "spots"}
+    runner = make_runner("lstm", config_class=config_class, **settings)
+    for _ in range(2):
+        (fragment,) = runner.sample()
+        assert error(runner, [fragment]) < EXACT
+        if config_class is MemoryIMPALAConfig:
+            assert PICKED not in fragment.extra
+            continue
+        obs, net = fragment.to_device("cpu").obs, runner.module.net
+        wanted, found = net._encode(obs, None), net._encode(obs, _picked(fragment))
+        assert torch.equal(wanted, found)
+        wrong = fragment.map(lambda x: np.zeros_like(x))
+        assert not torch.equal(wanted, net._encode(obs, _picked(wrong)))  # they are what is read
+
+
+def _picked(fragment):
+    return fragment.to_device("cpu").extra[PICKED]
 
 
 def test_a_fragment_holds_what_the_environment_did():
