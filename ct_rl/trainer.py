@@ -51,6 +51,7 @@ class Trainer:
         self.rows = rows or []
         self.track = track
         self._tracker: Tracker | None = None
+        self._runners: tuple[int, int] | None = None  # away, and started anew, at the last result
         self.saved: Path | None = None
         minutes = config.run.minutes
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -114,6 +115,7 @@ class Trainer:
                 raise self._failure(error) from error
             self.run.require_there()
             self.progress.add(result["ct_rl"])
+            self._tell_of_runners(result["ct_rl"])
             now = time.monotonic()
             met = self.progress.steps >= self.config.run.steps or self._time_is_up(now)
             ends = met or self.interrupts.requested
@@ -129,6 +131,21 @@ class Trainer:
                 drawn = self.draw()
             if ends:
                 return met
+
+    def _tell_of_runners(self, report: dict[str, Any]) -> None:
+        """A line when a runner process has died, and when one is there again."""
+        away, restarted = report.get("runners_away", 0), report.get("restarted_runners", 0)
+        away_before, restarted_before = self._runners or (0, restarted)
+        count = self.config.runners.num_env_runners
+        if away > away_before:
+            self.display.note(
+                f"environment runners that died: {away} of {count}; they are started anew"
+            )
+        if restarted > restarted_before:
+            self.display.note(
+                f"environment runner started anew: {count - away} of {count} are there"
+            )
+        self._runners = (away, restarted)
 
     def report(self) -> None:
         """One line in metrics.jsonl, one point in TensorBoard, one picture on the screen, if steps were made."""

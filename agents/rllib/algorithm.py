@@ -45,7 +45,7 @@ class MemoryAlgorithm(Algorithm):
         # What this run's earlier parts sampled and trained: RLlib's own counters begin at 0 in every process.
         self._before = dict.fromkeys((NUM_ENV_STEPS_SAMPLED_LIFETIME, *_TRAINED), 0)
         self._seen: dict[str, int] = dict(self._before)  # the counters of the last update
-        self._lives = self._lost = 0
+        self._lives = self._lost = self._restarted = 0
         super().setup(config)
         self.learner_group.update = self._guarded(
             self._update_each if config.num_learners else self.learner_group.update
@@ -127,6 +127,7 @@ class MemoryAlgorithm(Algorithm):
         restored = super().restore_env_runners(env_runner_group)
         for index in restored:
             self._begin_lives([index])
+        self._restarted += len(restored)
         return restored
 
     def _begin_lives(self, indices: list[int] | None = None) -> None:
@@ -197,7 +198,14 @@ class MemoryAlgorithm(Algorithm):
             "episodes": episodes,
             "memory_bytes_per_runner": self._memory_bytes,
             "lost_worlds": self._lost,
+            "runners_away": self._runners_away(),
+            "restarted_runners": self._restarted,
         }
+
+    def _runners_away(self) -> int:
+        """How many runner processes have died and are not there again."""
+        group = self.env_runner_group
+        return int(self.config.num_env_runners) - int(group.num_healthy_remote_workers())
 
     def training_state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Everything that training continues from, without pickle.
@@ -216,6 +224,7 @@ class MemoryAlgorithm(Algorithm):
             "counters": dict(self._seen),
             "lives": self._lives,
             "lost_worlds": self._lost,
+            "restarted_runners": self._restarted,
             "network": dict(self.config.network_settings),
         }
 
@@ -230,6 +239,7 @@ class MemoryAlgorithm(Algorithm):
         self._before[NUM_ENV_STEPS_SAMPLED_LIFETIME] += int(meta["steps"]) - self.steps
         self._seen = dict(self._before)
         self._lives, self._lost = int(meta.get("lives", 0)), int(meta.get("lost_worlds", 0))
+        self._restarted = int(meta.get("restarted_runners", 0))
         tensors = dict(tensors)
         torch.set_rng_state(tensors.pop("random/torch"))
         loaded = self.learner_group.foreach_learner(

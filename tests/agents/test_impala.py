@@ -137,5 +137,6 @@ def test_a_dead_runner_is_replaced_and_training_goes_on(build):
     before = train_until(algo, lambda r: r["steps"] > 100)["steps"]
     actor = next(iter(algo.env_runner_group._worker_manager.actors().values()))
     ray.kill(actor, no_restart=False)
-    train_until(algo, lambda r: r["steps"] > before + 1000)
+    after = train_until(algo, lambda r: r["steps"] > before + 1000)
+    assert after["restarted_runners"] == 1 and after["runners_away"] == 0
     assert algo.env_runner_group.num_healthy_remote_workers() == 1

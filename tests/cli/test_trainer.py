@@ -98,6 +98,33 @@ def test_a_request_saves_and_ends(make):
         again.restore(saved)
 
 
+def test_a_runner_that_dies_and_one_that_is_there_again_are_a_line_each(make, monkeypatch):
+    class Losing(Algorithm):
+        runners = [
+            (0, 2),
+            (1, 2),
+            (1, 2),
+            (0, 3),
+            (0, 3),
+        ]  # away, and started anew: 2 before a resume
+
+        def train(self):
+            result = super().train()
+            away, restarted = self.runners[self.calls - 1]
+            result["ct_rl"] |= {"runners_away": away, "restarted_runners": restarted}
+            return result
+
+    trainer, said = make(Losing()), []
+    trainer.config.runners.num_env_runners = 4
+    monkeypatch.setattr(trainer.display, "note", said.append)
+    monkeypatch.setattr(trainer.display, "show", lambda *_: None)
+    trainer.train()
+    assert said == [
+        "environment runners that died: 1 of 4; they are started anew",
+        "environment runner started anew: 4 of 4 are there",
+    ]
+
+
 def test_nothing_is_reported_twice(make):
     trainer = make(Algorithm())
     trainer.train()
