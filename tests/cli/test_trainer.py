@@ -99,18 +99,12 @@ def test_a_request_saves_and_ends(make):
 
 
 def test_a_runner_that_dies_and_one_that_is_there_again_are_a_line_each(make, monkeypatch):
-    class Losing(Algorithm):
-        runners = [
-            (0, 2),
-            (1, 2),
-            (1, 2),
-            (0, 3),
-            (0, 3),
-        ]  # away, and started anew: 2 before a resume
+    reports = ((0, 2), (1, 2), (1, 2), (0, 3), (0, 3))  # away, and started anew: 2 before a resume
 
+    class Losing(Algorithm):
         def train(self):
             result = super().train()
-            away, restarted = self.runners[self.calls - 1]
+            away, restarted = reports[self.calls - 1]
             result["ct_rl"] |= {"runners_away": away, "restarted_runners": restarted}
             return result
 
