@@ -195,7 +195,8 @@ def cores(scale: Scale, book: Book) -> None:
         "lstm": ("lstm", matched("lstm", "hidden", {"d_model": width}, count, 256)),
     }
     if "linear" in memory_names():
-        sides["linear"] = ("linear", {"d_model": width})
+        layers = {"d_model": width, "n_layers": scale.base["n_layers"]}
+        sides["linear"] = ("linear", matched("linear", "hidden", layers, count, 256))
     for seed in scale.seeds:
         for side, (memory, options) in sides.items():
             book.run(
