@@ -194,10 +194,18 @@ def _require_imports(data: dict[str, Any], name: str, imported: Sequence[str]) -
 def over(below: dict[str, Any], above: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """`below` with the values of `above`, section by section; and what was left out on the way.
 
-    Where `above` chooses another memory, the options of `below` that this one has not go.
+    Where `above` chooses another memory, the options of `below` that this one has not go. Where it names auxiliary
+    losses, they are all there are: the others of `below` go, and their weights.
     """
     below = dict(below)
     left_out: list[str] = []
+    losses, named = below.get("auxiliary"), above.get("auxiliary")
+    if isinstance(losses, Mapping) and isinstance(named, Mapping):
+        training, gone = below.get("training"), set(losses) - set(named)
+        below["auxiliary"] = {name: losses[name] for name in losses if name not in gone}
+        if isinstance(training, Mapping) and isinstance(training.get("loss_coeffs"), Mapping):
+            kept = {name: at for name, at in training["loss_coeffs"].items() if name not in gone}
+            below["training"] = {**training, "loss_coeffs": kept}
     memory, chosen = below.get("memory"), above.get("memory")
     if isinstance(memory, Mapping) and isinstance(chosen, Mapping):
         kind = chosen.get(KIND, memory.get(KIND, DEFAULT))

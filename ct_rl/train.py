@@ -50,7 +50,8 @@ class Arguments(TrainConfig):
     losses: Annotated[list[Text], arg(name="auxiliary", prefix_name=False)] = field(
         default_factory=list
     )
-    """Auxiliary losses to learn beside the task, by name; the flags --auxiliary.NAME.OPTION are theirs."""
+    """Auxiliary losses to learn beside the task, by name, in place of a recipe's, or `none`; the flags
+    --auxiliary.NAME.OPTION are theirs."""
 
 
 def main() -> None:
@@ -146,6 +147,7 @@ def _chosen(argv: list[str], data: dict[str, Any]) -> tuple[dict[str, Any], list
         above["memory"] = {KIND: kind}
     losses = command_line.take_values(argv, "--auxiliary")
     if losses:
+        losses = [] if losses == ["none"] else losses
         with config_file.named("--auxiliary"):
             auxiliary_section(losses)
         above["auxiliary"] = {name: {} for name in losses}

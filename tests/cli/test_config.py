@@ -160,6 +160,23 @@ def test_auxiliary_losses_and_coefficients_are_chosen_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("chosen", "losses", "weights"),
+    [
+        ((), {"recall": 30}, {"recall": 0.5}),
+        (("--auxiliary", "recall"), {"recall": 30}, {"recall": 0.5}),
+        (("--auxiliary", "contrast"), {"contrast": 8}, {}),
+        (("--auxiliary", "contrast", "recall"), {"recall": 30, "contrast": 8}, {"recall": 0.5}),
+        (("--auxiliary", "none"), {}, {}),
+    ],
+)
+def test_losses_that_a_flag_names_are_all_there_are(chosen, losses, weights):
+    config = new("--env", "dmlab_rooms_select", *chosen)
+    found = {item.name: getattr(config.auxiliary, item.name).horizon
+             for item in fields(config.auxiliary)}  # fmt: skip
+    assert found == losses and config.training.loss_coeffs == weights
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("memry: {}", "'memry', did you mean 'memory'"),

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import signal
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -210,6 +211,15 @@ def test_the_rates_experiment_compares_equal_states_whose_reach_only_the_rate_ch
         if memory.kind == "compressive":
             reach[memory.rate] = core.context_length
     assert reach == {1: 8, 2: 12, 4: 20}
+
+
+def test_a_variant_that_names_losses_has_those_alone():
+    found = {
+        variant.name: {item.name for item in fields(variant.config.auxiliary)}
+        for variant in read_experiment("rooms_select_auxiliary").variants
+    }
+    assert found.pop("none") == set()
+    assert len(found) > 2 and all(losses == {name} for name, losses in found.items())
 
 
 def test_a_broken_evaluation_of_a_run_is_one_line(tmp_path):
