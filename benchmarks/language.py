@@ -428,31 +428,40 @@ def draw(scale: Scale, book: Book, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2))
-    for axis, table in zip(axes, ("cores", "compression"), strict=False):
-        sides: dict[str, list[float]] = {}
+    figure, axes = plt.subplots(2, 2, figsize=(13, 7.5))
+    for axis, table in zip(axes.flat, ("cores", "compression", "speech"), strict=False):
+        sides: dict[str, list[Record]] = {}
         for name, record in book.of(scale.prefix + table).items():
-            sides.setdefault(name.rpartition("/")[0], []).append(record["bits"])
-        order = sorted(sides, key=lambda side: -np.mean(sides[side]))
-        axis.barh(order, [np.mean(sides[side]) for side in order], color="#4878a8")
+            sides.setdefault(name.rpartition("/")[0], []).append(record)
+        if not sides:
+            continue
+        order = sorted(sides, key=lambda side: -mean_bits(sides[side]))
+        means = [mean_bits(sides[side]) for side in order]
+        axis.plot(means, order, "|", color="#4878a8", markersize=18, markeredgewidth=3)
         for row, side in enumerate(order):
-            axis.plot(sides[side], [row] * len(sides[side]), "k.", markersize=4)
-        low = min((min(each) for each in sides.values()), default=0.0)
-        axis.set_xlim(left=low * 0.95)
-        axis.set(title=table, xlabel="bits a byte, test")
+            axis.plot(
+                [r["bits"] for r in sides[side]], [row] * len(sides[side]), "k.", markersize=4
+            )
+        axis.grid(axis="x", alpha=0.4)
+        axis.margins(y=0.1)
+        tokens = max(r["train_tokens"] for each in sides.values() for r in each)
+        data, unit = ("speech", "sample") if table == "speech" else (scale.data, "byte")
+        axis.set(
+            title=f"{table}: {data}, {tokens / 1e6:.2g}M {unit}s of training",
+            xlabel=f"bits a {unit}, test: mean, and each seed a dot",
+        )
     runs = book.of(f"{scale.prefix}recall")
+    recall_axis = axes[1, 1]
     for rate in (1, 2, 4, 8):
         each = [r["right"] for name, r in runs.items() if name.startswith(f"rate {rate}/")]
         if each:
             means = [np.mean([right[str(d)] for right in each]) for d in DISTANCES]
-            axes[2].plot(DISTANCES, means, marker="o", label=f"rate {rate}")
-    axes[2].set(title="recall", xlabel="distance", ylabel="right answers", ylim=(0, 1.05))
+            recall_axis.plot(DISTANCES, means, marker="o", label=f"rate {rate}")
+    recall_axis.set(title="recall", xlabel="distance", ylabel="right answers", ylim=(0, 1.05))
     if runs:
-        axes[2].legend()
-    kind = "short runs, compression 1 seed" if scale.quick else "3 seeds"
-    figure.suptitle(f"{scale.data}, bytes, {scale.steps} steps; {kind}")
+        recall_axis.legend(loc="lower left")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
