@@ -11,7 +11,7 @@ import yaml
 from ct_rl import checkpoint, comparison
 from ct_rl.config_file import experiment_names, read_recipe, recipe_names
 from ct_rl.errors import UserError
-from ct_rl.experiment import Job
+from ct_rl.experiment import Job, _check_measure
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
 from ct_rl.known_runs import read_known
@@ -133,7 +133,9 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
         for given in (name, f"configs/{name}.yaml"):
             with pytest.raises(UserError, match=f"python -m ct_rl.experiment {given}"):
                 read_recipe(given)
-        assert len(read_experiment(f"configs/{name}.yaml").variants) > 1
+        shipped = read_experiment(f"configs/{name}.yaml")
+        assert len(shipped.variants) > 1
+        _check_measure(shipped)  # every variant's environment can be made
     for given in ("rooms_select", "configs/rooms_select.yaml"):
         with pytest.raises(UserError, match=f"python -m ct_rl.train --config {given}"):
             read_experiment(given)
