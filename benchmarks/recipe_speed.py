@@ -1,0 +1,122 @@
+"""What an agent step of the room's recipe costs, here and in other checkouts, taking turns on one core.
+
+    python benchmarks/recipe_speed.py                            # this checkout
+    python benchmarks/recipe_speed.py --beside ../before --turns 3
+
+Each turn trains with `python -m ct_rl.train --env dmlab_rooms_select --rate 4` for a while, and counts the CPU time of
+all its processes and the steps from the first report on. Costs are of CPU time, because others use these machines, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from provenance import machine
+
+HERE = Path(__file__).resolve().parent.parent
+RUN = ("--env", "dmlab_rooms_select", "--rate", "4", "--report-seconds", "1")
+
+
+def commit(tree: Path) -> str:
+    words = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """CPU time of a process and of all that it started."""
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            times = one.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def turn(tree: Path, seconds: float, core: int) -> dict[str, float]:
+    """CPU-microseconds and wall microseconds an agent step, over `seconds` from the first report on."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        words = [sys.executable, "-m", "ct_rl.train", *RUN, "--run-dir", str(run)]
+        environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen(
+            words, cwd=tree, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        process = psutil.Process(child.pid)
+        process.cpu_affinity([core])
+        try:
+            first = _wait(run, 1, child)
+            used, begun = cpu_seconds(process), time.monotonic()
+            while time.monotonic() - begun < seconds:
+                time.sleep(0.5)
+            last = _wait(run, first["row"] + 1, child)
+            used, wall = cpu_seconds(process) - used, time.monotonic() - begun
+        finally:
+            child.send_signal(signal.SIGINT)
+            child.wait(60)
+    steps = last["steps"] - first["steps"]
+    return {"cpu_us": used / steps * 1e6, "wall_us": wall / steps * 1e6, "steps": steps}
+
+
+def _wait(run: Path, rows: int, child: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """The newest report of a run as soon as it has `rows` of them."""
+    file = run / "metrics.jsonl"
+    while True:
+        lines = file.read_text().splitlines() if file.exists() else []
+        if len(lines) >= rows:
+            return {"row": len(lines), "steps": json.loads(lines[-1])["steps"]}
+        if child.poll() is not None:
+            raise SystemExit(f"the run in {run} ended with status {child.returncode}")
+        time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="other checkouts")
+    parser.add_argument("--turns", type=int, default=3, help="of each checkout")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of a turn, start-up left out")
+    parser.add_argument("--core", type=int, default=0, help="that all processes are bound to")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    given = parser.parse_args()
+    trees = {commit(tree): tree.resolve() for tree in (HERE, *given.beside)}
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
+    for _ in range(given.turns):
+        for name, tree in trees.items():
+            turns[name].append(turn(tree, given.seconds, given.core))
+            print(name, turns[name][-1], flush=True)
+    here = commit(HERE)
+    result: dict[str, Any] = {
+        "command": " ".join(["python", "benchmarks/recipe_speed.py", *sys.argv[1:]]),
+        "commit": here,
+        "machine": machine("one core"),
+        "run": " ".join(("python -m ct_rl.train", *RUN)),
+        "turns": turns,
+        "median": {
+            name: {key: round(median(one[key] for one in each)) for key in ("cpu_us", "wall_us")}
+            for name, each in turns.items()
+        },
+    }
+    for name, each in result["median"].items():
+        ratio = each["cpu_us"] / result["median"][here]["cpu_us"]
+        print(
+            f"{name:12} {each['cpu_us']:6} CPU us, {each['wall_us']:6} us a step; {ratio:.2f} of {here}"
+        )
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
