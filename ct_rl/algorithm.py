@@ -182,6 +182,15 @@ def use_gpu(device: str) -> bool:
     return device != "cpu" and torch.cuda.is_available()
 
 
+def emulates_bfloat16() -> bool:
+    """Whether this processor is known to have no bfloat16 arithmetic of its own, so that it is slower than float32."""
+    import torch
+
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [there for name, there in able.items() if "bf16" in name]
+    return bool(known) and not any(known)
+
+
 def algorithm_config(config: TrainConfig) -> Any:
     """RLlib's configuration of the run."""
     from agents import MemoryAPPOConfig, MemoryIMPALAConfig, MemoryPPOConfig
@@ -216,6 +225,7 @@ def algorithm_config(config: TrainConfig) -> Any:
             adam_epsilon=training.epsilon,
             decay=0.99,
             momentum=0.0,
+            mixed_precision=training.precision == "bfloat16",
         )
         .learners(
             num_learners=runners.num_learners,

@@ -324,6 +324,8 @@ def _write_config(
 def _describe(
     config: TrainConfig, run: RunFolder, recipe: str | None, probe: Any, parameters: int, gpu: bool
 ) -> None:
+    from ct_rl.algorithm import emulates_bfloat16
+
     facts, runners, goal = probe.facts, config.runners, config.run.steps
     if recipe:
         print(f"recipe       {recipe}")
@@ -331,8 +333,12 @@ def _describe(
     print(f"environment  {config.env.name}{engine}, {runners.envs_per_runner} in each of "
           f"{max(1, runners.num_env_runners)} runners")  # fmt: skip
     print(f"rewards      clipped for learning: {config.network.reward_clip}")
+    where = "a GPU" if gpu else "the CPU"
+    if config.training.precision == "bfloat16":
+        slow = not gpu and emulates_bfloat16()
+        where += " in bfloat16" + (", which this processor emulates slowly" if slow else "")
     print(f"memory       {config.memory.kind}, network of {parameters:,} parameters, "
-          f"learning on {'a GPU' if gpu else 'the CPU'}")  # fmt: skip
+          f"learning on {where}")  # fmt: skip
     print(f"goal         {goal:,} agent steps = {goal * facts.action_repeat:,} frames")
     print(f"run folder   {run.path}", flush=True)
 

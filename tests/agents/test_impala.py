@@ -140,3 +140,20 @@ def test_a_dead_runner_is_replaced_and_training_goes_on(build):
     after = train_until(algo, lambda r: r["steps"] > before + 1000)
     assert after["restarted_runners"] == 1 and after["runners_away"] == 0
     assert algo.env_runner_group.num_healthy_remote_workers() == 1
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_learning_in_bfloat16_keeps_weights_and_acting_in_float32(build, precision):
+    algo = build(algorithm="ppo", runners=0, mixed_precision=precision == torch.bfloat16)
+    seen = {"learned": set(), "acted": set()}
+
+    def note(where):
+        return lambda module, given, out: seen[where].add(out.dtype)
+
+    net = algo.learner_group._learner.module["default_policy"].unwrapped().net
+    net.inlet.register_forward_hook(note("learned"))
+    algo.env_runner.module.net.inlet.register_forward_hook(note("acted"))
+    train_until(algo, lambda r: r.get("updates", 0) >= 2)
+    assert seen == {"learned": {precision}, "acted": {torch.float32}}
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert all(p.isfinite().all() for p in net.parameters())

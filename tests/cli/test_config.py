@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from ct_rl import command_line, config_file, experiment, reader
+from ct_rl.algorithm import algorithm_config
 from ct_rl.config import RunConfig, TrainConfig, TrainingConfig, check, resolve_reward_clip
 from ct_rl.errors import UserError
 from ct_rl.memory import memory_names, memory_options, option_help
@@ -139,6 +140,13 @@ def test_a_flag_of_several_values_given_again_adds_to_them_and_any_other_counts_
         experiment.Arguments, ["--only=a", "x", "--known", "f", "--only", "b", "c"], prog="p"
     )
     assert both.only == ["a", "b", "c"] and both.known == ["f"] and both.experiment == "x"
+
+
+def test_the_precision_of_learning_reaches_rllibs_configuration():
+    assert algorithm_config(new("--precision", "bfloat16")).mixed_precision is True
+    assert algorithm_config(new("--env", "CartPole-v1")).mixed_precision is False
+    with pytest.raises(UserError, match="--precision float16: expected one of float32, bfloat16"):
+        new("--precision", "float16")
 
 
 def test_short_and_long_form_of_the_rate_are_one():
