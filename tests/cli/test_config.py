@@ -145,7 +145,9 @@ def test_a_flag_of_several_values_given_again_adds_to_them_and_any_other_counts_
 def test_the_precision_of_learning_reaches_rllibs_configuration():
     assert algorithm_config(new("--precision", "bfloat16")).mixed_precision is True
     assert algorithm_config(new("--env", "CartPole-v1")).mixed_precision is False
-    with pytest.raises(UserError, match="--precision float16: expected one of float32, bfloat16"):
+    with pytest.raises(
+        UserError, match="--precision: expected one of float32, bfloat16, not 'float16'"
+    ):
         new("--precision", "float16")
 
 
