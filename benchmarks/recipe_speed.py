@@ -1,7 +1,7 @@
 """What an agent step of the room's recipe costs, here and in other checkouts, taking turns on one core.
 
     python benchmarks/recipe_speed.py                            # this checkout
-    python benchmarks/recipe_speed.py --beside ../before --turns 3
+    python benchmarks/recipe_speed.py --beside ../before --also="--precision bfloat16" --turns 3
 
 Each turn trains with `python -m ct_rl.train --env dmlab_rooms_select --rate 4` for a while, and counts the CPU time of
 all its processes and the steps from the first report on. Costs are of CPU time, because others use these machines, too.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import psutil
 from provenance import machine
 
 HERE = Path(__file__).resolve().parent.parent
-RUN = ("--env", "dmlab_rooms_select", "--rate", "4", "--report-seconds", "1")
+RUN = ("--env", "dmlab_rooms_select", "--rate", "4", "--run.report-seconds", "1")
 
 
 def commit(tree: Path) -> str:
@@ -45,11 +46,11 @@ def cpu_seconds(process: psutil.Process) -> float:
     return total
 
 
-def turn(tree: Path, seconds: float, core: int) -> dict[str, float]:
+def turn(tree: Path, flags: list[str], seconds: float, core: int) -> dict[str, float]:
     """CPU-microseconds and wall microseconds an agent step, over `seconds` from the first report on."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        words = [sys.executable, "-m", "ct_rl.train", *RUN, "--run-dir", str(run)]
+        words = [sys.executable, "-m", "ct_rl.train", *RUN, *flags, "--run-dir", str(run)]
         environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
         child = subprocess.Popen(
             words, cwd=tree, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
@@ -87,18 +88,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--beside", type=Path, nargs="*", default=[], help="other checkouts")
+    parser.add_argument(
+        "--also", nargs="*", default=[], help="flags of further sides, of this checkout"
+    )
     parser.add_argument("--turns", type=int, default=3, help="of each checkout")
     parser.add_argument("--seconds", type=float, default=40.0, help="of a turn, start-up left out")
     parser.add_argument("--core", type=int, default=0, help="that all processes are bound to")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     given = parser.parse_args()
-    trees = {commit(tree): tree.resolve() for tree in (HERE, *given.beside)}
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
-    for _ in range(given.turns):
-        for name, tree in trees.items():
-            turns[name].append(turn(tree, given.seconds, given.core))
-            print(name, turns[name][-1], flush=True)
     here = commit(HERE)
+    sides: dict[str, tuple[Path, list[str]]] = {
+        commit(tree): (tree.resolve(), []) for tree in (HERE, *given.beside)
+    }
+    sides |= {f"{here} {flags}": (HERE, shlex.split(flags)) for flags in given.also}
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for _ in range(given.turns):
+        for name, (tree, flags) in sides.items():
+            turns[name].append(turn(tree, flags, given.seconds, given.core))
+            print(name, turns[name][-1], flush=True)
     result: dict[str, Any] = {
         "command": " ".join(["python", "benchmarks/recipe_speed.py", *sys.argv[1:]]),
         "commit": here,
@@ -113,7 +120,7 @@ def main() -> None:
     for name, each in result["median"].items():
         ratio = each["cpu_us"] / result["median"][here]["cpu_us"]
         print(
-            f"{name:12} {each['cpu_us']:6} CPU us, {each['wall_us']:6} us a step; {ratio:.2f} of {here}"
+            f"{name:34} {each['cpu_us']:6} CPU us, {each['wall_us']:6} us a step; {ratio:.2f} of {here}"
         )
     given.out.write_text(json.dumps(result, indent=1) + "\n")
 
