@@ -182,13 +182,19 @@ def use_gpu(device: str) -> bool:
     return device != "cpu" and torch.cuda.is_available()
 
 
-def emulates_bfloat16() -> bool:
-    """Whether this processor is known to have no bfloat16 arithmetic of its own, so that it is slower than float32."""
+def has_bfloat16() -> bool:
+    """Whether this processor is known to have bfloat16 arithmetic of its own; without, bfloat16 is the slower one."""
     import torch
 
     able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    known = [there for name, there in able.items() if "bf16" in name]
-    return bool(known) and not any(known)
+    return any(there for name, there in able.items() if "bf16" in name)
+
+
+def learns_in_bfloat16(config: TrainConfig) -> bool:
+    """What `training.precision` comes to on this machine."""
+    precision = config.training.precision
+    auto = precision == "auto" and not use_gpu(config.run.device) and has_bfloat16()
+    return precision == "bfloat16" or auto
 
 
 def algorithm_config(config: TrainConfig) -> Any:
@@ -225,7 +231,7 @@ def algorithm_config(config: TrainConfig) -> Any:
             adam_epsilon=training.epsilon,
             decay=0.99,
             momentum=0.0,
-            mixed_precision=training.precision == "bfloat16",
+            mixed_precision=learns_in_bfloat16(config),
         )
         .learners(
             num_learners=runners.num_learners,

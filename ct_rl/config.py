@@ -166,8 +166,9 @@ class TrainingConfig:
     """Optimiser: adam, or rmsprop as IMPALA used it (decay 0.99, no momentum)."""
     epsilon: Annotated[float, Gt(0), Le(1)] = 1e-5
     """Term that keeps the optimiser's division away from 0."""
-    precision: Annotated[Literal["float32", "bfloat16"], _short] = "float32"
-    """Arithmetic of learning: bfloat16 (autocast) is faster where processor or GPU has it; weights stay float32."""
+    precision: Annotated[Literal["float32", "bfloat16", "auto"], _short] = "float32"
+    """Arithmetic of learning: bfloat16 (autocast, weights stay float32) is faster where it is built in; auto takes it
+    on a processor that has it."""
 
 
 @dataclass

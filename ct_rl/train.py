@@ -324,7 +324,7 @@ def _write_config(
 def _describe(
     config: TrainConfig, run: RunFolder, recipe: str | None, probe: Any, parameters: int, gpu: bool
 ) -> None:
-    from ct_rl.algorithm import emulates_bfloat16
+    from ct_rl.algorithm import has_bfloat16, learns_in_bfloat16
 
     facts, runners, goal = probe.facts, config.runners, config.run.steps
     if recipe:
@@ -334,9 +334,9 @@ def _describe(
           f"{max(1, runners.num_env_runners)} runners")  # fmt: skip
     print(f"rewards      clipped for learning: {config.network.reward_clip}")
     where = "a GPU" if gpu else "the CPU"
-    if config.training.precision == "bfloat16":
-        slow = not gpu and emulates_bfloat16()
-        where += " in bfloat16" + (", which this processor emulates slowly" if slow else "")
+    if learns_in_bfloat16(config):
+        slow = not gpu and not has_bfloat16()
+        where += " in bfloat16" + (", which this processor may have to emulate" if slow else "")
     print(f"memory       {config.memory.kind}, network of {parameters:,} parameters, "
           f"learning on {where}")  # fmt: skip
     print(f"goal         {goal:,} agent steps = {goal * facts.action_repeat:,} frames")

@@ -4,6 +4,7 @@ import re
 from dataclasses import fields, is_dataclass, replace
 
 import pytest
+import torch
 import yaml
 
 from ct_rl import command_line, config_file, experiment, reader
@@ -142,12 +143,15 @@ def test_a_flag_of_several_values_given_again_adds_to_them_and_any_other_counts_
     assert both.only == ["a", "b", "c"] and both.known == ["f"] and both.experiment == "x"
 
 
-def test_the_precision_of_learning_reaches_rllibs_configuration():
-    assert algorithm_config(new("--precision", "bfloat16")).mixed_precision is True
+@pytest.mark.parametrize("able", [{"avx512_bf16": True, "amx_bf16": False}, {"avx2": True}, {}])
+def test_the_precision_of_learning_reaches_rllibs_configuration(able, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = {name: algorithm_config(new("--precision", name)).mixed_precision
+             for name in ("float32", "bfloat16", "auto")}  # fmt: skip
+    assert found == {"float32": False, "bfloat16": True, "auto": "avx512_bf16" in able}
     assert algorithm_config(new("--env", "CartPole-v1")).mixed_precision is False
-    with pytest.raises(
-        UserError, match="--precision: expected one of float32, bfloat16, not 'float16'"
-    ):
+    with pytest.raises(UserError, match="--precision: expected one of float32, bfloat16, auto"):
         new("--precision", "float16")
 
 
