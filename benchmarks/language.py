@@ -431,9 +431,11 @@ def draw(scale: Scale, book: Book, path: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(13, 7.5))
     for axis, table in zip(axes.flat, ("cores", "compression", "speech"), strict=False):
         sides: dict[str, list[Record]] = {}
-        for name, record in book.of(scale.prefix + table).items():
+        whole = book.of(scale.prefix + table)
+        for name, record in (whole or book.of(f"quick-{table}")).items():
             sides.setdefault(name.rpartition("/")[0], []).append(record)
         if not sides:
+            axis.set_axis_off()
             continue
         order = sorted(sides, key=lambda side: -mean_bits(sides[side]))
         means = [mean_bits(sides[side]) for side in order]
@@ -445,7 +447,11 @@ def draw(scale: Scale, book: Book, path: Path) -> None:
         axis.grid(axis="x", alpha=0.4)
         axis.margins(y=0.1)
         tokens = max(r["train_tokens"] for each in sides.values() for r in each)
-        data, unit = ("speech", "sample") if table == "speech" else (scale.data, "byte")
+        data, unit = (
+            ("speech", "sample")
+            if table == "speech"
+            else (scale.data if whole else "pydoc", "byte")
+        )
         axis.set(
             title=f"{table}: {data}, {tokens / 1e6:.2g}M {unit}s of training",
             xlabel=f"bits a {unit}, test: mean, and each seed a dot",
