@@ -153,7 +153,8 @@ class Actor:
         resets = torch.as_tensor(self.resets, device=self.device)
         observation = as_tensors(self.obs, self.device)
         picked = self.net.pick(observation)
-        return *self.net.step(observation, state, resets, picked), picked
+        given = {} if picked is None else {"picked": picked}
+        return *self.net.step(observation, state, resets, **given), picked
 
     def _not_finite(self) -> str:
         """One line that says where what is not finite came from: an observation, or the network itself."""
