@@ -24,7 +24,7 @@ from agents.distributions import (
     masked,
     parameter_count,
 )
-from agents.encoders import build_encoder, pick
+from agents.encoders import build_encoder, encode, pick
 from agents.rewards import clip_reward
 from ct_rl.memory import StepAttention, build_memory
 
@@ -192,7 +192,7 @@ class ActorCritic(nn.Module):
         Returns:
             The policy's parameters [B, P] and the value [B].
         """
-        features = self.encoder(observation, **_given(picked))
+        features = encode(self.encoder, observation, picked)
         y = self.core.step(self.inlet(features), state, resets)
         return self._heads(y, features, observation)
 
@@ -291,7 +291,7 @@ class ActorCritic(nn.Module):
         one = next(iter(observation.values())) if isinstance(observation, dict) else observation
         flat = _map(lambda x: x.flatten(0, 1), observation)
         found = None if picked is None else _map(lambda x: x.flatten(0, 1), picked)
-        return self.encoder(flat, **_given(found)).unflatten(0, one.shape[:2])
+        return encode(self.encoder, flat, found).unflatten(0, one.shape[:2])
 
     def _heads(
         self, y: Tensor, features: Tensor, observation: Observation
@@ -306,11 +306,6 @@ class ActorCritic(nn.Module):
         if self.masks and isinstance(observation, dict):
             policy = masked(self.action_space, policy, observation["action_mask"])
         return at_least_float32(policy), at_least_float32(value)
-
-
-def _given(picked: Observation | None) -> dict[str, Any]:
-    """The argument `picked` of encoders that have one."""
-    return {} if picked is None else {"picked": picked}
 
 
 def _map(change: Any, observation: Observation) -> Any:

@@ -368,7 +368,7 @@ class Cropped(nn.Module):
         return pick(self.inner, self._cut(frames))
 
     def forward(self, frames: Tensor, picked: Tensor | None = None) -> Tensor:
-        return _read(self.inner, self._cut(frames), picked)
+        return encode(self.inner, self._cut(frames), picked)
 
     def _cut(self, frames: Tensor) -> Tensor:
         return frames[:, self.rows, self.columns].contiguous()
@@ -402,7 +402,7 @@ class DictEncoder(nn.Module):
         self, observation: dict[str, Tensor], picked: dict[str, Tensor] | None = None
     ) -> Tensor:
         found = picked or {}
-        features = [_read(self._part(key), observation[key], found.get(key)) for key in self.keys]
+        features = [encode(self._part(key), observation[key], found.get(key)) for key in self.keys]
         return torch.cat(features, -1)
 
     def _part(self, key: str) -> nn.Module:
@@ -419,7 +419,8 @@ def pick(encoder: nn.Module, observation: Any) -> Any:
     return None if search is None else search(observation)
 
 
-def _read(encoder: nn.Module, observation: Tensor, picked: Tensor | None) -> Tensor:
+def encode(encoder: nn.Module, observation: Any, picked: Any = None) -> Tensor:
+    """Features [N, d_out] of observations [N, ...], from what `pick` found in them where that is given."""
     features: Tensor = (
         encoder(observation) if picked is None else encoder(observation, picked=picked)
     )

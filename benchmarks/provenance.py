@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 
-def commit() -> str:
-    """The short hash of this checkout, with "-dirty" where files differ from it."""
+def commit(checkout: Path = Path(__file__).parent) -> str:
+    """The short hash of a checkout (this one), with "-dirty" where files differ from it."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        cwd=Path(__file__).parent,
+        cwd=checkout,
         capture_output=True,
         text=True,
         check=False,

@@ -23,15 +23,10 @@ from statistics import median
 from typing import Any
 
 import psutil
-from provenance import machine
+from provenance import commit, machine
 
 HERE = Path(__file__).resolve().parent.parent
 RUN = ("--env", "dmlab_rooms_select", "--rate", "4", "--run.report-seconds", "1")
-
-
-def commit(tree: Path) -> str:
-    words = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def cpu_seconds(process: psutil.Process) -> float:
@@ -107,10 +102,13 @@ def main() -> None:
             turns[name].append(turn(tree, flags, given.seconds, given.core))
             print(name, turns[name][-1], flush=True)
     result: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/recipe_speed.py", *sys.argv[1:]]),
+        "sides": {
+            name: shlex.join(["python", "-m", "ct_rl.train", *RUN, *flags])
+            for name, (_, flags) in sides.items()
+        },  # a commit, and flags
+        "seconds": given.seconds,
         "commit": here,
         "machine": machine("one core"),
-        "run": " ".join(("python -m ct_rl.train", *RUN)),
         "turns": turns,
         "median": {
             name: {key: round(median(one[key] for one in each)) for key in ("cpu_us", "wall_us")}

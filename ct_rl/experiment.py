@@ -251,7 +251,11 @@ class Job:
         if found is None:
             return None
         said = comparison.run(self.seed, self.rows(), found.scores, self.experiment)
-        return said | {"provenance": self.run.provenance()}
+        came_from = self.run.provenance()
+        came_from.pop(
+            "recipe", None
+        )  # a path of this machine; the variant's configuration is beside it
+        return said | {"provenance": came_from}
 
     def _trained(self) -> bool:
         rows = self.rows()

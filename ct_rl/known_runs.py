@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Ge, Len
 
 from ct_rl import config_file
 from ct_rl.config import TrainConfig
@@ -39,10 +39,10 @@ class _Run:
     seed: Annotated[int, Ge(0)]
     steps: Annotated[int, Ge(1)]
     minutes: float
-    evaluation: dict[str, dict[str, Any]]
+    evaluation: dict[str, dict[str, float | None]]
     area: float | None
     reached: dict[str, dict[str, float] | None]
-    curve: list[list[float]]
+    curve: list[Annotated[list[float], Len(3, 3)]]
 
 
 def read_known(
@@ -84,9 +84,13 @@ def _read(
                 config = config_file.from_data(variant.config, f"{named}: {name}", imports)
                 _require_same(config, variants[name], f"{named}: {name}")
             for run in variant.runs:
-                key = (name, read(_Run, run, extra="ignore").seed)
-                episodes = min(score.get("episodes") or 0 for score in run["evaluation"].values())
-                if name not in variants:
+                known = read(_Run, run, extra="ignore")
+                key, scores = (name, known.seed), known.evaluation
+                asked = [scores.get(way, {}) for way in ("sampled", "greedy")]
+                episodes = int(min(score.get("episodes") or 0 for score in asked))
+                if any(score.get("mean") is None for score in asked):
+                    left_out[key] = "no mean return, sampled and greedy"
+                elif name not in variants:
                     left_out[key] = "no variant here"
                 elif key[1] not in experiment.seeds:
                     left_out[key] = "no seed here"

@@ -80,6 +80,7 @@ def test_an_experiment_stops_goes_on_and_compares(tmp_path):
     assert again["variants"] == results["variants"]
     for variant in again["variants"].values():
         assert variant["runs"][0]["provenance"]["torch"] == results["provenance"]["torch"]
+    assert str(tmp_path) not in known.read_text()  # nothing of this machine's folders goes along
 
     other = {**SMALL, "variants": {"gru": {"memory": {"kind": "gru", "hidden": 24}}}}
     file.write_text(yaml.safe_dump(other))
@@ -112,6 +113,14 @@ def _known_runs_are_of_this_experiment_or_refused(tmp_path, results):
         ask({}, variants=3)
     with pytest.raises(UserError, match=r"no results.json of an experiment: config: is missing"):
         ask({}, variants={"gru": {"runs": []}})
+    (run,) = results["variants"]["gru"]["runs"]
+    for part in ({"evaluation": {}}, {"evaluation": {"greedy": {"mean": 1.0, "episodes": 9}}}):
+        some = {**results["variants"]["gru"], "runs": [run | part]}
+        assert ("gru", 3) not in ask({}, variants={"gru": some})
+    for part in ({"curve": [[1.0]]}, {"evaluation": {"greedy": {"episodes": "many"}}}):
+        some = {**results["variants"]["gru"], "runs": [run | part]}
+        with pytest.raises(UserError, match=r"no results.json of an experiment: "):
+            ask({}, variants={"gru": some})
     wrong = {**results["variants"]["gru"], "runs": [{"seed": 3}]}
     with pytest.raises(UserError, match=r"no results.json of an experiment: .* is missing"):
         ask({}, variants={"gru": wrong})
