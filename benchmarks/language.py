@@ -144,25 +144,30 @@ def language_run(
     options: Record,
     seed: int,
     model: LanguageModel | None = None,
+    window: int | None = None,
     windows: int = 1,
 ) -> tuple[Record, LanguageModel]:
     """Train and price one side on 16 streams; batches of one window, which the peer needs, or of several."""
-    config = settings(scale, options, memory, seed, windows * scale.window, corpus.name)
-    config = dataclasses.replace(config, steps=scale.steps // windows)
+    window = window or scale.window
+    config = settings(scale, options, memory, seed, windows * window, corpus.name)
+    config = dataclasses.replace(config, steps=scale.tokens // (config.batch * config.length))
     trainer = Trainer(config, corpus, CPU, Group(), model)
     begun = time.process_time()
     for _ in range(config.steps):
         trainer.iterate()
     seconds = time.process_time() - begun
-    prices = price(
-        trainer.model, corpus, "test", batch=4, length=scale.window, tokens=scale.eval_tokens
-    )
+    prices = price(trainer.model, corpus, "test", batch=4, length=window, tokens=scale.eval_tokens)
     return {
         "bits": round(prices.bits, 4),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "train_tokens": config.steps * config.batch * config.length,
         "train_tokens_per_cpu_second": round(config.steps * config.batch * config.length / seconds),
     }, trainer.model
+
+
+def parameters(memory: str, options: Record) -> int:
+    """Of a model of bytes."""
+    return sum(p.numel() for p in build_model(ModelConfig(memory, options), 256).parameters())
 
 
 def matched(memory: str, option: str, base: Record, target: int, vocab: int) -> Record:
@@ -182,10 +187,7 @@ def matched(memory: str, option: str, base: Record, target: int, vocab: int) -> 
 def cores(scale: Scale, book: Book) -> None:
     corpus = open_data(scale.data)
     width, both = scale.base["d_model"], 2 * scale.window
-    count = sum(
-        p.numel()
-        for p in build_model(ModelConfig("compressive", scale.compressive), 256).parameters()
-    )
+    count = parameters("compressive", scale.compressive)
     sides: dict[str, tuple[str, Record]] = {
         "compressive": ("compressive", scale.compressive),
         "transformer_xl, as many slots": (
@@ -221,9 +223,21 @@ def cores(scale: Scale, book: Book) -> None:
 
 
 def compression(scale: Scale, book: Book) -> None:
-    """Batches of two windows: without a loss of its own, a compressor learns only inside a call."""
+    """Compression functions and losses where old places matter: a quarter of the window, memory and slots.
+
+    Batches of four windows: without a loss of its own, a compressor learns only inside a call. Beside them
+    Transformer-XL with as many places, and with as long a reach, which takes three times as many.
+    """
     corpus = open_data(scale.data)
-    sides = {
+    window = scale.window // 4
+    base = {**scale.compressive, "window": window, "memory": window, "compressed": window}
+    count = parameters("compressive", base)
+
+    def transformer_xl(places: int) -> tuple[str, Record]:
+        sizes = {**scale.base, "window": window, "memory": places}
+        return "transformer_xl", matched("transformer_xl", "d_ff", sizes, count, 256)
+
+    over: dict[str, Record] = {
         "conv, attention": {},
         "conv, auto_encoding": {"compression_loss": "auto_encoding"},
         "conv, none (BPTT)": {"compression_loss": "none"},
@@ -233,12 +247,16 @@ def compression(scale: Scale, book: Book) -> None:
         "most_used, none": {"compression": "most_used", "compression_loss": "none"},
         "conv, attention, pyramid (ours)": {"overflow": "merge"},
     }
+    sides = {side: ("compressive", {**base, **options}) for side, options in over.items()} | {
+        "transformer_xl, as many places": transformer_xl(2 * window),
+        "transformer_xl, as long a reach": transformer_xl((1 + base["rate"]) * window),
+    }
     for seed in scale.variant_seeds:
-        for side, over in sides.items():
+        for side, (memory, options) in sides.items():
             book.run(
                 f"{scale.prefix}compression/{side}/{seed}",
-                lambda over=over, seed=seed: language_run(
-                    scale, corpus, "compressive", {**scale.compressive, **over}, seed, windows=2
+                lambda memory=memory, options=options, seed=seed: language_run(
+                    scale, corpus, memory, options, seed, window=window, windows=4
                 )[0],
                 scale.tokens,
             )
@@ -334,10 +352,7 @@ def speech(scale: Scale, book: Book, given: str | None) -> None:
             print("speech is left out: install espeak-ng, or give --speech FOLDER")
             return
         corpus = open_data(source, 8_000)
-    count = sum(
-        p.numel()
-        for p in build_model(ModelConfig("compressive", scale.compressive), 256).parameters()
-    )
+    count = parameters("compressive", scale.compressive)
     stack = {"d_model": 64, "n_layers": 8}
     sides = {
         "compressive": ("compressive", scale.compressive),
