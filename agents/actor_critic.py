@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.auxiliary import Sizes, build_auxiliary
+from agents.critics import build_critic
 from agents.distributions import (
     Distribution,
     at_least_float32,
@@ -38,6 +39,7 @@ class ActorCriticOutput:
 
     Attributes:
         policy: [B, T, P]; value: [B, T].
+        estimate: [B, T, V], what the value was made of (`agents.critics`).
         state: the memory after the last step.
         losses: scalars of the memory's own, by name.
         features: [B, T, F], the encoder's; outputs: [B, T, d_out], the memory core's.
@@ -45,6 +47,7 @@ class ActorCriticOutput:
 
     policy: Tensor
     value: Tensor
+    estimate: Tensor
     state: State
     losses: dict[str, Tensor]
     features: Tensor
@@ -89,6 +92,8 @@ class ActorCritic(nn.Module):
         bilinear: products of what the memory says with what the encoder sees now, which the heads read beside both, 0
             for none: a low-rank bilinear form (Kim et al. 2017, arXiv 1610.04325), in which "the same as then" is one
             step away.
+        value_bins: places of a value that is learned as a distribution, which helps where returns have very different
+            sizes (DreamerV3's two-hot regression, `agents.critics`); 0 for a number with a squared error.
         reward_clip: how the learner clips rewards: "none", "unit" or "optimistic_asymmetric".
         auxiliary: losses beside the task's, by name (`agents.auxiliary_names()`), each with its settings.
 
@@ -109,6 +114,7 @@ class ActorCritic(nn.Module):
         around: bool = True,
         head: int = 0,
         bilinear: int = 0,
+        value_bins: int = 0,
         reward_clip: str = "none",
         auxiliary: Mapping[str, Mapping[str, Any]] | None = None,
     ):
@@ -126,7 +132,8 @@ class ActorCritic(nn.Module):
         self.seen = nn.Linear(features, bilinear) if bilinear else None
         self.head = nn.Sequential(nn.Linear(read, head), nn.ReLU()) if head else nn.Identity()
         self.policy = nn.Linear(head or read, parameter_count(action_space))
-        self.value = nn.Linear(head or read, 1)
+        self.critic = build_critic(value_bins)
+        self.value = nn.Linear(head or read, self.critic.width)
         # The first policy is uniform and the first value zero: no early preference to unlearn.
         for layer in (self.policy, self.value):
             nn.init.zeros_(layer.weight)
@@ -170,8 +177,9 @@ class ActorCritic(nn.Module):
         """
         features = self._encode(observation, picked)  # (B, T, F)
         out = self.core(self.inlet(features), state, resets)
-        policy, value = self._heads(out.y, features, observation)
-        return ActorCriticOutput(policy, value, out.state, out.losses, features, out.y)
+        policy, estimate = self._outputs(out.y, features, observation)
+        value = self.critic.value(estimate)
+        return ActorCriticOutput(policy, value, estimate, out.state, out.losses, features, out.y)
 
     @torch.no_grad()
     def step(
@@ -296,16 +304,23 @@ class ActorCritic(nn.Module):
     def _heads(
         self, y: Tensor, features: Tensor, observation: Observation
     ) -> tuple[Tensor, Tensor]:
-        """Policy and value; forbidden actions have no probability, in acting, learning and entropy alike."""
+        """Policy and value."""
+        policy, estimate = self._outputs(y, features, observation)
+        return policy, self.critic.value(estimate)
+
+    def _outputs(
+        self, y: Tensor, features: Tensor, observation: Observation
+    ) -> tuple[Tensor, Tensor]:
+        """Policy and estimate; forbidden actions have no probability, in acting, learning and entropy alike."""
         y, features = self.norm(y), features.to(y.dtype)
         parts = [y, features] if self.around else [y]
         if self.held is not None and self.seen is not None:
             parts.append(self.held(y) * self.seen(features))
         y = self.head(torch.cat(parts, -1))
-        policy, value = self.policy(y), self.value(y).squeeze(-1)
+        policy, estimate = self.policy(y), self.value(y)
         if self.masks and isinstance(observation, dict):
             policy = masked(self.action_space, policy, observation["action_mask"])
-        return at_least_float32(policy), at_least_float32(value)
+        return at_least_float32(policy), at_least_float32(estimate)
 
 
 def _map(change: Any, observation: Observation) -> Any:

@@ -123,6 +123,7 @@ def network_settings(config: TrainConfig) -> dict[str, Any]:
         "around": network.around,
         "head": network.head,
         "bilinear": network.bilinear,
+        "value_bins": network.value_bins,
         "reward_clip": network.reward_clip,
     }
     auxiliary = auxiliary_settings(config.auxiliary)

@@ -118,6 +118,9 @@ class NetworkConfig:
     """Hidden layer before policy and value, where memory and sight meet [units]; 0 for none."""
     bilinear: Annotated[int, Ge(0), Le(65_536)] = 0
     """Products of memory and sight that the heads read, too, for what must be compared [units]; 0 for none."""
+    value_bins: Annotated[int, Ge(0), Le(65_535)] = 0
+    """Places of a value that is learned as a distribution (two-hot on a symlog scale, 255 in DreamerV3); 0 for a number
+    with a squared error."""
     reward_clip: Annotated[Literal["auto", "none", "unit", "optimistic_asymmetric"], _short] = (
         "auto"
     )

@@ -100,8 +100,9 @@ METRICS: tuple[Metric, ...] = (
            "correct / (correct + wrong) over the last 100 episodes; absent where no choice was made."),
     Metric("policy_loss", "policy loss", "policy", "{:.4f}", LOSSES, LEARNER, "nats x advantage",
            "The policy's loss of the last update: V-trace policy gradient (IMPALA) or a clipped surrogate."),
-    Metric("value_loss", "value loss", "value", "{:.4f}", LOSSES, LEARNER, "reward squared",
-           "Squared error of the value against its targets, before its coefficient."),
+    Metric("value_loss", "value loss", "value", "{:.4f}", LOSSES, LEARNER, "",
+           "Squared error of the value against its targets, or with value_bins their cross-entropy in nats, before "
+           "its coefficient."),
     Metric("entropy", "entropy [nats]", "entropy", "{:.3f}", ENTROPY, LEARNER, "nats",
            "Entropy of the policy; the logarithm of the number of actions where it knows nothing."),
     Metric("compression_loss", "compression loss", "compression", "{:.4f}", LOSSES, LEARNER, "",

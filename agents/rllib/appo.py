@@ -68,7 +68,7 @@ class MemoryAPPOLearner(MemoryLearner, GuardedLearner, APPOTorchLearner):
         kl = given.mean(target.kl(given.policy)) if config.use_kl_loss else None
         return Losses(
             policy=-given.mean(clipped_surrogate(ratio, advantages, config.clip_param)),
-            value=0.5 * given.mean((given.values[:, :-1] - targets).square()),
+            value=0.5 * given.mean(given.value_errors(targets)),
             target_mean=given.mean(targets),
             kl=kl,
         )

@@ -93,6 +93,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         around: bool | None = None,
         head: int | None = None,
         bilinear: int | None = None,
+        value_bins: int | None = None,
         reward_clip: str | None = None,
     ) -> Any:
         """Sets what surrounds the memory; the arguments are `ActorCritic`'s."""
@@ -103,6 +104,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             "around": around,
             "head": head,
             "bilinear": bilinear,
+            "value_bins": value_bins,
             "reward_clip": reward_clip,
         }
         self.network_settings = {

@@ -41,7 +41,7 @@ class MemoryIMPALALearner(MemoryLearner, GuardedLearner):
         targets, advantages = given.vtrace(given.log_probs)
         return Losses(
             policy=-given.mean(given.log_probs * advantages),
-            value=0.5 * given.mean((given.values[:, :-1] - targets).square()),
+            value=0.5 * given.mean(given.value_errors(targets)),
             target_mean=given.mean(targets),
         )
 

@@ -34,7 +34,7 @@ from agents.distributions import Distribution
 from agents.errors import NonFinite
 from agents.fragment import IGNORED, PICKED, RESETS, Fragment
 from agents.rewards import clip_reward
-from agents.rllib.module import LOSSES, MemoryRLModule
+from agents.rllib.module import ESTIMATE, LOSSES, MemoryRLModule
 from agents.vtrace import vtrace
 
 POLICY, COMPRESSOR = "policy", "compressor"
@@ -51,7 +51,7 @@ class LossInput:
         fragment: the minibatch's rows, as tensors.
         policy: the distributions of the current weights, [N, T].
         log_probs: [N, T], of the actions taken, with gradient.
-        values: [N, T + 1], with gradient.
+        values, estimate: [N, T + 1] and [N, T + 1, V], with gradient.
         rewards: [N, T], clipped.
         taken: [N, T], 1.0 where an action was taken and 0.0 where the environment was only being reset.
         kl_coeff: weight of the KL loss, where there is one.
@@ -63,6 +63,7 @@ class LossInput:
     policy: Distribution
     log_probs: Tensor
     values: Tensor
+    estimate: Tensor
     rewards: Tensor
     taken: Tensor
     kl_coeff: Tensor | float
@@ -70,6 +71,11 @@ class LossInput:
     def mean(self, x: Tensor) -> Tensor:
         """The mean of x [N, T] over the steps that were taken."""
         return (x * self.taken).sum() / self.taken.sum().clamp(min=1.0)
+
+    def value_errors(self, targets: Tensor) -> Tensor:
+        """How far the values are from targets [N, T]: squares, or what a distribution has instead."""
+        errors: Tensor = self.module.net.critic.errors(self.estimate[:, :-1], targets)
+        return errors
 
     def vtrace(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """V-trace's value targets and advantages, [N, T] each, for a policy of these `log_probs` [N, T]."""
@@ -222,6 +228,7 @@ class MemoryLearner(TorchLearner, abc.ABC):
             policy=policy,
             log_probs=policy.log_prob(fragment.actions),
             values=fwd_out[Columns.VF_PREDS],
+            estimate=fwd_out[ESTIMATE],
             rewards=clip_reward(fragment.rewards, module.net.reward_clip),
             taken=(~fragment.ignored).float(),
             kl_coeff=0.0 if coefficients is None else coefficients[module_id],

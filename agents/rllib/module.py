@@ -37,6 +37,7 @@ from agents.auxiliary import Experience
 from agents.errors import unknown
 from agents.fragment import IGNORED, PICKED, RESETS
 
+ESTIMATE = "value_estimate"  # what `forward_train` made the value of (`agents.critics`)
 LOSSES = "losses"  # where `forward_train` puts every loss beside the task's, by name
 
 SETTINGS = tuple(
@@ -62,6 +63,19 @@ def network_arguments(model_config: dict[str, Any]) -> dict[str, Any]:
         if key not in _OWN and key not in _RLLIB_KEYS:
             raise ValueError(unknown("model_config key of MemoryRLModule", key, _OWN))
     return {key: value for key, value in model_config.items() if key in SETTINGS}
+
+
+def refuse_value_bins(given: int) -> None:
+    """Refuses a value that is learned as a distribution where RLlib's own losses would square its error all the same.
+
+    Raises:
+        ValueError: for more than one place.
+    """
+    if given > 1:
+        raise ValueError(
+            f"value_bins={given} needs a learner of agents.rllib (MemoryIMPALAConfig, MemoryAPPOConfig, "
+            "MemoryPPOConfig): RLlib's own take the value for one number; leave value_bins at 0"
+        )
 
 
 def rllib_distribution(space: gym.Space) -> type:
@@ -160,11 +174,13 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
         result = {
             Columns.ACTION_DIST_INPUTS: out.policy,
             Columns.VF_PREDS: out.value,
+            ESTIMATE: out.estimate,
             LOSSES: losses,
             # Stock algorithms ask for the values again, through compute_values(embeddings=...).
             Columns.EMBEDDINGS: out.value,
         }
         if self.carries_losses:
+            refuse_value_bins(self.net.critic.width)
             self._note_cut_rows(batch)
             riding = [self.weight(name) * loss for name, loss in losses.items()]
             if riding and torch.is_grad_enabled():

@@ -122,7 +122,7 @@ class MemoryPPOLearner(MemoryLearner, PPOTorchLearner):
         fragment, config = given.fragment, given.config
         ratio = (given.log_probs - fragment.log_probs).exp()
         objective = clipped_surrogate(ratio, fragment.extra[ADVANTAGES], config.clip_param)
-        errors = (given.values[:, :-1] - fragment.extra[TARGETS]).square()
+        errors = given.value_errors(fragment.extra[TARGETS])
         kl = None
         if config.use_kl_loss:
             old = given.module.net.distribution(fragment.extra[POLICY])

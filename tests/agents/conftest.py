@@ -46,6 +46,7 @@ def build(cluster):
         envs=4,
         env="counting",
         learners=None,
+        network=None,
         **training,
     ):
         options = {"lstm": {"hidden": 16}}.get(memory, {})
@@ -54,6 +55,7 @@ def build(cluster):
             .environment(env)
             .learners(**(learners or {}))
             .memory(memory, d_model=16, **options)
+            .network(**(network or {}))
             .env_runners(
                 num_env_runners=runners,
                 num_envs_per_env_runner=envs,
