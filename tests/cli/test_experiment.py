@@ -39,7 +39,7 @@ for _settings in SMALL["variants"].values():
     }
 
 
-def test_an_experiment_stops_goes_on_and_compares(tmp_path):
+def test_an_experiment_stops_goes_on_and_compares(tmp_path, capsys):
     file, folder = tmp_path / "small.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(SMALL))
     words = ("ct_rl.experiment", file, "--run-dir", folder)
@@ -67,15 +67,15 @@ def test_an_experiment_stops_goes_on_and_compares(tmp_path):
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
     before = (folder / "gru_seed3" / "run" / "metrics.jsonl").read_bytes()
-    status, out, _ = command(*words)
-    assert status == 0 and "2 runs, 2 finished" in out
+    # What starts no run needs no process of its own.
+    flags = [str(file), "--run-dir", str(folder)]
+    assert experiment(flags) == 0 and "2 runs, 2 finished" in capsys.readouterr().out
     assert (folder / "gru_seed3" / "run" / "metrics.jsonl").read_bytes() == before
 
     known, elsewhere = folder / "results.json", tmp_path / "elsewhere"
-    status, out, err = command(
-        "ct_rl.experiment", file, "--run-dir", elsewhere, "--known", str(known)
-    )
-    assert status == 0 and "known        2 runs" in out and "2 runs, 2 finished" in out, out + err
+    assert experiment([str(file), "--run-dir", str(elsewhere), "--known", str(known)]) == 0
+    out = capsys.readouterr().out
+    assert "known        2 runs" in out and "2 runs, 2 finished" in out
     again = json.loads((elsewhere / "results.json").read_text())
     assert again["variants"] == results["variants"]
     for variant in again["variants"].values():
@@ -84,8 +84,8 @@ def test_an_experiment_stops_goes_on_and_compares(tmp_path):
 
     other = {**SMALL, "variants": {"gru": {"memory": {"kind": "gru", "hidden": 24}}}}
     file.write_text(yaml.safe_dump(other))
-    status, out, err = command(*words)
-    assert status == 2 and "memory.hidden = 16" in err and "--run-dir" in err
+    with pytest.raises(UserError, match=r"memory.hidden = 16.*--run-dir"):
+        experiment(flags)
     _known_runs_are_of_this_experiment_or_refused(tmp_path, results)
 
 
