@@ -4,7 +4,8 @@
 
 Each run plays fresh episodes behind a door of each delay by itself, greedily. The picture has a mean over runs of one
 memory, and where its reach ends: `context_length` less the steps between the last sight of the example and the first of
-the choice in straight play. An interval is of one run's choices (binomial), not of seeds.
+the choice in straight play. An interval is of one run's choices (binomial), not of seeds. Runs that --out has
+already and that are not named again stay in it; without a run the picture alone is drawn.
 """
 
 from __future__ import annotations
@@ -86,12 +87,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--delays", nargs="+", type=int, default=list(range(0, 33, 4)))
     parser.add_argument("--episodes", type=int, default=40, help="of each delay")
     parser.add_argument("--out", type=Path, default=Path("docs/results/rooms_select_delay.json"))
     given = parser.parse_args()
-    rows = []
+    asked = {"delays": given.delays, "episodes": given.episodes}
+    rows = json.loads(given.out.read_text())["runs"] if given.out.exists() else []
+    for row in rows if given.runs else ():
+        if {key: row[key] for key in asked} != asked:
+            parser.error(
+                f"{given.out} has other delays or episodes: give those, or --out another file"
+            )
     for run in given.runs:
         text = (run / "config.yaml").read_text()
         memory = parse(text, str(run)).memory
@@ -103,19 +110,20 @@ def main() -> None:
             "rate": rate,
             "reach": reach,
             "longest": None if reach is None else reach - GAP,
+            **asked,
+            "commit": commit(),
+            "machine": machine("one core"),
             "by_delay": {},
         }
         for delay in given.delays:
             row["by_delay"][str(delay)] = ask(run, delay, given.episodes)
             print(row["run"], delay, row["by_delay"][str(delay)], flush=True)
-        rows.append(row)
-        result = {
-            "command": " ".join(["python", "benchmarks/delay.py", *sys.argv[1:]]),
-            "commit": commit(),
-            "machine": machine("one core"),
-            "runs": rows,
-        }
+        rows = [kept for kept in rows if kept["run"] != row["run"]] + [row]
+        rows.sort(key=lambda each: each["run"])
+        result = {"command": "python benchmarks/delay.py RUNS", "runs": rows}
         write_atomically(given.out, (json.dumps(result, indent=1) + "\n").encode())
+    if not rows:
+        parser.error("no run to ask: name runs of `python -m ct_rl.experiment rooms_select_delay`")
     draw(rows, given.out.with_suffix(".png"))
 
 
