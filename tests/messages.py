@@ -25,6 +25,7 @@ DOORS = (
     "ct_rl/memory/compressive/core.py",
     "ct_rl/memory/compressive/plan.py",
     "agents/auxiliary/registry.py",
+    "agents/critics.py",
     "agents/encoders.py",
     "envs/actions.py",
     "envs/registry.py",
