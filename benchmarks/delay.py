@@ -65,8 +65,16 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             axes.plot(delays, each, color=PALETTE[look.colour], linewidth=1, alpha=0.4)
         means = right.mean(0)
         label = f"rate {rate}" if rate is not None else memory
-        axes.plot(
-            delays, means, marker="o", color=PALETTE[look.colour], label=f"{label}, {len(own)} runs"
+        runs = f"{len(own)} runs" if len(own) > 1 else "1 run and its error"
+        error = [own[0]["by_delay"][str(delay)]["error"] for delay in delays]
+        axes.errorbar(
+            delays,
+            means,
+            yerr=None if len(own) > 1 else np.array(error, float),
+            capsize=3,
+            marker="o",
+            color=PALETTE[look.colour],
+            label=f"{label}, {runs}",
         )
         if own[0]["longest"] is not None:
             axes.axvline(
