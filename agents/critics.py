@@ -1,14 +1,12 @@
 """What the last layer of a value head says, as a value, and how far that is from a target: a number, or a distribution.
 
-A critic's `width` is how many numbers that layer gives a step, its "estimate".
+A critic's `width` is how many numbers that layer gives a step, its "estimate" (float32 or more).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-
-from agents.distributions import at_least_float32
 
 LARGEST = 20.0  # symlog of the last place, as in DreamerV3
 
@@ -20,7 +18,7 @@ class Number(nn.Module):
 
     def value(self, estimate: Tensor) -> Tensor:
         """[...], of estimates [..., 1]."""
-        return at_least_float32(estimate).squeeze(-1)
+        return estimate.squeeze(-1)
 
     def errors(self, estimate: Tensor, targets: Tensor) -> Tensor:
         """[...], of estimates [..., 1] and targets [...]."""
@@ -57,7 +55,7 @@ class TwoHot(nn.Module):
 
     def value(self, estimate: Tensor) -> Tensor:
         """[...], of estimates [..., n]."""
-        p = torch.softmax(at_least_float32(estimate), -1)
+        p = torch.softmax(estimate, -1)
         half = self.width // 2
         # Opposite places first: where nothing is known yet, numbers of 5e8 cancel to the last bit.
         above, below = p[..., half + 1 :], p[..., :half].flip(-1)
@@ -65,7 +63,7 @@ class TwoHot(nn.Module):
 
     def errors(self, estimate: Tensor, targets: Tensor) -> Tensor:
         """[...], of estimates [..., n] and targets [...]."""
-        log_p = torch.log_softmax(at_least_float32(estimate), -1)
+        log_p = torch.log_softmax(estimate, -1)
         places = self.places
         targets = targets.to(places.dtype).clamp(places[0], places[-1])
         upper = torch.searchsorted(places, targets.contiguous()).clamp(1, self.width - 1)

@@ -67,9 +67,9 @@ def test_a_network_starts_at_zero_values_to_the_last_bit():
     net = ActorCritic(space, actions, memory="gru", memory_options={"d_model": 16}, value_bins=255)
     out = net(torch.randn(2, 4, 3), net.initial_state(2))
     assert out.estimate.shape == (2, 4, 255) and out.value.shape == (2, 4) and not out.value.any()
-    torch.nn.init.normal_(net.value.weight)
+    torch.nn.init.normal_(net.double().value.weight)  # values of 1e8: float32 would hide the rest
     state = net.initial_state(2)
-    sight = torch.randn(2, 3)
+    sight = torch.randn(2, 3, dtype=torch.float64)
     torch.testing.assert_close(
         net.step(sight, net.initial_state(2))[1], net(sight[:, None], state).value[:, 0]
     )
