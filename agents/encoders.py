@@ -61,19 +61,23 @@ class _Image(nn.Module):
         raise NotImplementedError
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.read(self.floats(frames))
+        return self.read(frames)
 
     def floats(self, frames: Tensor) -> Tensor:
-        """Frames [N, H, W, C] that begin at 0, in the weights' type, of frames as they come."""
-        if frames.dim() == 3:
-            frames = frames.unsqueeze(-1)
+        """Frames that begin at 0, in the weights' type, of frames as they come."""
         frames = frames.to(self.project.weight.dtype)
         return frames - self.low if self.low else frames
 
     def read(self, frames: Tensor) -> Tensor:
-        """Features [N, d_out] of floats [N, H, W, C], which begin at 0 and are read times `scale` less `center`."""
+        """Features [N, d_out] of frames [N, H, W, C] or [N, H, W] as they come."""
+        kind = frames.device.type
+        if frames.dtype == torch.uint8 and not self.low and torch.is_autocast_enabled(kind):
+            # Autocast would make the same of floats, which need not be made then: its types hold every byte.
+            x = frames.to(torch.get_autocast_dtype(kind))
+        else:
+            x = self.floats(frames)
         # Read as a channels-last [N, C, H, W]: a view, no copy.
-        x = frames.permute(0, 3, 1, 2)
+        x = (x if x.dim() == 4 else x.unsqueeze(-1)).permute(0, 3, 1, 2)
         # Scaling and shifting the first layer's small weights is the same sum as doing so to every pixel,
         # and what is padded stays black.
         first = self.trunk[0]
@@ -164,8 +168,7 @@ class SpotEncoder(SmallEncoder):
         return self.spots.pick(frames if frames.dim() == 4 else frames.unsqueeze(-1))
 
     def forward(self, frames: Tensor, picked: Tensor | None = None) -> Tensor:
-        frames = self.floats(frames)
-        colours = self.spots.pick(frames) if picked is None else self.floats(picked)
+        colours = self.floats(self.pick(frames) if picked is None else picked)
         return torch.cat([self.read(frames), self.spots(colours, self.scale)], -1)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo.appo_learner import APPOLearner
 from ray.rllib.algorithms.impala.impala import IMPALA
@@ -75,3 +76,12 @@ def environment_creator(name: str) -> Callable[[Any], Any] | None:
     if not _global_registry.contains(ENV_CREATOR, name):
         return None
     return _global_registry.get(ENV_CREATOR, name)
+
+
+def leave_memory_unfilled() -> None:
+    """Undoes what makes deterministic runs slow and not more so.
+
+    With a seed, RLlib turns torch's deterministic algorithms on, and those fill every new tensor before it is written
+    (`torch.utils.deterministic.fill_uninitialized_memory`): an aid to find code that reads what nobody wrote.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -285,6 +285,25 @@ def test_what_an_encoder_picked_gives_the_features_that_it_gives_without(name, f
         assert torch.equal(plain, given)
 
 
+@pytest.mark.parametrize("low", [0, 3])
+@pytest.mark.parametrize("shape", [(72, 96, 3), (72, 96)])
+@pytest.mark.parametrize("name", encoder_names())
+def test_bytes_in_bfloat16_are_what_autocast_makes_of_the_same_numbers_as_floats(name, shape, low):
+    """Bytes are cast at once, floats by autocast on the way into the first layer: the same to the last bit."""
+    torch.manual_seed(0)
+    encoder = build_encoder(gym.spaces.Box(low, 255, shape, np.uint8), name, 16)
+    frames = torch.randint(low, 256, (5, *shape), dtype=torch.uint8)
+    grads = []
+    for seen in (frames, frames.float()):
+        with torch.autocast("cpu", torch.bfloat16):
+            features = encoder(seen)
+        encoder.zero_grad()
+        features.float().square().sum().backward()
+        grads.append([features, *(p.grad.clone() for p in encoder.parameters())])
+    for direct, cast in zip(*grads, strict=True):
+        assert torch.equal(direct, cast)
+
+
 def test_answers_at_pixels_picked_before_an_update_are_right_to_first_order():
     torch.manual_seed(0)
     spots = Spots(3).double()

@@ -54,3 +54,24 @@ def test_aggregators_pass_the_memory_on(build):
 def test_unequal_shares_are_refused(build):
     with pytest.raises(ValueError, match="set train_batch_size_per_learner to a multiple of 40"):
         build(learners={"num_learners": 2}, train_batch_size_per_learner=50)
+
+
+def filled(_=None):
+    """Whether torch is deterministic, and fills new tensors; where this runs, a learner, a runner or here."""
+    kinds = torch.utils.deterministic
+    return torch.are_deterministic_algorithms_enabled(), kinds.fill_uninitialized_memory
+
+
+@pytest.mark.parametrize("where", ["here", "apart"])
+def test_a_seed_makes_torch_deterministic_and_no_tensor_is_filled_for_it(build, where):
+    before = filled()
+    try:
+        torch.utils.deterministic.fill_uninitialized_memory = True  # as torch has it
+        apart = where == "apart"
+        algo = build(learners={"num_learners": int(apart)}, runners=int(apart))
+        runners = algo.env_runner_group.foreach_env_runner(filled, local_env_runner=not apart)
+        learners = [answer.get() for answer in algo.learner_group.foreach_learner(filled)]
+        assert [*runners, *learners] == [(True, False)] * 2
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
