@@ -30,6 +30,7 @@ def learn(
     d_model: int = 32,
     head: int = 0,
     env_config: dict[str, Any] | None = None,
+    auxiliary: dict[str, dict[str, Any]] | None = None,
     **training: Any,
 ) -> dict[str, Any]:
     """Trains until `steps`, or until the mean score of the last episodes is `enough`.
@@ -39,11 +40,12 @@ def learn(
         memory: its name and options.
         score: of one ended episode, as `result["ct_rl"]["episodes"]` has it.
         last: episodes of which the mean is taken.
+        auxiliary: losses beside PPO's and their settings.
         training: settings of `MemoryPPOConfig.training`.
     """
     kind, options = memory
     torch.manual_seed(seed)
-    algo = (
+    config = (
         MemoryPPOConfig()
         .environment(environment, env_config=env_config or {})
         .memory(kind, d_model=d_model, **options)
@@ -57,8 +59,10 @@ def learn(
         .training(train_batch_size_per_learner=rows * fragment, **training)
         .reporting(min_time_s_per_iteration=0)
         .debugging(seed=seed, log_level="ERROR")
-        .build_algo()
     )
+    for name, settings in (auxiliary or {}).items():
+        config.auxiliary(name, **settings)
+    algo = config.build_algo()
     begun, scores, curve = (time.monotonic(), time.process_time()), [], []
     try:
         while algo.steps < steps:

@@ -1,6 +1,7 @@
 """Two tasks that ask for memory, several memories and a control without one: curves over seeds, one JSON, one picture.
 
     python benchmarks/memory_tasks.py [--tasks stateless_cartpole minigrid_memory] [--seeds 3] [--first-seed 0]
+    python benchmarks/memory_tasks.py --tasks minigrid_losses --seeds 3
 
 stateless_cartpole is CartPole-v1 without its two velocities; the score is the length of an episode, at most 500.
 minigrid_memory is MiniGrid-MemoryS7-v0 as memory-RL work plays it, with the three actions that move the agent and a
@@ -8,7 +9,8 @@ view of 3 x 3 cells: with MiniGrid's own 7 cells an agent sees the cue and both 
 memory. Three of four episodes begin past the cue, with the agent's back to it: it must learn to go and look. The score
 is the share of right choices; a guess gives 0.5, an episode that runs out of time counts as wrong. "no memory" is a
 transformer that attends to the present step only. PPO on the fast path, acting and learning in this process, one
-thread; every run goes on to the same number of steps.
+thread; every run goes on to the same number of steps. minigrid_losses is minigrid_memory with each auxiliary loss
+beside PPO's, and with none, for two memories.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,9 @@ from ray.tune import register_env
 import envs
 from ct_rl.ray_session import ray_session
 
-NO_MEMORY = ("transformer_xl", {"n_layers": 1, "n_heads": 2, "window": 1, "memory": 0})
+Memory = tuple[str, dict[str, Any]]
+Side = tuple[Memory, dict[str, Any]]
+NO_MEMORY: Memory = ("transformer_xl", {"n_layers": 1, "n_heads": 2, "window": 1, "memory": 0})
 
 
 def cartpole(context: dict[str, Any]) -> VectorEnv:
@@ -61,7 +65,7 @@ def minigrid(context: dict[str, Any]) -> VectorEnv:
     )
 
 
-def attention(window: int, memory: int, compressed: int) -> dict[str, tuple[str, dict[str, Any]]]:
+def attention(window: int, memory: int, compressed: int) -> dict[str, Memory]:
     """The memories of a task: compressive ones of these sizes and gtrxl with the same number of places."""
     sizes = {"n_layers": 1, "n_heads": 2, "window": window}
     return {
@@ -78,27 +82,56 @@ def attention(window: int, memory: int, compressed: int) -> dict[str, tuple[str,
     }
 
 
+LOSSES: dict[str, dict[str, Any]] = {
+    "contrast": {"horizon": 8, "pairs": 256},
+    "prediction": {},
+    "reconstruction": {},
+    "recall": {"horizon": 30, "pairs": 256},  # as on the room
+}
+WEIGHT = 0.5
+
+
+def with_losses(memories: dict[str, Memory]) -> dict[str, Side]:
+    """Each memory without a loss beside PPO's, and with each by itself."""
+    sides: dict[str, Side] = {}
+    for name, memory in memories.items():
+        sides[name] = (memory, {})
+        for loss, settings in LOSSES.items():
+            more = {"auxiliary": {loss: settings}, "loss_coeffs": {loss: WEIGHT}}
+            sides[f"{name}, {loss}"] = (memory, more)
+    return sides
+
+
 @dataclass(frozen=True)
 class Task:
-    """A task: `score` is of one ended episode, `guess` is what guessing gives, None where unknown."""
+    """A task: `score` is of one ended episode, `guess` is what guessing gives, None where unknown.
+
+    Of each side the memory, and what it adds to `learn`.
+    """
 
     create: Callable[[dict[str, Any]], VectorEnv]
     score: Callable[[dict[str, float]], float]
     label: str
     best: float
-    memories: dict[str, tuple[str, dict[str, Any]]]
+    sides: dict[str, Side]
     learn: Callable[..., dict[str, Any]]
     guess: float | None = None
 
 
+def alone(memories: dict[str, Memory]) -> dict[str, Side]:
+    """Sides that add nothing."""
+    return {name: (memory, {}) for name, memory in memories.items()}
+
+
 _PPO = {"fragment": 64, "num_epochs": 4, "gamma": 0.98}
+MINIGRID = attention(window=8, memory=8, compressed=8)
 TASKS = {
     "stateless_cartpole": Task(
         create=cartpole,
         score=lambda episode: episode["length"],
         label="episode length, last 50 episodes",
         best=500.0,
-        memories=attention(window=4, memory=4, compressed=4),
+        sides=alone(attention(window=4, memory=4, compressed=4)),
         learn=partial(
             learn,
             steps=60_000,
@@ -115,7 +148,7 @@ TASKS = {
         score=lambda episode: float(episode["return"] > 0),
         label="right choices, last 200 episodes",
         best=1.0,
-        memories=attention(window=8, memory=8, compressed=8),
+        sides=alone(MINIGRID),
         learn=partial(
             learn,
             steps=500_000,
@@ -132,6 +165,10 @@ TASKS = {
         guess=0.5,
     ),
 }
+TASKS["minigrid_losses"] = replace(
+    TASKS["minigrid_memory"],
+    sides=with_losses({name: MINIGRID[name] for name in ("compressive, rate 4", "lstm")}),
+)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -156,7 +193,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure, panels = plt.subplots(1, len(tasks), figsize=(6 * len(tasks), 4), squeeze=False)
     for axes, task in zip(panels[0], tasks, strict=True):
-        for number, name in enumerate(TASKS[task].memories):
+        for number, name in enumerate(TASKS[task].sides):
             curves = [
                 np.array(r["curve"]) for r in rows if (r["task"], r["memory"]) == (task, name)
             ]
@@ -178,10 +215,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+DEFAULT = ["stateless_cartpole", "minigrid_memory"]
+
+
 def main() -> None:
-    names = list(dict.fromkeys(name for task in TASKS.values() for name in task.memories))
+    names = list(dict.fromkeys(name for task in TASKS.values() for name in task.sides))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", default=DEFAULT, choices=list(TASKS))
     parser.add_argument("--memories", nargs="+", default=names, choices=names)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -198,8 +238,8 @@ def main() -> None:
         "tasks": {
             name: {
                 "memories": {
-                    memory: {"kind": kind, **options, "reach": horizon((kind, options))}
-                    for memory, (kind, options) in TASKS[name].memories.items()
+                    side: {"kind": kind, **options, "reach": horizon((kind, options)), **more}
+                    for side, ((kind, options), more) in TASKS[name].sides.items()
                 },
                 **TASKS[name].learn.keywords,
             }
@@ -212,13 +252,13 @@ def main() -> None:
             register_env(task, TASKS[task].create)
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for task in arguments.tasks:
-                for name, memory in TASKS[task].memories.items():
+                for name, (memory, more) in TASKS[task].sides.items():
                     if name not in arguments.memories:
                         continue
-                    run = TASKS[task].learn(task, memory, TASKS[task].score, seed=seed)
+                    run = TASKS[task].learn(task, memory, TASKS[task].score, seed=seed, **more)
                     rows.append({"task": task, "memory": name, **run})
                     print(
-                        f"{task:20} {name:20} seed {seed}: {run['score']:.2f} after "
+                        f"{task:20} {name:35} seed {seed}: {run['score']:.2f} after "
                         f"{run['steps']:,} steps, {run['seconds']:.0f} s",
                         flush=True,
                     )
