@@ -20,6 +20,7 @@ from ct_rl.plain_files import write_atomically
 if TYPE_CHECKING:
     from ct_rl.experiment_file import Experiment
 
+_LETTERS = 36  # of names side by side below the evaluations
 _POINTS = 120
 _RESAMPLES = 10_000
 
@@ -224,7 +225,12 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     by_minutes.set(xlabel="minutes of training", title="the same by the clock")
     ways = ", ".join(next(iter(results["variants"].values()))["scores"])
     right.set(title=f"evaluation: {ways}", ylabel=f"{named}; mean, 95 %")
-    right.set_xticks(range(len(results["variants"])), list(results["variants"]), fontsize=8)
+    names = list(results["variants"])
+    right.set_xticks(range(len(names)), names, fontsize=8)
+    if sum(map(len, names)) > _LETTERS:
+        right.tick_params("x", rotation=25)
+        for label in right.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
     right.set_xlim(-0.6, len(results["variants"]) - 0.4)
     by_steps.legend(fontsize=8)
     for axes in (by_steps, by_minutes, right):
