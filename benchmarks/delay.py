@@ -84,7 +84,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set(
         xlabel="steps that the door stays closed (dotted: where a reach ends)",
         ylabel="right among choices, greedy",
-        ylim=(0.4, 1.02),
+        ylim=(0.3, 1.02),
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
