@@ -123,7 +123,7 @@ class Spots(nn.Module):
 
     def pick(self, frames: Tensor) -> Tensor:
         """The pixels [N, F, K, C] that answer most, as they are in frames [N, H, W, C]."""
-        where = self._strongest(frames.to(self.weight.dtype)).flatten(1)  # (N, F * K)
+        where = self._strongest(frames).flatten(1)  # (N, F * K)
         pixels = frames.flatten(1, 2).gather(1, where[..., None].expand(-1, -1, frames.shape[3]))
         return pixels.unflatten(1, (len(self.weight), -1))
 
@@ -141,11 +141,11 @@ class Spots(nn.Module):
         n, height, width, channels = frames.shape
         at_once = min(n, self.AT_ONCE if frames.device.type == "cpu" else n)
         weight = self.weight.T.contiguous()
-        answers = frames.new_empty(at_once * height * width, len(self.weight))
+        answers = weight.new_empty(at_once * height * width, len(self.weight))
         found = []
         for part in frames.split(at_once):
             here = answers[: len(part) * height * width]
-            torch.mm(part.reshape(-1, channels), weight, out=here)
+            torch.mm(part.reshape(-1, channels).to(weight.dtype), weight, out=here)
             planes = here.view(len(part), height, width, -1).permute(0, 3, 1, 2)
             kernel = (height, -(-width // self.columns))
             found.append(F.max_pool2d(planes, kernel, ceil_mode=True, return_indices=True)[1])

@@ -39,6 +39,7 @@ from ray.rllib.examples.envs.classes.stateless_cartpole import StatelessCartPole
 from ray.tune import register_env
 
 import envs
+from agents.auxiliary import auxiliary_names
 from ct_rl.ray_session import ray_session
 
 Memory = tuple[str, dict[str, Any]]
@@ -82,22 +83,18 @@ def attention(window: int, memory: int, compressed: int) -> dict[str, Memory]:
     }
 
 
-LOSSES: dict[str, dict[str, Any]] = {
-    "contrast": {"horizon": 8, "pairs": 256},
-    "prediction": {},
-    "reconstruction": {},
-    "recall": {"horizon": 30, "pairs": 256},  # as on the room
-}
-WEIGHT = 0.5
+LOSS_SETTINGS: dict[str, dict[str, Any]] = {"recall": {"horizon": 30}}  # as on the room
+LOSS_COEFF = 0.5
 
 
 def with_losses(memories: dict[str, Memory]) -> dict[str, Side]:
-    """Each memory without a loss beside PPO's, and with each by itself."""
+    """Each memory without a loss beside PPO's, and with each that is registered by itself."""
     sides: dict[str, Side] = {}
     for name, memory in memories.items():
         sides[name] = (memory, {})
-        for loss, settings in LOSSES.items():
-            more = {"auxiliary": {loss: settings}, "loss_coeffs": {loss: WEIGHT}}
+        for loss in auxiliary_names():
+            settings = LOSS_SETTINGS.get(loss, {})
+            more = {"auxiliary": {loss: settings}, "loss_coeffs": {loss: LOSS_COEFF}}
             sides[f"{name}, {loss}"] = (memory, more)
     return sides
 
@@ -106,7 +103,7 @@ def with_losses(memories: dict[str, Memory]) -> dict[str, Side]:
 class Task:
     """A task: `score` is of one ended episode, `guess` is what guessing gives, None where unknown.
 
-    Of each side the memory, and what it adds to `learn`.
+    A side is a memory and what it changes in `learn`.
     """
 
     create: Callable[[dict[str, Any]], VectorEnv]

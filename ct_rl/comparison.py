@@ -231,7 +231,7 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
         right.tick_params("x", rotation=25)
         for label in right.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
-    right.set_xlim(-0.6, len(results["variants"]) - 0.4)
+    right.set_xlim(-0.6, len(names) - 0.4)
     by_steps.legend(fontsize=8)
     for axes in (by_steps, by_minutes, right):
         axes.grid(alpha=0.3)

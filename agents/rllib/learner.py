@@ -34,7 +34,7 @@ from agents.distributions import Distribution
 from agents.errors import NonFinite
 from agents.fragment import IGNORED, PICKED, RESETS, Fragment
 from agents.rewards import clip_reward
-from agents.rllib.internals import leave_memory_unfilled
+from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import ESTIMATE, LOSSES, MemoryRLModule
 from agents.vtrace import vtrace
 
@@ -121,7 +121,7 @@ class MemoryLearner(TorchLearner, abc.ABC):
     def build(self) -> None:
         self._shuffle = np.random.default_rng(self.config.seed)
         super().build()
-        leave_memory_unfilled()
+        leave_tensors_unfilled()
         self._memory_module.carries_losses = False
 
     @property

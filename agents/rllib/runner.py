@@ -15,7 +15,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from agents.acting import LOST, Actor, check_autoreset
 from agents.actor_critic import ActorCritic
 from agents.fragment import PICKED, VALUES, Fragment
-from agents.rllib.internals import leave_memory_unfilled
+from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import MemoryRLModule
 from ct_rl.memory import state_bytes
 from envs.seeding import world_seeds
@@ -42,7 +42,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         self._finished: list[dict[str, float]] = []
         self._incarnation = self._restarts = 0
         super().__init__(**kwargs)
-        leave_memory_unfilled()
+        leave_tensors_unfilled()
 
     def make_env(self) -> None:
         super().make_env()

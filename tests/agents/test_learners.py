@@ -58,8 +58,8 @@ def test_unequal_shares_are_refused(build):
 
 def filled(_=None):
     """Whether torch is deterministic, and fills new tensors; where this runs, a learner, a runner or here."""
-    kinds = torch.utils.deterministic
-    return torch.are_deterministic_algorithms_enabled(), kinds.fill_uninitialized_memory
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    return torch.are_deterministic_algorithms_enabled(), fills
 
 
 @pytest.mark.parametrize("where", ["here", "apart"])
