@@ -15,6 +15,12 @@ def weights(learner):
     return {key: x.clone() for key, x in net.state_dict().items()}
 
 
+def fills(_):
+    """Whether torch is deterministic in a process, as RLlib's seeding has it, and whether it fills new tensors."""
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    return torch.are_deterministic_algorithms_enabled(), filled
+
+
 def poison(learner):
     with torch.no_grad():
         learner.module["default_policy"].unwrapped().net.value.bias.fill_(float("nan"))
@@ -30,6 +36,9 @@ def test_two_learners_stay_in_step_and_one_that_fails_is_named(build):
     assert any(key.startswith("policy") for key in one)
     for key, value in one.items():
         torch.testing.assert_close(value, other[key], msg=key)
+    runners = algo.env_runner_group.foreach_env_runner(fills, local_env_runner=False)
+    learners = [answer.get() for answer in algo.learner_group.foreach_learner(fills)]
+    assert [*runners, *learners] == [(True, False)] * 4
     algo.learner_group.foreach_learner(poison, remote_actor_ids=[0])
     with pytest.raises(NonFinite, match="NaN"):
         train_until(algo, lambda r: False)
@@ -54,24 +63,3 @@ def test_aggregators_pass_the_memory_on(build):
 def test_unequal_shares_are_refused(build):
     with pytest.raises(ValueError, match="set train_batch_size_per_learner to a multiple of 40"):
         build(learners={"num_learners": 2}, train_batch_size_per_learner=50)
-
-
-def filled(_=None):
-    """Whether torch is deterministic, and fills new tensors; where this runs, a learner, a runner or here."""
-    fills = torch.utils.deterministic.fill_uninitialized_memory
-    return torch.are_deterministic_algorithms_enabled(), fills
-
-
-@pytest.mark.parametrize("where", ["here", "apart"])
-def test_a_seed_makes_torch_deterministic_and_no_tensor_is_filled_for_it(build, where):
-    before = filled()
-    try:
-        torch.utils.deterministic.fill_uninitialized_memory = True  # as torch has it
-        apart = where == "apart"
-        algo = build(learners={"num_learners": int(apart)}, runners=int(apart))
-        runners = algo.env_runner_group.foreach_env_runner(filled, local_env_runner=not apart)
-        learners = [answer.get() for answer in algo.learner_group.foreach_learner(filled)]
-        assert [*runners, *learners] == [(True, False)] * 2
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]
