@@ -50,7 +50,9 @@ def read_known(
 ) -> dict[Key, Run]:
     """The runs in results.json files that are runs of this experiment, by variant and seed.
 
-    Runs of other variants and seeds, or with fewer episodes of evaluation, are left out and printed.
+    A variant there is the one of its name here, or else the one of its settings and length: what two experiments
+    share is trained once. Runs of other variants and seeds, or with fewer episodes of evaluation, are left out and
+    printed.
 
     Raises:
         UserError: for a file that is no results.json, and for runs of other settings, length or measure.
@@ -78,11 +80,16 @@ def _read(
             was, wanted = getattr(results, field), getattr(experiment, field)
             if was != wanted:
                 raise UserError(f"{named} has {field} {was}, and the experiment {wanted}")
-        for name, content in results.variants.items():
+        for named_there, content in results.variants.items():
             variant = read(_Variant, content, extra="ignore")
+            name = named_there
             if name in variants:
                 config = config_file.from_data(variant.config, f"{named}: {name}", imports)
                 _require_same(config, variants[name], f"{named}: {name}")
+            else:
+                name = _same_settings(variant, variants, named, imports) or name
+                if name != named_there:
+                    print(f"known        {shown(named_there)} of {file} is {shown(name)} here")
             for run in variant.runs:
                 known = read(_Run, run, extra="ignore")
                 key, scores = (name, known.seed), known.evaluation
@@ -105,6 +112,20 @@ def _read(
     except Unreadable as error:
         raise UserError(f"--known: {error}") from None
     return taken, left_out
+
+
+def _same_settings(
+    variant: _Variant, variants: dict[str, TrainConfig], named: str, imports: Sequence[str]
+) -> str | None:
+    """The name here of a variant that has another one there; None where no variant has its settings and length."""
+    try:
+        found = config_file.from_data(variant.config, named, imports)
+    except UserError:
+        return None  # a memory or loss that this experiment has not imported
+    for name, wanted in variants.items():
+        if found.run.steps == wanted.run.steps and not different(found, wanted):
+            return name
+    return None
 
 
 def _require_same(found: TrainConfig, wanted: TrainConfig, named: str) -> None:

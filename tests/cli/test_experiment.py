@@ -99,6 +99,11 @@ def _known_runs_are_of_this_experiment_or_refused(tmp_path, results):
     assert set(ask({})) == {("compressive, rate 4", 3), ("gru", 3)}
     assert set(ask({"variants": {"gru": gru}})) == {("gru", 3)}
     assert not ask({"seeds": [4, 5]}) and not ask({"episodes": 3})
+    assert set(ask({"variants": {"a gated unit": gru}})) == {("a gated unit", 3)}
+    longer, wider = {**gru, "run": {"steps": 99}}, {"memory": {"kind": "gru", "hidden": 24}}
+    assert not ask({"variants": {"longer": longer, "wider": wider}})
+    unknown = {"theirs": {**results["variants"]["gru"], "config": {"memory": {"kind": "theirs"}}}}
+    assert not ask({}, variants=unknown)
     other = {**gru, "memory": {"kind": "gru", "hidden": 24}}
     with pytest.raises(UserError, match=r"gru was trained with memory.hidden = 16, .* says 24"):
         ask({"variants": {"gru": other}})
