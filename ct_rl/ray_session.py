@@ -64,6 +64,8 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
     os.environ["TMPDIR"] = (
         folder  # what the run's processes leave when they are killed goes with it
     )
+    if not processes:  # or Ray starts a process for each core, which nothing would ever ask for
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     shared = Path("/dev/shm")
     fits = shared.is_dir() and shutil.disk_usage(shared).free > 1.1 * _OBJECT_STORE
     try:

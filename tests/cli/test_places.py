@@ -20,7 +20,8 @@ begin = int(Path("count").read_text()) if Path("count").exists() else 0
 print("from", begin, flush=True)
 Path("scratch").touch()
 for number in range(begin, int(sys.argv[2])):
-    Path("count").write_text(str(number + 1))
+    Path("count.new").write_text(str(number + 1))
+    os.replace("count.new", "count")  # no half of it is ever carried home
     if asked:
         sys.exit(130)
     time.sleep(0.05)
@@ -71,6 +72,22 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def begin(folder):
+    """Starts commands, and ends at last what a failed test left: a cluster of one core would wait for it for ever."""
+    begun = []
+
+    def start(place, *words):
+        begun.append(place.start([*words], folder))
+        return begun[-1]
+
+    yield start
+    for running in begun:
+        if running.poll() is None:
+            running.stop()
+            wait_until(lambda running=running: running.poll() is not None, running)
+
+
 def count(folder: Path) -> int:
     return int((folder / "count").read_text()) if (folder / "count").exists() else 0
 
@@ -83,9 +100,9 @@ def wait_until(condition, running, seconds=60):
         time.sleep(0.05)
 
 
-def test_a_command_runs_in_the_jobs_folder_and_leaves_its_files_there(place, folder):
+def test_a_command_runs_in_the_jobs_folder_and_leaves_its_files_there(place, folder, begin):
     (folder / "count").write_text("3")
-    running = place.start(["ct_rl_counter", HERE, "6"], folder)
+    running = begin(place, "ct_rl_counter", HERE, "6")
     wait_until(lambda: running.poll() is not None, running)
     assert running.poll() == 0
     assert (folder / LOG).read_text() == "from 3\n"
@@ -93,33 +110,33 @@ def test_a_command_runs_in_the_jobs_folder_and_leaves_its_files_there(place, fol
     assert not (folder / "scratch").exists()
 
 
-def test_it_is_asked_to_end_and_ends_by_itself(place, folder):
-    running = place.start(["ct_rl_counter", HERE, "100000"], folder)
+def test_it_is_asked_to_end_and_ends_by_itself(place, folder, begin):
+    running = begin(place, "ct_rl_counter", HERE, "100000")
     wait_until(lambda: count(folder) > 0, running)
     running.stop()
     wait_until(lambda: running.poll() is not None, running)
     assert running.poll() == 130 and 0 < count(folder) < 100_000
-    again = place.start(["ct_rl_counter", HERE, str(count(folder) + 2)], folder)
+    again = begin(place, "ct_rl_counter", HERE, str(count(folder) + 2))
     again.wait()
     assert again.poll() == 0 and (folder / LOG).read_text().count("from") == 2
 
 
-def test_a_command_that_fails_says_so(place, folder):
-    running = place.start(["ct_rl_no_such_module"], folder)
+def test_a_command_that_fails_says_so(place, folder, begin):
+    running = begin(place, "ct_rl_no_such_module")
     running.wait()
     assert running.poll() == 1 and "ct_rl_no_such_module" in (folder / LOG).read_text()
 
 
 @pytest.mark.slow
-def test_what_a_host_had_done_stays_when_it_dies(hosts, host, folder):
-    running = Cluster(1, gpu=False).start(["ct_rl_counter", HERE, "100000"], folder)
+def test_what_a_host_had_done_stays_when_it_dies(hosts, host, folder, begin):
+    running = begin(Cluster(1, gpu=False), "ct_rl_counter", HERE, "100000")
     wait_until(lambda: count(folder) > 0, running)
     hosts.remove_node(host, allow_graceful=False)
     wait_until(lambda: running.poll() is not None, running)
     assert running.poll() == LOST
     reached = count(folder)
     hosts.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    again = Cluster(1, gpu=False).start(["ct_rl_counter", HERE, str(reached + 2)], folder)
+    again = begin(Cluster(1, gpu=False), "ct_rl_counter", HERE, str(reached + 2))
     again.wait()
     assert again.poll() == 0 and f"from {reached}\n" in (folder / LOG).read_text()
 
