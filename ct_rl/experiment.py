@@ -64,7 +64,8 @@ class Arguments:
     only: list[Text] = field(default_factory=list)
     """Variants to work on, by name; all when absent. Finished runs of the others are compared with them."""
     known: list[Text] = field(default_factory=list)
-    """Files results.json of the same experiment from other folders or machines: their runs are taken as finished."""
+    """Files results.json from other folders or machines: their runs that are this experiment's, by the variant's name
+    or else by its settings, are taken as finished."""
     minutes: Minutes | None = None
     """Training of each run by the clock [minutes]; the experiment's own when absent."""
     episodes: Episodes | None = None

@@ -64,8 +64,6 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
     os.environ["TMPDIR"] = (
         folder  # what the run's processes leave when they are killed goes with it
     )
-    if not processes:  # or Ray starts a process for each core, which nothing would ever ask for
-        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     shared = Path("/dev/shm")
     fits = shared.is_dir() and shutil.disk_usage(shared).free > 1.1 * _OBJECT_STORE
     try:
@@ -82,6 +80,8 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
                     _plasma_directory=None if fits else folder,
                     _temp_dir=folder,
                     _node_ip_address="127.0.0.1",
+                    # Or Ray starts a process for each core, which nothing would ever ask for.
+                    _system_config=None if processes else {"prestart_worker_first_driver": False},
                 )
         except (RuntimeError, OSError, ValueError, TimeoutError) as error:
             raise RunFailed(f"Ray did not start: {one_line(error)[:300]}") from error

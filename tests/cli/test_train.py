@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -26,8 +27,6 @@ def begin(run, *words):
 
 def ray_folder(process):
     """Ray's temporary folder of a running training, from the mark in its cleaner's command line."""
-    import psutil
-
     for child in psutil.Process(process.pid).children():
         words = child.cmdline()
         if any(word.endswith("reaper.py") for word in words):
@@ -37,8 +36,6 @@ def ray_folder(process):
 
 def temporary_folders(process):
     """Where the run's Ray processes put temporary files."""
-    import psutil
-
     environments = [
         child.environ()
         for child in psutil.Process(process.pid).children(recursive=True)
@@ -180,7 +177,7 @@ def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoin
     saved, _ = checkpoint.load_last(run / "checkpoints")
     assert any(key.startswith("optimizer/") for key in saved.tensors)
     ray.shutdown()  # whatever tests before this one in the same process left running
-    with ray_session(1):
+    with ray_session(0):
         algorithm = build_algorithm(config)
         try:
             fresh, before = algorithm.training_state()
@@ -196,5 +193,7 @@ def test_a_resumed_algorithm_has_the_optimiser_and_the_counters_of_the_checkpoin
             report = algorithm.train()["ct_rl"]
             assert report["steps"] > saved.step
             assert report["updates"] > saved.meta["progress"]["updates"]
+            below = psutil.Process().children(recursive=True)
+            assert "ray::IDLE" not in [x.name() for x in below]  # no process that nobody asked for
         finally:
             algorithm.stop()
