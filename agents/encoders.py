@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from agents.errors import unknown
 from agents.rewards import reward_features
+from agents.spots import Spots
 
 
 class _Image(nn.Module):
@@ -93,63 +94,6 @@ class SmallEncoder(_Image):
         return nn.Sequential(
             nn.Conv2d(channels, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU()
         )
-
-
-class Spots(nn.Module):
-    """How much stronger the strongest answer of each colour filter is in each column than in the middle one of them.
-
-    A filter answers most to the colours furthest out in its direction, wherever they stand, even where they are a few
-    pixels that wide filters blur away. Walls, floor and sky answer alike in every column, and the median over the
-    columns takes them out: what is left is what stands in one column and not in the others.
-
-    Finding the strongest pixels is what costs, and `pick` does it apart: an answer at a pixel that was the strongest a
-    few updates ago is too small by a term of second order in what the filters have moved since (the envelope theorem).
-
-    Args:
-        channels: C of a frame.
-        filters: F, how many.
-        columns: K, equal parts of the frame's width.
-    """
-
-    AT_ONCE = 4  # frames whose answers stay in a processor's cache
-    GAIN = 12.0  # what is left after the median is about as large as other features are
-
-    def __init__(self, channels: int, filters: int = 64, columns: int = 6):
-        super().__init__()
-        self.columns = columns
-        weight = F.normalize(torch.randn(filters, channels), dim=-1)
-        self.weight = nn.Parameter(self.GAIN * weight)
-        self.d_out = filters * columns
-
-    def pick(self, frames: Tensor) -> Tensor:
-        """The pixels [N, F, K, C] that answer most, as they are in frames [N, H, W, C]."""
-        where = self._strongest(frames).flatten(1)  # (N, F * K)
-        pixels = frames.flatten(1, 2).gather(1, where[..., None].expand(-1, -1, frames.shape[3]))
-        return pixels.unflatten(1, (len(self.weight), -1))
-
-    def forward(self, picked: Tensor, scale: float = 1.0) -> Tensor:
-        """Answers [N, F * K] to picked pixels [N, F, K, C], whose values times `scale` are read."""
-        answers = (picked * scale * self.weight[:, None]).sum(-1)  # (N, F, K)
-        # torch's median, by an operation that ONNX has.
-        middle = (self.columns - 1) // 2
-        median = answers.sort(-1).values[..., middle : middle + 1]
-        return (answers - median).flatten(1)
-
-    @torch.no_grad()
-    def _strongest(self, frames: Tensor) -> Tensor:
-        """Which pixel answers most, [N, F, 1, K] as row * W + column; the others have no gradient."""
-        n, height, width, channels = frames.shape
-        at_once = min(n, self.AT_ONCE if frames.device.type == "cpu" else n)
-        weight = self.weight.T.contiguous()
-        answers = weight.new_empty(at_once * height * width, len(self.weight))
-        found = []
-        for part in frames.split(at_once):
-            here = answers[: len(part) * height * width]
-            torch.mm(part.reshape(-1, channels).to(weight.dtype), weight, out=here)
-            planes = here.view(len(part), height, width, -1).permute(0, 3, 1, 2)
-            kernel = (height, -(-width // self.columns))
-            found.append(F.max_pool2d(planes, kernel, ceil_mode=True, return_indices=True)[1])
-        return torch.cat(found)
 
 
 class SpotEncoder(SmallEncoder):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from agents import ActorCritic
-from agents.encoders import InstructionEncoder, Spots, build_encoder, encoder_names, pick
+from agents.encoders import InstructionEncoder, build_encoder, encoder_names, pick
+from agents.spots import Spots
 
 WORDS = gym.spaces.Box(0, 2**31 - 1, (6,), np.int64)
 
@@ -252,6 +253,49 @@ def test_spots_are_the_strongest_answers_less_their_median_and_learn_as_their_na
     torch.testing.assert_close(spots.weight.grad, weight.grad)
 
 
+@pytest.mark.parametrize("colours", [2, 300, 256**3])
+@pytest.mark.parametrize("size", [(64, 96), (5, 37)])
+def test_colours_searched_once_answer_as_pixels_searched_one_by_one(size, colours):
+    """Few colours come again and again, and many push each other out of the table of those that were seen."""
+    torch.manual_seed(0)
+    spots = Spots(3)
+    palette = torch.randint(
+        0, 256, (colours, 3) if colours < 1000 else (8000, 3), dtype=torch.uint8
+    )
+    frames = palette[torch.randint(0, len(palette), (3, *size))]
+    searched, one_by_one = spots.pick(frames), spots._pick_pixels(frames)
+    assert searched.dtype == torch.uint8 and searched.shape == one_by_one.shape == (3, 64, 6, 3)
+    # Of two that answer alike either may win: their answers differ by the rounding of three products.
+    room = 4 * torch.finfo(torch.float32).eps * 255 * spots.GAIN * 3
+    torch.testing.assert_close(spots(searched), spots(one_by_one), rtol=0, atol=room)
+    wide = -(-size[1] // 6)
+    for k in range(6):
+        own = frames[:, :, k * wide : (k + 1) * wide].flatten(1, 2)  # (N, pixels, 3)
+        same = (searched[:, :, k, None] == own[:, None]).all(-1)  # (N, F, pixels)
+        assert same.any(-1).all()
+
+
+def test_colours_are_searched_where_compiled_code_cannot_be_kept(monkeypatch):
+    import numba
+
+    from agents import spots
+
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(numba, "njit", njit)
+    frames, net = torch.randint(0, 256, (1, 4, 12, 3), dtype=torch.uint8), Spots(3, filters=2)
+    spots._search.cache_clear()
+    try:
+        plain = net.pick(frames)
+    finally:
+        spots._search.cache_clear()
+    monkeypatch.undo()
+    assert torch.equal(plain, net.pick(frames))
+
+
 FRAMES = {
     "bytes": gym.spaces.Box(0, 255, (72, 96, 3), np.uint8),
     "gray": gym.spaces.Box(0, 255, (72, 96), np.uint8),
@@ -293,10 +337,12 @@ def test_bytes_in_bfloat16_are_what_autocast_makes_of_the_same_numbers_as_floats
     torch.manual_seed(0)
     encoder = build_encoder(gym.spaces.Box(low, 255, shape, np.uint8), name, 16)
     frames = torch.randint(low, 256, (5, *shape), dtype=torch.uint8)
+    picked = pick(encoder, frames)
     grads = []
     for seen in (frames, frames.float()):
+        given = () if picked is None else (picked.to(seen.dtype),)
         with torch.autocast("cpu", torch.bfloat16):
-            features = encoder(seen)
+            features = encoder(seen, *given)
         encoder.zero_grad()
         features.float().square().sum().backward()
         grads.append([features, *(p.grad.clone() for p in encoder.parameters())])
