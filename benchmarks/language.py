@@ -123,13 +123,19 @@ class Scale:
 
 
 def settings(
-    scale: Scale, options: Record, memory: str, seed: int, length: int, data: str
+    scale: Scale,
+    options: Record,
+    memory: str,
+    seed: int,
+    length: int,
+    data: str,
+    lr: float = 1e-3,
 ) -> LMConfig:
     steps = scale.steps
     return LMConfig(
         data=data,
         model=ModelConfig(memory, options),
-        optimiser=OptimiserConfig(lr=1e-3, warmup=max(steps // 20, 1), clip=0.5),
+        optimiser=OptimiserConfig(lr=lr, warmup=max(steps // 20, 1), clip=0.5),
         steps=steps,
         batch=BATCH,
         length=length,
@@ -146,10 +152,11 @@ def language_run(
     model: LanguageModel | None = None,
     window: int | None = None,
     windows: int = 1,
+    lr: float = 1e-3,
 ) -> tuple[Record, LanguageModel]:
     """Train and price one side on 16 streams; batches of one window, which the peer needs, or of several."""
     window = window or scale.window
-    config = settings(scale, options, memory, seed, windows * window, corpus.name)
+    config = settings(scale, options, memory, seed, windows * window, corpus.name, lr)
     config = dataclasses.replace(config, steps=scale.tokens // (config.batch * config.length))
     trainer = Trainer(config, corpus, CPU, Group(), model)
     begun = time.process_time()
@@ -208,15 +215,20 @@ def cores(scale: Scale, book: Book) -> None:
                 )[0],
                 scale.tokens,
             )
-        for side, thaw in ((PEER, False), (f"{PEER}, thawed", True)):
+        for side, thaw, lr in (
+            (PEER, False, 1e-3),
+            (f"{PEER}, thawed", True, 1e-3),
+            (f"{PEER}, lr 3e-4", False, 3e-4),
+            (f"{PEER}, thawed, lr 3e-4", True, 3e-4),
+        ):
             peer = peer_model(256, scale.compressive, seed, thaw)
             if peer is None:
                 print("the peer is left out: pip install compressive-transformer-pytorch==0.4.0")
                 break
             book.run(
                 f"{scale.prefix}cores/{side}/{seed}",
-                lambda peer=peer, seed=seed: language_run(
-                    scale, corpus, "compressive", {}, seed, peer
+                lambda peer=peer, seed=seed, lr=lr: language_run(
+                    scale, corpus, "compressive", {}, seed, peer, lr=lr
                 )[0],
                 scale.tokens,
             )

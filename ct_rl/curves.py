@@ -32,8 +32,10 @@ def draw_curves(
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     rows = rows[:: max(1, len(rows) // _POINTS)]
-    figure = Figure(figsize=(13, 7), dpi=80, layout="constrained")
+    figure = Figure(figsize=(13, 7), dpi=80)
     FigureCanvasAgg(figure)
+    # Fixed margins: a constrained layout lays everything out twice, and a run is drawn every minute.
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.08, top=0.9, wspace=0.16, hspace=0.33)
     figure.suptitle(title, parse_math=False)
     figures = ordered(dict.fromkeys(key for row in rows for key in row), counts)
     for axes, name in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
