@@ -72,7 +72,7 @@ class Book:
     def run(self, name: str, work: Run, tokens: int | None = None) -> Record:
         """The record of a run, made now unless it is there; one of other `tokens` of training ends the program."""
         found = self.content["runs"].get(name)
-        if found is not None and tokens not in (None, found["train_tokens"]):
+        if found is not None and tokens is not None and found["train_tokens"] != tokens:
             raise SystemExit(
                 f"{self.path}: {name} was trained on {found['train_tokens']:,} tokens, and {tokens:,} are asked: "
                 "give the same --steps, or --out another file"
@@ -81,7 +81,7 @@ class Book:
             begun = time.monotonic()
             record = work()
             record |= {"seconds": round(time.monotonic() - begun, 1), "commit": commit()}
-            self.content["machine"] = machine("1 thread")
+            record |= {"machine": machine("1 thread")}
             self.content["runs"][name] = record
             write_atomically(self.path, (json.dumps(self.content, indent=1) + "\n").encode())
             print(f"{name}: {record}", flush=True)
