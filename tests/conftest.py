@@ -1,6 +1,11 @@
-"""What all tests share: which of them are slow."""
+"""What all tests share: which of them are slow, and that Ray's processes are as urgent as others."""
+
+import os
 
 import pytest
+
+# Ray starts its workers at niceness 15, and beside another test on two cores they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Whoever uses one of these starts Ray, a run, or another program.
 _SLOW_FIXTURES = {"cluster", "build", "trained", "trained_on_lab", "own"}
