@@ -43,12 +43,12 @@ class Spots(nn.Module):
     def pick(self, frames: Tensor) -> Tensor:
         """The pixels [N, F, K, C] that answer most, as they are in frames [N, H, W, C].
 
-        Colours of bytes are searched on a processor by a loop that numba compiles, which asks each colour of a column
-        once; all else by torch.
+        RGB bytes on the CPU are searched by a loop that numba compiles, which asks each colour of a column once. Other
+        frames are searched pixel by pixel by torch, and so are all where torch compiles or exports.
         """
-        bytes_here = frames.dtype == torch.uint8 and frames.device.type == "cpu"
-        colours = frames.shape[3] == 3 and self.weight.dtype == torch.float32
-        if bytes_here and colours and not torch.compiler.is_compiling():
+        rgb_bytes = frames.dtype == torch.uint8 and frames.shape[3] == 3
+        on_cpu = frames.device.type == "cpu" and self.weight.dtype == torch.float32
+        if rgb_bytes and on_cpu and not torch.compiler.is_compiling():
             return self._pick_colours(frames)
         return self._pick_pixels(frames)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -58,6 +59,7 @@ PAPER_BPC = {
     "most_used, none": 0.980, "dilated, attention": 0.977, "conv, attention": 0.973,
 }  # fmt: skip
 BATCH = 16  # streams
+LR = 1e-3
 Record = dict[str, Any]
 Run = Callable[[], Record]
 
@@ -129,7 +131,7 @@ def settings(
     seed: int,
     length: int,
     data: str,
-    lr: float = 1e-3,
+    lr: float = LR,
 ) -> LMConfig:
     steps = scale.steps
     return LMConfig(
@@ -152,7 +154,7 @@ def language_run(
     model: LanguageModel | None = None,
     window: int | None = None,
     windows: int = 1,
-    lr: float = 1e-3,
+    lr: float = LR,
 ) -> tuple[Record, LanguageModel]:
     """Train and price one side on 16 streams; batches of one window, which the peer needs, or of several."""
     window = window or scale.window
@@ -215,12 +217,8 @@ def cores(scale: Scale, book: Book) -> None:
                 )[0],
                 scale.tokens,
             )
-        for side, thaw, lr in (
-            (PEER, False, 1e-3),
-            (f"{PEER}, thawed", True, 1e-3),
-            (f"{PEER}, lr 3e-4", False, 3e-4),
-            (f"{PEER}, thawed, lr 3e-4", True, 3e-4),
-        ):
+        for lr, thaw in itertools.product((LR, 3e-4), (False, True)):
+            side = PEER + (", thawed" if thaw else "") + (f", lr {lr:g}" if lr != LR else "")
             peer = peer_model(256, scale.compressive, seed, thaw)
             if peer is None:
                 print("the peer is left out: pip install compressive-transformer-pytorch==0.4.0")
@@ -455,7 +453,7 @@ def draw(scale: Scale, book: Book, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(13, 7.5))
+    figure, axes = plt.subplots(2, 2, figsize=(14.5, 7.5))
     for axis, table in zip(axes.flat, ("cores", "compression", "speech"), strict=False):
         sides: dict[str, list[Record]] = {}
         whole = book.of(scale.prefix + table)

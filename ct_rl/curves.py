@@ -34,8 +34,8 @@ def draw_curves(
     rows = rows[:: max(1, len(rows) // _POINTS)]
     figure = Figure(figsize=(13, 7), dpi=80)
     FigureCanvasAgg(figure)
-    # Fixed margins: a constrained layout lays everything out twice, and a run is drawn every minute.
-    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.08, top=0.9, wspace=0.16, hspace=0.33)
+    # Fixed margins, wide enough for seven figures: a constrained layout takes twice as long, every minute of a run.
+    figure.subplots_adjust(left=0.06, right=0.985, bottom=0.08, top=0.9, wspace=0.24, hspace=0.33)
     figure.suptitle(title, parse_math=False)
     figures = ordered(dict.fromkeys(key for row in rows for key in row), counts)
     for axes, name in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
