@@ -24,6 +24,8 @@ def cluster():
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=200_000_000,
+        # Or eight processes start that nothing may ask for.
+        _system_config={"prestart_worker_first_driver": False},
         ignore_reinit_error=True,
     )
     register_env("counting", create)

@@ -1,15 +1,15 @@
-"""Commands as a person starts them: processes, their output, their exit status."""
+"""Commands as processes: their output, their exit status."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from tests.cli.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 _SETTINGS = {
@@ -31,24 +31,16 @@ SMALL = [word for pair in _SETTINGS.items() for word in pair]
 
 def start(*words, cwd=ROOT, path=()):
     """A command as a process; `path` are further folders that it imports from."""
-    folders = os.pathsep.join(map(str, (ROOT, *path)))
-    environment = {**os.environ, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    folders = [*map(str, (ROOT, *path))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+    return Forked([*map(str, words)], str(cwd), folders, environment)
 
 
 def finish(process, timeout=900):
     """Status, output, errors; a process that does not end by itself fails the test."""
     try:
         out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
         pytest.fail(f"did not end within {timeout} s; it had said:\n{out}\n{err}")
