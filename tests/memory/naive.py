@@ -130,7 +130,10 @@ def _attend(attention, memory: Memory, u: Tensor, seen: list) -> Tensor:
         ]
     )
     mixed = (weights[..., None] * torch.stack(values)).sum(0)
-    return attention.out(mixed.flatten())
+    mixed = mixed.flatten()
+    if attention.opening is not None:
+        mixed = mixed / (1 + torch.exp(-attention.opening(u)))
+    return attention.out(mixed)
 
 
 def _end_of_window(layer, memory: Memory, step: int) -> list[Tensor]:

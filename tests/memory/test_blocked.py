@@ -19,6 +19,7 @@ OPTIONS = {
     "by time": {"slot_positions": "time"},
     "as the authors count": {"slot_positions": "authors"},
     "auto-encoding": {"compression_loss": "auto_encoding"},
+    "gated": {"gated_reads": True},
     "task's gradient": {"compression_loss": "none"},
 }
 

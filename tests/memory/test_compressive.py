@@ -27,10 +27,12 @@ VARIANTS = {  # what is beside compression function and loss; the last entries c
     "stopped": {"window_gradient": False},
     "time": {"slot_positions": "time"},
     "authors": {"slot_positions": "authors", "mask_empty": False},
+    "gated": {"gated_reads": True, "near_first": True},
     "merge": {"overflow": "merge"},
     "merge, time": {"overflow": "merge", "slot_positions": "time"},
     "unmasked": {"mask_empty": False, "window_gradient": False, "norm": "post"},
-    "all ours": {"overflow": "merge", "slot_positions": "time", "gate": "gru", "window_gradient": False},
+    "all ours": {"overflow": "merge", "slot_positions": "time", "gate": "gru", "window_gradient": False,
+                 "gated_reads": True},
 }  # fmt: skip
 
 
@@ -360,3 +362,19 @@ def test_bfloat16_autocast_stays_close(norm, acting):
         else:
             low, _ = in_pieces(core, x, resets, [7], begun)
     assert (low.float() - full).abs().mean() < 0.05 * full.abs().mean()
+
+
+@pytest.mark.parametrize("name", ["compressive", "transformer_xl"])
+def test_near_first_attention_falls_as_the_power_of_each_head(name):
+    """With queries of zero, of the codes alone; the last head looks everywhere alike."""
+    sizes = {"window": 16, "memory": 16} | ({"compressed": 16} if name == "compressive" else {})
+    core = build_memory(name, d_model=64, n_layers=1, n_heads=4, near_first=True, **sizes).double()
+    attention = core.stack[0].attention
+    nothing = torch.zeros(1, 4, 1, 16, dtype=torch.float64)
+    seen = [(attention.by_distance(nothing).flip(-1), torch.arange(attention.reach))]
+    if name == "compressive":
+        seen.append((attention.slot_by_distance(nothing), torch.arange(*attention.slots)))
+    for logits, distance in seen:
+        for head, power in enumerate((2.0, 1.0, 0.5, 0.0)):
+            wanted = -power * distance.double().log1p()
+            assert torch.allclose(logits[0, head, 0], wanted, atol=0.05), (head, logits, wanted)

@@ -100,6 +100,8 @@ OPTIONS = st.fixed_dictionaries(  # of the compressive core
         "overflow": st.sampled_from(["drop", "merge"]),
         "slot_positions": st.sampled_from(["order", "time", "authors"]),
         "window_gradient": st.booleans(),
+        "gated_reads": st.booleans(),
+        "near_first": st.booleans(),
     }
 )
 

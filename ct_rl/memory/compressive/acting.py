@@ -133,7 +133,7 @@ def _layer_step(
         usage = state["usage"][:, i]
         usage[seen.rows, seen.place] = 0
         usage += weights[:, :, slots : past.shape[1]].mean(1)
-    return layer.after(x, read), weights
+    return layer.after(x, u, read), weights
 
 
 def _compress(layers: Sequence[Layer], sizes: Sizes, state: State, due: Tensor) -> None:

@@ -47,6 +47,7 @@ class RelativeAttention(nn.Module):
         reach: distances 0 ... reach - 1 that current and remembered steps can have.
         slots: the first distance that slots can have, and the last + 1; equal for no compressed memory.
         dropout: rate on the attention weights.
+        gated: whether each number that the heads read passes a gate that the step's own input opens.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class RelativeAttention(nn.Module):
         reach: int,
         slots: tuple[int, int],
         dropout: float = 0.0,
+        gated: bool = False,
     ):
         super().__init__()
         self.n_heads, self.d_head = n_heads, d_model // n_heads
@@ -65,6 +67,7 @@ class RelativeAttention(nn.Module):
         self.kv = nn.Linear(d_model, 2 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model)
         self.content_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
+        self.opening = nn.Linear(d_model, d_model) if gated else None
         self.position = nn.Linear(d_model, d_model, bias=False)
         self.position_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
         self.clamp = 0
@@ -78,6 +81,26 @@ class RelativeAttention(nn.Module):
             self.slot_position = nn.Linear(d_model, d_model, bias=False)
             self.slot_position_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
         self._encode()
+
+    @torch.no_grad()
+    def look_near_first(self) -> None:
+        """Starts with weights that fall with distance as (1 + distance)^-s: s is 2, 1, 1/2, ... by head, 0 for the last.
+
+        One number of each head's position keys says -ln(1 + distance), by least squares in the codes, and its bias s;
+        both go on to learn. Of one head alone s is 0.
+        """
+        codes = sinusoids(max(self.reach, self.slots[1]), self.q.in_features)
+        wanted = -torch.arange(len(codes), dtype=torch.float64).log1p()
+        small = 1e-3 * torch.eye(codes.shape[1], dtype=torch.float64)  # few codes fix no row
+        given = torch.cat([codes, small]), torch.cat([wanted, wanted.new_zeros(len(small))])
+        row = torch.linalg.lstsq(given[0], given[1][:, None]).solution[:, 0]
+        parts = [(self.position.weight, self.position_bias)]
+        if self.slots[1]:
+            parts.append((self.slot_position.weight, self.slot_position_bias))
+        for weight, bias in parts:
+            for head in range(self.n_heads - 1):
+                weight[head * self.d_head] = row
+                bias[head, 0, 0] = 2.0 ** (1 - head)
 
     def _encode(self) -> None:
         weight = self.q.weight
@@ -156,7 +179,7 @@ class RelativeAttention(nn.Module):
             report: whether to give the weights too.
 
         Returns:
-            [B, T, D], and the weights [B, H, T, N] before dropout.
+            What the heads read [B, T, D], for `passed_on`, and the weights [B, H, T, N] before dropout.
         """
         queries = queries + self.content_bias
         rate = self.dropout if self.training else 0.0
@@ -170,7 +193,16 @@ class RelativeAttention(nn.Module):
             logits = (queries @ keys.transpose(-1, -2)).add_(bias).add_(hidden)
             weights = logits.softmax(-1)
             y = F.dropout(weights, rate) @ values if rate else weights.to(values.dtype) @ values
-        return self.out(y.transpose(1, 2).flatten(2)), weights
+        return y.transpose(1, 2).flatten(2), weights
+
+    def passed_on(self, read: Tensor, u: Tensor) -> Tensor:
+        """Attention's output, of what the heads have read and the attention's input, both [..., D].
+
+        The gate is that of Qiu et al. 2025 (arXiv 2505.06708): a sigmoid for each number, before the last projection.
+        """
+        if self.opening is not None:
+            read = read * self.opening(u).sigmoid()
+        return self.out(read)
 
     def both_distance_keys(self) -> Tensor:
         """Keys of slots' distances, then of steps' [H, Dh + 1, n + R], and under them what the biases add."""
@@ -205,7 +237,7 @@ class RelativeAttention(nn.Module):
                 are zeros. Overwritten.
 
         Returns:
-            [B, D], and the weights [B, H, N or more].
+            What the heads read [B, D], for `passed_on`, and the weights [B, H, N or more].
         """
         keys, values = self.kv.weight.view(2, self.n_heads, self.d_head, -1)
         asking = torch.bmm(queries + self.content_bias, keys)  # (H, B, D)
@@ -214,7 +246,7 @@ class RelativeAttention(nn.Module):
         weights = bias.softmax(2)
         read = torch.bmm(weights[:, :, : past.shape[1]], past)  # (B, H, D)
         y = torch.bmm(read.transpose(0, 1), values.transpose(1, 2))  # (H, B, Dh)
-        return self.out(y.transpose(0, 1).flatten(1)), weights
+        return y.transpose(0, 1).flatten(1), weights
 
     def read_blocked(
         self, queries: Tensor, keys_values: Tensor, hidden: Tensor, slots: Tensor | None
@@ -225,4 +257,4 @@ class RelativeAttention(nn.Module):
             slot_bias, slot_keys = self.slot_position_bias, self.slot_distance_keys()
         biases = (self.content_bias, self.position_bias, slot_bias)
         far = (self.distance_keys(), slot_keys)
-        return self.out(blocked_attention(queries, biases, keys_values, far, hidden, slots))
+        return blocked_attention(queries, biases, keys_values, far, hidden, slots)

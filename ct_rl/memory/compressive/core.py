@@ -71,6 +71,8 @@ class CompressiveTransformer(MemoryCore):
         overflow: str = "drop",
         slot_positions: str = "order",
         window_gradient: bool = True,
+        gated_reads: bool = False,
+        near_first: bool = False,
     ):
         super().__init__()
         if d_model % n_heads or d_model % 2:
@@ -108,6 +110,8 @@ class CompressiveTransformer(MemoryCore):
             compression=compression,
             compression_loss=compression_loss,
             window_gradient=window_gradient,
+            gated_reads=gated_reads,
+            near_first=near_first,
         )
         self.layers = nn.ModuleList(Layer(options) for _ in range(n_layers))
         self.learns_compression = bool(compressed) and compression_loss != "none"
@@ -296,6 +300,8 @@ class TransformerXL(CompressiveTransformer):
         dropout: float = 0.0,
         mask_empty: bool = True,
         window_gradient: bool = True,
+        gated_reads: bool = False,
+        near_first: bool = False,
     ):
         super().__init__(
             d_model,
@@ -312,6 +318,8 @@ class TransformerXL(CompressiveTransformer):
             dropout=dropout,
             mask_empty=mask_empty,
             window_gradient=window_gradient,
+            gated_reads=gated_reads,
+            near_first=near_first,
         )
 
 

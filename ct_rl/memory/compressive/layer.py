@@ -37,6 +37,8 @@ class LayerOptions:
     compression: str = "conv"
     compression_loss: str = "attention"
     window_gradient: bool = True
+    gated_reads: bool = False
+    near_first: bool = False
 
 
 @dataclass
@@ -85,8 +87,15 @@ class Layer(nn.Module):
         width = options.d_model
         self.norm, self.norm_ff = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = RelativeAttention(
-            width, options.n_heads, sizes.reach, sizes.slot_distances, options.dropout
+            width,
+            options.n_heads,
+            sizes.reach,
+            sizes.slot_distances,
+            options.dropout,
+            options.gated_reads,
         )
+        if options.near_first:
+            self.attention.look_near_first()
         last_ff = nn.Linear(options.d_ff, width)
         self.ff = nn.Sequential(
             nn.Linear(width, options.d_ff),
@@ -112,9 +121,9 @@ class Layer(nn.Module):
         """The attention's input, which is also what memory keeps."""
         return self.norm(x) if self.options.norm == "pre" else x
 
-    def after(self, x: Tensor, read: Tensor) -> Tensor:
-        """The layer's output, from its input and what attention has read."""
-        x = self.gate(x, self.drop(read))
+    def after(self, x: Tensor, u: Tensor, read: Tensor) -> Tensor:
+        """The layer's output, from its input, the attention's, and what the heads have read."""
+        x = self.gate(x, self.drop(self.attention.passed_on(read, u)))
         if self.options.norm == "pre":
             return self.gate_ff(x, self.drop(self.ff(self.norm_ff(x))))
         x = self.norm(x)
@@ -171,7 +180,7 @@ class Layer(nn.Module):
                 asking = torch.cat([past.queries, asking], 1)
             after.queries = asking[:, max(asking.shape[1] - sizes.window + 1, 0) :]
             loss = self._loss(asking, timeline, keys_values.detach(), made, past.slots, plan, seen)
-        return LayerOutput(self.after(x, read), after, loss, parts)
+        return LayerOutput(self.after(x, u, read), after, loss, parts)
 
     def _loss(
         self,

@@ -42,6 +42,10 @@ class _Inside(_Transformer):
     """Whether places never filled are hidden; False: queries see them as zeros, as in the authors' code."""
     window_gradient: bool = True
     """Whether gradients flow through the memory from window to window inside a call (ours), or stop as in the paper."""
+    gated_reads: bool = False
+    """Whether the step's own input gates what the heads read, by a sigmoid (Qiu et al. 2025, arXiv 2505.06708)."""
+    near_first: bool = False
+    """Whether attention starts out falling with distance, faster in some heads than in others (ours)."""
 
 
 @dataclass(frozen=True)
