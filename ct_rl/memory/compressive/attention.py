@@ -84,7 +84,7 @@ class RelativeAttention(nn.Module):
 
     @torch.no_grad()
     def look_near_first(self) -> None:
-        """Starts with weights that fall with distance as (1 + distance)^-s: s is 2, 1, 1/2, ... by head, 0 for the last.
+        """Starts with weights that fall as (1 + distance)^-s: s is 2, 1, 1/2, ... by head, and 0 for the last.
 
         One number of each head's position keys says -ln(1 + distance), by least squares in the codes, and its bias s;
         both go on to learn. Of one head alone s is 0.
