@@ -132,7 +132,8 @@ def _attend(attention, memory: Memory, u: Tensor, seen: list) -> Tensor:
     mixed = (weights[..., None] * torch.stack(values)).sum(0)
     mixed = mixed.flatten()
     if attention.opening is not None:
-        mixed = mixed / (1 + torch.exp(-attention.opening(u)))
+        gate = attention.opening(u)
+        mixed = mixed * gate / (1 + torch.exp(-gate))
     return attention.out(mixed)
 
 

@@ -198,10 +198,11 @@ class RelativeAttention(nn.Module):
     def passed_on(self, read: Tensor, u: Tensor) -> Tensor:
         """Attention's output, of what the heads have read and the attention's input, both [..., D].
 
-        The gate is that of Qiu et al. 2025 (arXiv 2505.06708): a sigmoid for each number, before the last projection.
+        The gate is RetNet's (Sun et al. 2023, arXiv 2307.08621, equation 8): a swish for each number, before the last
+        projection.
         """
         if self.opening is not None:
-            read = read * self.opening(u).sigmoid()
+            read = read * F.silu(self.opening(u))
         return self.out(read)
 
     def both_distance_keys(self) -> Tensor:

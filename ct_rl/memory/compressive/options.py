@@ -43,7 +43,7 @@ class _Inside(_Transformer):
     window_gradient: bool = True
     """Whether gradients flow through the memory from window to window inside a call (ours), or stop as in the paper."""
     gated_reads: bool = False
-    """Whether the step's own input gates what the heads read, by a sigmoid (Qiu et al. 2025, arXiv 2505.06708)."""
+    """Whether the step's own input gates what the heads read, by a swish, as in RetNet (Sun et al. 2023)."""
     near_first: bool = False
     """Whether attention starts out falling with distance, faster in some heads than in others (ours)."""
 
