@@ -59,6 +59,7 @@ PAPER_BPC = {
     "most_used, none": 0.980, "dilated, attention": 0.977, "conv, attention": 0.973,
 }  # fmt: skip
 BATCH = 16  # streams
+GATED = {"gated_reads": True, "near_first": True}
 LR = 1e-3
 Record = dict[str, Any]
 Run = Callable[[], Record]
@@ -197,11 +198,20 @@ def cores(scale: Scale, book: Book) -> None:
     corpus = open_data(scale.data)
     width, both = scale.base["d_model"], 2 * scale.window
     count = parameters("compressive", scale.compressive)
+    xl = {**scale.base, "memory": both}
     sides: dict[str, tuple[str, Record]] = {
         "compressive": ("compressive", scale.compressive),
         "transformer_xl, as many slots": (
             "transformer_xl",
-            matched("transformer_xl", "d_ff", {**scale.base, "memory": both}, count, 256),
+            matched("transformer_xl", "d_ff", xl, count, 256),
+        ),
+        "compressive, gated reads, near first": (
+            "compressive",
+            matched("compressive", "d_ff", scale.compressive | GATED, count, 256),
+        ),
+        "transformer_xl, as many slots, gated reads, near first": (
+            "transformer_xl",
+            matched("transformer_xl", "d_ff", xl | GATED, count, 256),
         ),
         "lstm": ("lstm", matched("lstm", "hidden", {"d_model": width}, count, 256)),
     }
