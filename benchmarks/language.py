@@ -59,7 +59,8 @@ PAPER_BPC = {
     "most_used, none": 0.980, "dilated, attention": 0.977, "conv, attention": 0.973,
 }  # fmt: skip
 BATCH = 16  # streams
-GATED = {"gated_reads": True, "near_first": True}
+GATES = {"activation": "swiglu"}  # a recurrence's reads are gated as it is
+GATES_OF_READS = {**GATES, "gated_reads": True, "near_first": True}
 LR = 1e-3
 Record = dict[str, Any]
 Run = Callable[[], Record]
@@ -205,19 +206,20 @@ def cores(scale: Scale, book: Book) -> None:
             "transformer_xl",
             matched("transformer_xl", "d_ff", xl, count, 256),
         ),
-        "compressive, gated reads, near first": (
+        "compressive, with gates": (
             "compressive",
-            matched("compressive", "d_ff", scale.compressive | GATED, count, 256),
+            matched("compressive", "d_ff", scale.compressive | GATES_OF_READS, count, 256),
         ),
-        "transformer_xl, as many slots, gated reads, near first": (
+        "transformer_xl, as many slots, with gates": (
             "transformer_xl",
-            matched("transformer_xl", "d_ff", xl | GATED, count, 256),
+            matched("transformer_xl", "d_ff", xl | GATES_OF_READS, count, 256),
         ),
         "lstm": ("lstm", matched("lstm", "hidden", {"d_model": width}, count, 256)),
     }
     if "linear" in memory_names():
         layers = {"d_model": width, "n_layers": scale.base["n_layers"]}
-        sides["linear"] = ("linear", matched("linear", "hidden", layers, count, 256))
+        for side, options in {"linear": layers, "linear, with gates": layers | GATES}.items():
+            sides[side] = ("linear", matched("linear", "hidden", options, count, 256))
     for seed in scale.seeds:
         for side, (memory, options) in sides.items():
             book.run(

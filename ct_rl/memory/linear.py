@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from ct_rl.memory.activations import ACTIVATIONS, widths
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
 
 
@@ -30,7 +31,9 @@ class LinearOptions:
     hidden: Annotated[int, Ge(1), Le(65_536)] = 128
     """State of a layer [numbers; complex ones for lru]."""
     d_ff: Annotated[int, Ge(1), Le(65_536)] | None = None
-    """Width of the feed-forward part [units]; 4 d_model when absent."""
+    """Width of the feed-forward part [units]; when absent 4 d_model, or 8/3 of it for swiglu."""
+    activation: Literal["gelu", "relu", "swiglu"] = "gelu"
+    """Activation of the feed-forward part."""
     cell: Literal["min_gru", "lru"] = "min_gru"
     """Recurrence: minGRU, whose gate sees the input (Feng et al. 2024), or LRU, fixed complex decays (Orvieto 2023)."""
     longest: Annotated[int, Ge(1), Le(1_048_576)] = 128
@@ -146,13 +149,18 @@ CELLS: dict[str, type[Cell]] = {"lru": LRU, "min_gru": MinGRU}
 class LinearLayer(nn.Module):
     """A recurrence and an MLP, each on normed input and added to what came in."""
 
-    def __init__(self, d_model: int, hidden: int, d_ff: int, cell: str, longest: int):
+    def __init__(
+        self, d_model: int, hidden: int, d_ff: int | None, activation: str, cell: str, longest: int
+    ):
         super().__init__()
         self.norm, self.norm_ff = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
         self.cell = CELLS[cell](d_model, hidden, longest)
         self.gate = nn.Linear(d_model, self.cell.width)
         self.out = nn.Linear(self.cell.width, d_model)
-        self.ff = nn.Sequential(nn.Linear(d_model, d_ff), nn.GELU(), nn.Linear(d_ff, d_model))
+        first, d_ff = widths(d_model, d_ff, activation)
+        self.ff = nn.Sequential(
+            nn.Linear(d_model, first), ACTIVATIONS[activation](), nn.Linear(d_ff, d_model)
+        )
         # Blocks start as the identity, so that an agent can act before its memory has learned.
         for last in (self.out, self.ff[-1]):
             nn.init.zeros_(cast(nn.Linear, last).weight)
@@ -181,14 +189,14 @@ class LinearRecurrence(MemoryCore):
         n_layers: int = 2,
         hidden: int = 128,
         d_ff: int | None = None,
+        activation: str = "gelu",
         cell: str = "min_gru",
         longest: int = 128,
     ):
         super().__init__()
         self.d_model = self.d_out = d_model
         self.layers = nn.ModuleList(
-            LinearLayer(d_model, hidden, d_ff or 4 * d_model, cell, longest)
-            for _ in range(n_layers)
+            LinearLayer(d_model, hidden, d_ff, activation, cell, longest) for _ in range(n_layers)
         )
 
     @property

@@ -27,7 +27,7 @@ VARIANTS = {  # what is beside compression function and loss; the last entries c
     "stopped": {"window_gradient": False},
     "time": {"slot_positions": "time"},
     "authors": {"slot_positions": "authors", "mask_empty": False},
-    "gated": {"gated_reads": True, "near_first": True},
+    "gated": {"gated_reads": True, "near_first": True, "activation": "swiglu"},
     "merge": {"overflow": "merge"},
     "merge, time": {"overflow": "merge", "slot_positions": "time"},
     "unmasked": {"mask_empty": False, "window_gradient": False, "norm": "post"},

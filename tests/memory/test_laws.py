@@ -96,6 +96,7 @@ OPTIONS = st.fixed_dictionaries(  # of the compressive core
         "loss": st.sampled_from(["attention", "auto_encoding", "none"]),
         "gate": st.sampled_from(["residual", "gru"]),
         "norm": st.sampled_from(["pre", "post"]),
+        "activation": st.sampled_from(["gelu", "relu", "swiglu"]),
         "mask_empty": st.booleans(),
         "overflow": st.sampled_from(["drop", "merge"]),
         "slot_positions": st.sampled_from(["order", "time", "authors"]),

@@ -26,8 +26,6 @@ from ct_rl.memory.compressive.visible import (
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
 from ct_rl.memory.report import AttentionReport, StepAttention
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
-
 
 class CompressiveTransformer(MemoryCore):
     """A transformer with a memory of past steps and a compressed memory of older ones.
@@ -102,11 +100,11 @@ class CompressiveTransformer(MemoryCore):
             self.sizes,
             d_model,
             n_heads,
-            d_ff or 4 * d_model,
+            d_ff,
             gate=gate,
             norm=norm,
             dropout=dropout,
-            activation=ACTIVATIONS[activation],
+            activation=activation,
             compression=compression,
             compression_loss=compression_loss,
             window_gradient=window_gradient,

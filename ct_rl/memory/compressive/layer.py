@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ct_rl.memory.activations import ACTIVATIONS, widths
 from ct_rl.memory.compressive.attention import RelativeAttention, skew
 from ct_rl.memory.compressive.compression import COMPRESSIONS
 from ct_rl.memory.compressive.gather import take
@@ -29,11 +30,11 @@ class LayerOptions:
     sizes: Sizes
     d_model: int
     n_heads: int
-    d_ff: int
+    d_ff: int | None
     gate: str = "residual"
     norm: str = "pre"
     dropout: float = 0.0
-    activation: type[nn.Module] = nn.GELU
+    activation: str = "gelu"
     compression: str = "conv"
     compression_loss: str = "attention"
     window_gradient: bool = True
@@ -96,10 +97,11 @@ class Layer(nn.Module):
         )
         if options.near_first:
             self.attention.look_near_first()
-        last_ff = nn.Linear(options.d_ff, width)
+        first, d_ff = widths(width, options.d_ff, options.activation)
+        last_ff = nn.Linear(d_ff, width)
         self.ff = nn.Sequential(
-            nn.Linear(width, options.d_ff),
-            options.activation(),
+            nn.Linear(width, first),
+            ACTIVATIONS[options.activation](),
             nn.Dropout(options.dropout),
             last_ff,
         )

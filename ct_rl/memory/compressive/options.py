@@ -21,7 +21,7 @@ class _Transformer:
     n_heads: _Count = 4
     """Attention heads per layer [count]."""
     d_ff: _Width | None = None
-    """Width of the feed-forward part [units]; 4 d_model when absent."""
+    """Width of the feed-forward part [units]; when absent 4 d_model, or 8/3 of it for swiglu."""
     window: Annotated[int, Ge(1), Le(1_048_576)] = 16
     """Steps after which the memory moves on together (n_s) [steps]."""
     memory: _Steps = 64
@@ -34,7 +34,7 @@ class _Inside(_Transformer):
     """How a block's output joins its input: a residual sum, or GTrXL's GRU gate (Parisotto et al. 2019)."""
     norm: Literal["pre", "post"] = "pre"
     """Layer norm on the input of each block, or on its output."""
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Literal["gelu", "relu", "swiglu"] = "gelu"
     """Activation of the feed-forward part."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Rate on attention weights, in the feed-forward part and on each block's output; in training mode."""
