@@ -93,7 +93,8 @@ def main() -> None:
         for axes, key in ((by_steps, "steps"), (by_minutes, "minutes")):
             x = [point[key] / (1e6 if key == "steps" else 1) for point in run["curve"]]
             y = [point["return"] for point in run["curve"]]
-            axes.plot(x, y, color=COLOURS[k % len(COLOURS)], label=name)
+            again, colour = divmod(k, len(COLOURS))
+            axes.plot(x, y, color=COLOURS[colour], linestyle="--" if again else "-", label=name)
     for axes, label in (
         (by_steps, "million agent steps"),
         (by_minutes, "minutes of one shared core"),
