@@ -44,9 +44,11 @@ def _paper(
 
 def _small(data: str, width: int, layers: int, steps: int, **core: Any) -> LMConfig:
     sizes = {"window": 64, "memory": 64, "compressed": 64, "rate": 4, **core}
+    gates = {"gated_reads": True, "near_first": True, "activation": "swiglu"}
+    mlp = 8 * -(-width // 3)  # as many weights as the paper's 4 x width without a gate
     return LMConfig(
         data=data,
-        model=ModelConfig(options=_core(width, layers, 4, 4 * width, **sizes)),
+        model=ModelConfig(options=_core(width, layers, 4, mlp, **sizes, **gates)),
         optimiser=OptimiserConfig(lr=1e-3, warmup=max(steps // 20, 1), clip=0.5),
         steps=steps,
         batch=16,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ct_rl.memory import build_memory, state_bytes
+from ct_rl.memory.compressive.attention import sinusoids
 from ct_rl.memory.compressive.compression import (
     COMPRESSIONS,
     Convolution,
@@ -366,15 +367,23 @@ def test_bfloat16_autocast_stays_close(norm, acting):
 
 @pytest.mark.parametrize("name", ["compressive", "transformer_xl"])
 def test_near_first_attention_falls_as_the_power_of_each_head(name):
-    """With queries of zero, of the codes alone; the last head looks everywhere alike."""
+    """Of the codes alone; so, too, far beyond the distances that there are, for a longer memory in evaluation."""
     sizes = {"window": 16, "memory": 16} | ({"compressed": 16} if name == "compressive" else {})
     core = build_memory(name, d_model=64, n_layers=1, n_heads=4, near_first=True, **sizes).double()
     attention = core.stack[0].attention
-    nothing = torch.zeros(1, 4, 1, 16, dtype=torch.float64)
-    seen = [(attention.by_distance(nothing).flip(-1), torch.arange(attention.reach))]
+    parts = [(attention.position, attention.position_bias)]
     if name == "compressive":
-        seen.append((attention.slot_by_distance(nothing), torch.arange(*attention.slots)))
-    for logits, distance in seen:
-        for head, power in enumerate((2.0, 1.0, 0.5, 0.0)):
-            wanted = -power * distance.double().log1p()
-            assert torch.allclose(logits[0, head, 0], wanted, atol=0.05), (head, logits, wanted)
+        parts.append((attention.slot_position, attention.slot_position_bias))
+    distance = torch.arange(8 * max(attention.reach, attention.slots[1])).double()
+    for position, bias in parts:
+        keys = attention.heads(position(sinusoids(len(distance), 64)))
+        logits = (bias @ keys.transpose(-1, -2))[:, 0]
+        for logit, power in zip(logits, (2.0, 1.0, 0.5, 0.0), strict=True):
+            wanted = -power * distance.log1p()
+            assert (logit - wanted).abs().max() <= 0.5 * power
+            assert (logit[1:8] < logit[0]).all() or power == 0
+
+
+def test_without_near_first_positions_start_without_a_bias():
+    attention = build_memory("compressive", d_model=64, n_layers=1, n_heads=4).stack[0].attention
+    assert not attention.position_bias.any() and not attention.slot_position_bias.any()

@@ -87,13 +87,18 @@ class RelativeAttention(nn.Module):
         """Starts with weights that fall as (1 + distance)^-s: s is 2, 1, 1/2, ... by head, and 0 for the last.
 
         One number of each head's position keys says -ln(1 + distance), by least squares in the codes, and its bias s;
-        both go on to learn. Of one head alone s is 0.
+        both go on to learn. Of one head alone s is 0. The squares go on to eight times the distances that are there,
+        or a memory that is longer in evaluation than in training would see weights that rise.
         """
-        codes = sinusoids(max(self.reach, self.slots[1]), self.q.in_features)
-        wanted = -torch.arange(len(codes), dtype=torch.float64).log1p()
-        small = 1e-3 * torch.eye(codes.shape[1], dtype=torch.float64)  # few codes fix no row
-        given = torch.cat([codes, small]), torch.cat([wanted, wanted.new_zeros(len(small))])
-        row = torch.linalg.lstsq(given[0], given[1][:, None]).solution[:, 0]
+        distance = torch.arange(8 * max(self.reach, self.slots[1]), dtype=torch.float64)
+        codes = sinusoids(len(distance), self.q.in_features)
+        worth = (1.0 + distance).rsqrt()[
+            :, None
+        ]  # each doubling of the distance as much as another
+        small = 1e-2 * torch.eye(codes.shape[1], dtype=torch.float64)  # few codes fix no row
+        given = torch.cat([codes * worth, small])
+        wanted = torch.cat([-distance.log1p()[:, None] * worth, small.new_zeros(len(small), 1)])
+        row = torch.linalg.lstsq(given, wanted).solution[:, 0]
         parts = [(self.position.weight, self.position_bias)]
         if self.slots[1]:
             parts.append((self.slot_position.weight, self.slot_position_bias))
