@@ -23,6 +23,7 @@ VARIANTS = {
     "task's gradient": ("compressive", {"compression_loss": "none"}),
     "pyramid": ("compressive", {"overflow": "merge", "rate": 2}),
     "by time": ("compressive", {"slot_positions": "time"}),
+    "gated": ("compressive", {"gated_reads": True, "near_first": True, "activation": "swiglu"}),
     "unmasked": ("compressive", {"mask_empty": False}),
     "windows cut": ("compressive", {"window_gradient": False}),
     "dropout": ("compressive", {"dropout": 0.1}),

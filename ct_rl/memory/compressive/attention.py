@@ -90,21 +90,22 @@ class RelativeAttention(nn.Module):
         both go on to learn. Of one head alone s is 0. The squares go on to eight times the distances that are there,
         or a memory that is longer in evaluation than in training would see weights that rise.
         """
-        distance = torch.arange(8 * max(self.reach, self.slots[1]), dtype=torch.float64)
-        codes = sinusoids(len(distance), self.q.in_features)
-        worth = (1.0 + distance).rsqrt()[
-            :, None
-        ]  # each doubling of the distance as much as another
-        small = 1e-2 * torch.eye(codes.shape[1], dtype=torch.float64)  # few codes fix no row
-        given = torch.cat([codes * worth, small])
-        wanted = torch.cat([-distance.log1p()[:, None] * worth, small.new_zeros(len(small), 1)])
-        row = torch.linalg.lstsq(given, wanted).solution[:, 0]
+        with torch.device(
+            "cpu"
+        ):  # wherever the module is made: the meta device has no least squares
+            distance = torch.arange(8 * max(self.reach, self.slots[1]), dtype=torch.float64)
+            codes = sinusoids(len(distance), self.q.in_features)
+            worth = (1.0 + distance).rsqrt()[:, None]  # each doubling of it counts alike
+            small = 1e-2 * torch.eye(codes.shape[1], dtype=torch.float64)  # few codes fix no row
+            given = torch.cat([codes * worth, small])
+            wanted = torch.cat([-distance.log1p()[:, None] * worth, small.new_zeros(len(small), 1)])
+            row = torch.linalg.lstsq(given, wanted).solution[:, 0]
         parts = [(self.position.weight, self.position_bias)]
         if self.slots[1]:
             parts.append((self.slot_position.weight, self.slot_position_bias))
         for weight, bias in parts:
             for head in range(self.n_heads - 1):
-                weight[head * self.d_head] = row
+                weight[head * self.d_head] = row.to(weight)
                 bias[head, 0, 0] = 2.0 ** (1 - head)
 
     def _encode(self) -> None:
