@@ -90,9 +90,8 @@ class RelativeAttention(nn.Module):
         both go on to learn. Of one head alone s is 0. The squares go on to eight times the distances that are there,
         or a memory that is longer in evaluation than in training would see weights that rise.
         """
-        with torch.device(
-            "cpu"
-        ):  # wherever the module is made: the meta device has no least squares
+        # Wherever the module is made: the meta device has no least squares.
+        with torch.device("cpu"):
             distance = torch.arange(8 * max(self.reach, self.slots[1]), dtype=torch.float64)
             codes = sinusoids(len(distance), self.q.in_features)
             worth = (1.0 + distance).rsqrt()[:, None]  # each doubling of it counts alike
