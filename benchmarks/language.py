@@ -61,7 +61,7 @@ PAPER_BPC = {
 BATCH = 16  # streams
 MEANS = {"compression": "mean", "compression_loss": "none"}  # no weights of a compressor
 GATES = {"activation": "swiglu"}  # a recurrence's reads are gated as it is
-GATES_OF_READS = {**GATES, "gated_reads": True, "near_first": True}
+WITH_GATES = {**GATES, "gated_reads": True, "near_first": True}
 LR = 1e-3
 Record = dict[str, Any]
 Run = Callable[[], Record]
@@ -207,13 +207,17 @@ def cores(scale: Scale, book: Book) -> None:
             "transformer_xl",
             matched("transformer_xl", "d_ff", xl, count, 256),
         ),
+        "compressive, with gates": (
+            "compressive",
+            matched("compressive", "d_ff", scale.compressive | WITH_GATES, count, 256),
+        ),
         "compressive, means, with gates": (
             "compressive",
-            matched("compressive", "d_ff", scale.compressive | MEANS | GATES_OF_READS, count, 256),
+            matched("compressive", "d_ff", scale.compressive | MEANS | WITH_GATES, count, 256),
         ),
         "transformer_xl, as many slots, with gates": (
             "transformer_xl",
-            matched("transformer_xl", "d_ff", xl | GATES_OF_READS, count, 256),
+            matched("transformer_xl", "d_ff", xl | WITH_GATES, count, 256),
         ),
         "lstm": ("lstm", matched("lstm", "hidden", {"d_model": width}, count, 256)),
     }
@@ -221,10 +225,6 @@ def cores(scale: Scale, book: Book) -> None:
         layers = {"d_model": width, "n_layers": scale.base["n_layers"]}
         for side, options in {"linear": layers, "linear, with gates": layers | GATES}.items():
             sides[side] = ("linear", matched("linear", "hidden", options, count, 256))
-    sides["compressive, with gates"] = (
-        "compressive",
-        matched("compressive", "d_ff", scale.compressive | GATES_OF_READS, count, 256),
-    )
     for seed in scale.seeds:
         for side, (memory, options) in sides.items():
             book.run(

@@ -20,11 +20,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from provenance import processor
 
-from ct_rl.colours import PALETTE
+from ct_rl.colours import PALETTE, looks
 from ct_rl.comparison import reached
 
 BIN = 50_000
-COLOURS = list(PALETTE.values())
 
 
 def curve(reports: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -89,12 +88,12 @@ def main() -> None:
     figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     by_steps, by_minutes = figure.subplots(1, 2, sharey=True)
-    for k, (name, run) in enumerate(result["runs"].items()):
+    styles = looks([("compressive", 4)] * len(result["runs"]))
+    for (name, run), look in zip(result["runs"].items(), styles, strict=True):
         for axes, key in ((by_steps, "steps"), (by_minutes, "minutes")):
             x = [point[key] / (1e6 if key == "steps" else 1) for point in run["curve"]]
             y = [point["return"] for point in run["curve"]]
-            again, colour = divmod(k, len(COLOURS))
-            axes.plot(x, y, color=COLOURS[colour], linestyle="--" if again else "-", label=name)
+            axes.plot(x, y, color=PALETTE[look.colour], linestyle=look.line, label=name)
     for axes, label in (
         (by_steps, "million agent steps"),
         (by_minutes, "minutes of one shared core"),

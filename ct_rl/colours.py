@@ -37,6 +37,11 @@ class Look:
     colour: str
     dash: str = ""
 
+    @property
+    def line(self) -> str | tuple[int, tuple[int, ...]]:
+        """The dashes as Matplotlib takes them."""
+        return (0, tuple(map(int, self.dash.split()))) if self.dash else "-"
+
 
 def memory_of(settings: Mapping[str, Any]) -> tuple[str, Any]:
     """What a colour stands for, from a section `memory`: its kind, and its rate where it has one."""

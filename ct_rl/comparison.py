@@ -6,7 +6,6 @@ Intervals are rliable's (Agarwal et al. 2021, arXiv 2108.13264): percentile boot
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 _LETTERS = 36  # of names side by side below the evaluations
 _POINTS = 120
-_LINES = ("-", "--", ":", "-.")
 _RESAMPLES = 10_000
 
 
@@ -83,11 +81,9 @@ def compare(
         for variant in experiment.variants
         if variant.name in finished
     }
-    memories = [memory_of(config["memory"]) for config in configs.values()]
-    for (name, config), look in zip(configs.items(), looks(memories), strict=True):
+    for name, config in configs.items():
         runs = finished[name]
         variants[name] = {
-            "colour": PALETTE[look.colour],
             "config": config,
             "runs": list(runs),
             "area": _summary([run["area"] for run in runs]),
@@ -199,11 +195,10 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     figure.suptitle(results["title"], parse_math=False)
     by_steps, by_minutes, right = figure.subplots(1, 3, width_ratios=(3, 3, 2))
     by_minutes.sharey(by_steps)
-    drawn: Counter[str] = Counter()
-    for i, (name, variant) in enumerate(results["variants"].items()):
-        colour = variant["colour"]
-        line = _LINES[drawn[colour] % len(_LINES)]  # more variants than colours
-        drawn[colour] += 1
+    variants = results["variants"]
+    seen = looks([memory_of(variant["config"]["memory"]) for variant in variants.values()])
+    for i, ((name, variant), look) in enumerate(zip(variants.items(), seen, strict=True)):
+        colour = PALETTE[look.colour]
         curves = [np.asarray(run["curve"], float) for run in variant["runs"] if run["curve"]]
         for axes, x in ((by_minutes, 0), (by_steps, 1)):
             for curve in curves:
@@ -213,7 +208,7 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
                 grid = np.linspace(begin, end, _POINTS)
                 mean = np.mean([np.interp(grid, c[:, x], c[:, 2]) for c in curves], 0)
                 label = f"{name}, mean of {len(curves)}"
-                axes.plot(grid, mean, line, color=colour, linewidth=2.2, label=label)
+                axes.plot(grid, mean, color=colour, ls=look.line, linewidth=2.2, label=label)
         for j, score in enumerate(variant["scores"].values()):
             values = [value for value in score["values"] if value is not None]
             at = i + 0.3 * (j - 0.5 * (len(variant["scores"]) - 1))

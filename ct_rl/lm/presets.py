@@ -13,7 +13,7 @@ from ct_rl.errors import UserError, nearest
 from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig
 
 
-def _core(width: int, layers: int, heads: int, mlp: int, **sizes: Any) -> dict[str, Any]:
+def _core(width: int, layers: int, heads: int, mlp: int | None, **sizes: Any) -> dict[str, Any]:
     return {"d_model": width, "n_layers": layers, "n_heads": heads, "d_ff": mlp, **sizes}
 
 
@@ -45,10 +45,9 @@ def _paper(
 def _small(data: str, width: int, layers: int, steps: int, **core: Any) -> LMConfig:
     sizes = {"window": 64, "memory": 64, "compressed": 64, "rate": 4, **core}
     gates = {"gated_reads": True, "near_first": True, "activation": "swiglu"}
-    mlp = 8 * -(-width // 3)  # as many weights as the paper's 4 x width without a gate
     return LMConfig(
         data=data,
-        model=ModelConfig(options=_core(width, layers, 4, mlp, **sizes, **gates)),
+        model=ModelConfig(options=_core(width, layers, 4, None, **sizes, **gates)),
         optimiser=OptimiserConfig(lr=1e-3, warmup=max(steps // 20, 1), clip=0.5),
         steps=steps,
         batch=16,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SwiGLU(nn.Module):
-    """swish(a) b of the two halves a, b of what comes in (Shazeer 2020, arXiv 2002.05202, equation 6)."""
+    """swish(a) b of the two halves a, b of what comes in (Shazeer 2020, arXiv 2002.05202, section 2)."""
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = x.chunk(2, -1)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ct_rl.memory.activations import ACTIVATIONS, widths
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
+from ct_rl.memory.options import Activation
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LinearOptions:
     """State of a layer [numbers; complex ones for lru]."""
     d_ff: Annotated[int, Ge(1), Le(65_536)] | None = None
     """Width of the feed-forward part [units]; when absent 4 d_model, or 8/3 of it for swiglu."""
-    activation: Literal["gelu", "relu", "swiglu"] = "gelu"
+    activation: Activation = "gelu"
     """Activation of the feed-forward part."""
     cell: Literal["min_gru", "lru"] = "min_gru"
     """Recurrence: minGRU, whose gate sees the input (Feng et al. 2024), or LRU, fixed complex decays (Orvieto 2023)."""

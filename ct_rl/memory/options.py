@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import Ge, Gt, Le, Lt
 
+# Of feed-forward parts; `ct_rl.memory.activations` has them, and needs torch.
+Activation = Literal["gelu", "relu", "swiglu"]
+
 
 def check_options(title: str, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of `cls` with the given ones in place of defaults, each of its type and within its bounds.

@@ -1,4 +1,4 @@
-"""Commands forked from a process that has imported what they all import, 8 of the 12 seconds that a short run takes.
+"""Commands forked from a process that has imported what they all import, 6 of the 14 CPU seconds of a short run.
 
 Whatever a command makes of it is its own: its words, folder, environment, signals and process group. That commands
 work from nothing is tested where they are given as they are written: the tutorial, the examples, experiments.

@@ -51,7 +51,10 @@ def agent(memory, observation=VECTOR, action=None, encoder="small", bilinear=0, 
 MEMORIES = [
     *((name, {}) for name in memory_names()),
     ("compressive", {"compression": "most_used", "compression_loss": "none"}),
-    ("compressive", {"overflow": "merge", "compression": "mean"}),
+    (
+        "compressive",
+        {"overflow": "merge", "compression": "mean", "gated_reads": True, "activation": "swiglu"},
+    ),
 ]
 
 

@@ -131,8 +131,8 @@ def _attend(attention, memory: Memory, u: Tensor, seen: list) -> Tensor:
     )
     mixed = (weights[..., None] * torch.stack(values)).sum(0)
     mixed = mixed.flatten()
-    if attention.opening is not None:
-        gate = attention.opening(u)
+    if attention.read_gate is not None:
+        gate = attention.read_gate(u)
         mixed = mixed * gate / (1 + torch.exp(-gate))
     return attention.out(mixed)
 

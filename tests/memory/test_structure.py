@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -19,8 +20,9 @@ from ct_rl.memory import (
     option_help,
     register_memory,
 )
+from ct_rl.memory.activations import ACTIVATIONS
 from ct_rl.memory.compressive.options import CompressiveOptions
-from ct_rl.memory.options import check_options
+from ct_rl.memory.options import Activation, check_options
 
 FOLDER = Path(ct_rl.memory.__path__[0])
 DOCS = Path(__file__).parents[2] / "docs" / "memory.md"
@@ -100,6 +102,15 @@ def test_the_constructor_has_the_defaults_of_the_dataclass(name):
     for field in dataclasses.fields(memory_options(name)):
         assert given[field.name].default == field.default, field.name
     assert set(given) == {field.name for field in dataclasses.fields(memory_options(name))}
+
+
+def test_every_activation_is_an_option():
+    assert get_args(Activation) == tuple(ACTIVATIONS)
+
+
+def test_near_first_takes_two_heads():
+    with pytest.raises(ValueError, match="near_first=True needs n_heads of 2 or more"):
+        build_memory("compressive", n_heads=1, near_first=True)
 
 
 @pytest.mark.parametrize("name", memory_names())

@@ -67,7 +67,7 @@ class RelativeAttention(nn.Module):
         self.kv = nn.Linear(d_model, 2 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model)
         self.content_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
-        self.opening = nn.Linear(d_model, d_model) if gated else None
+        self.read_gate = nn.Linear(d_model, d_model) if gated else None
         self.position = nn.Linear(d_model, d_model, bias=False)
         self.position_bias = nn.Parameter(torch.zeros(n_heads, 1, self.d_head))
         self.clamp = 0
@@ -87,7 +87,7 @@ class RelativeAttention(nn.Module):
         """Starts with weights that fall as (1 + distance)^-s: s is 2, 1, 1/2, ... by head, and 0 for the last.
 
         One number of each head's position keys says -ln(1 + distance), by least squares in the codes, and its bias s;
-        both go on to learn. Of one head alone s is 0. The squares go on to eight times the distances that are there,
+        both go on to learn. The squares go on to eight times the distances that are there,
         or a memory that is longer in evaluation than in training would see weights that rise.
         """
         # Wherever the module is made: the meta device has no least squares.
@@ -184,7 +184,7 @@ class RelativeAttention(nn.Module):
             report: whether to give the weights too.
 
         Returns:
-            What the heads read [B, T, D], for `passed_on`, and the weights [B, H, T, N] before dropout.
+            What the heads read [B, T, D], for `output`, and the weights [B, H, T, N] before dropout.
         """
         queries = queries + self.content_bias
         rate = self.dropout if self.training else 0.0
@@ -200,14 +200,14 @@ class RelativeAttention(nn.Module):
             y = F.dropout(weights, rate) @ values if rate else weights.to(values.dtype) @ values
         return y.transpose(1, 2).flatten(2), weights
 
-    def passed_on(self, read: Tensor, u: Tensor) -> Tensor:
+    def output(self, read: Tensor, u: Tensor) -> Tensor:
         """Attention's output, of what the heads have read and the attention's input, both [..., D].
 
-        The gate is RetNet's (Sun et al. 2023, arXiv 2307.08621, equation 8): a swish for each number, before the last
-        projection.
+        The gate is RetNet's (Sun et al. 2023, arXiv 2307.08621, gated multi-scale retention): a swish for each number,
+        before the last projection.
         """
-        if self.opening is not None:
-            read = read * F.silu(self.opening(u))
+        if self.read_gate is not None:
+            read = read * F.silu(self.read_gate(u))
         return self.out(read)
 
     def both_distance_keys(self) -> Tensor:
@@ -243,7 +243,7 @@ class RelativeAttention(nn.Module):
                 are zeros. Overwritten.
 
         Returns:
-            What the heads read [B, D], for `passed_on`, and the weights [B, H, N or more].
+            What the heads read [B, D], for `output`, and the weights [B, H, N or more].
         """
         keys, values = self.kv.weight.view(2, self.n_heads, self.d_head, -1)
         asking = torch.bmm(queries + self.content_bias, keys)  # (H, B, D)

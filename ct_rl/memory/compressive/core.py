@@ -84,6 +84,10 @@ class CompressiveTransformer(MemoryCore):
                 f"compression={compression!r} ranks steps that exist, once: "
                 "use overflow='drop' and mask_empty=True"
             )
+        if near_first and n_heads == 1:
+            raise ValueError(
+                "near_first=True needs n_heads of 2 or more: one head looks everywhere alike, the others near first"
+            )
         self.d_model = self.d_out = d_model
         self.n_heads = n_heads
         self.sizes = Sizes(

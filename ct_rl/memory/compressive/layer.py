@@ -125,7 +125,7 @@ class Layer(nn.Module):
 
     def after(self, x: Tensor, u: Tensor, read: Tensor) -> Tensor:
         """The layer's output, from its input, the attention's, and what the heads have read."""
-        x = self.gate(x, self.drop(self.attention.passed_on(read, u)))
+        x = self.gate(x, self.drop(self.attention.output(read, u)))
         if self.options.norm == "pre":
             return self.gate_ff(x, self.drop(self.ff(self.norm_ff(x))))
         x = self.norm(x)

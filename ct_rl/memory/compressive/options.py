@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
 
+from ct_rl.memory.options import Activation
+
 _Count = Annotated[int, Ge(1), Le(1024)]
 _Width = Annotated[int, Ge(1), Le(65_536)]
 _Steps = Annotated[int, Ge(0), Le(1_048_576)]
@@ -34,7 +36,7 @@ class _Inside(_Transformer):
     """How a block's output joins its input: a residual sum, or GTrXL's GRU gate (Parisotto et al. 2019)."""
     norm: Literal["pre", "post"] = "pre"
     """Layer norm on the input of each block, or on its output."""
-    activation: Literal["gelu", "relu", "swiglu"] = "gelu"
+    activation: Activation = "gelu"
     """Activation of the feed-forward part."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Rate on attention weights, in the feed-forward part and on each block's output; in training mode."""
