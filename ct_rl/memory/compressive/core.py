@@ -86,7 +86,8 @@ class CompressiveTransformer(MemoryCore):
             )
         if near_first and n_heads == 1:
             raise ValueError(
-                "near_first=True needs n_heads of 2 or more: one head looks everywhere alike, the others near first"
+                f"near_first=True needs n_heads of 2 or more, got {n_heads}: "
+                "one head looks everywhere alike, the others near first"
             )
         self.d_model = self.d_out = d_model
         self.n_heads = n_heads
