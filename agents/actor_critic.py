@@ -26,7 +26,7 @@ from agents.distributions import (
     parameter_count,
 )
 from agents.encoders import build_encoder, encode, pick
-from agents.rewards import clip_reward
+from agents.rewards import check_reward_clip
 from ct_rl.memory import StepAttention, build_memory
 
 Observation = Tensor | dict[str, Tensor]
@@ -119,7 +119,7 @@ class ActorCritic(nn.Module):
         auxiliary: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         super().__init__()
-        clip_reward(torch.zeros(1), reward_clip)
+        check_reward_clip(reward_clip)
         self.action_space, self.reward_clip, self.around = action_space, reward_clip, around
         self.masks = has_mask(observation_space, action_space)
         self.encoder = build_encoder(observation_space, encoder, width, crop)

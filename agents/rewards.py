@@ -21,6 +21,12 @@ REWARD_CLIPS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def check_reward_clip(clip: str) -> None:
+    """Raises ValueError unless `clip` is a key of `REWARD_CLIPS`."""
+    if clip not in REWARD_CLIPS:
+        raise ValueError(f"unknown reward_clip {clip!r}: choose one of {', '.join(REWARD_CLIPS)}")
+
+
 def clip_reward(reward: Tensor, clip: str) -> Tensor:
     """The reward the learner sees (IMPALA, arXiv 1802.01561, appendix D.1).
 
@@ -31,8 +37,7 @@ def clip_reward(reward: Tensor, clip: str) -> Tensor:
     Raises:
         ValueError: for an unknown `clip`.
     """
-    if clip not in REWARD_CLIPS:
-        raise ValueError(f"unknown reward_clip {clip!r}: choose one of {', '.join(REWARD_CLIPS)}")
+    check_reward_clip(clip)
     return REWARD_CLIPS[clip](reward)
 
 

@@ -90,8 +90,9 @@ class RelativeAttention(nn.Module):
         both go on to learn. The squares go on to eight times the distances that are there,
         or a memory that is longer in evaluation than in training would see weights that rise.
         """
-        # Wherever the module is made: the meta device has no least squares.
-        with torch.device("cpu"):
+        if self.position.weight.is_meta:
+            return  # sizes alone
+        with torch.device("cpu"):  # wherever the module is made
             distance = torch.arange(8 * max(self.reach, self.slots[1]), dtype=torch.float64)
             codes = sinusoids(len(distance), self.q.in_features)
             worth = (1.0 + distance).rsqrt()[:, None]  # each doubling of it counts alike

@@ -55,9 +55,9 @@ class Convolution(CompressionFunction):
     def __init__(self, d_model: int, rate: int):
         super().__init__(d_model, rate)
         self.linear = nn.Linear(rate * d_model, d_model, bias=False)
-        noise = torch.randn(d_model, rate, d_model) * (0.02 / rate**0.5)
-        mean = torch.eye(d_model)[:, None, :].expand(-1, rate, -1) / rate
-        self.linear.weight = nn.Parameter((mean + noise).flatten(1))
+        weight = nn.init.normal_(self.linear.weight, std=0.02 / rate**0.5)
+        with torch.no_grad():
+            weight.view(d_model, rate, d_model).diagonal(dim1=0, dim2=2).add_(1 / rate)
 
     def forward(self, steps: Tensor, usage: Tensor | None = None) -> Tensor:
         return self.linear(self.groups(steps).flatten(-2))
