@@ -1,6 +1,6 @@
 """Ray on this machine for one run: quiet, without a dashboard, gone when the run ends, however it ends.
 
-Works as root, without a network, and where /dev/shm is small (Docker's 64 MB).
+A run that is one process does without. Works as root, without a network, and where /dev/shm is small (Docker's 64 MB).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ct_rl import reaper
 from ct_rl.errors import RunFailed, UserError, one_line
@@ -36,8 +37,8 @@ _SETTINGS = {
 def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> Iterator[None]:
     """Ray for `processes` actors beside the driver.
 
-    Without an `address` it is this run's own: its processes and files are gone afterwards. With one it is a
-    cluster's, which is left as it was found.
+    Without an `address` it is this run's own: its processes and files are gone afterwards; and where the driver does
+    all by itself, on a CPU, none is started. With an address it is a cluster's, which is left as it was found.
 
     Raises RunFailed when Ray does not start, UserError when no cluster answers at `address`.
     """
@@ -46,12 +47,17 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *(path for path in paths if path)])
-    import ray
-
     if address is not None:
         with _joined(address):
             yield
         return
+    with _folder() as folder, _started(folder, processes, gpus) if processes or gpus else _alone():
+        yield
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """For what the run's processes write; it and they are gone afterwards, even where the run is killed."""
     # Socket paths inside have at most 107 characters, so the folder's name is short.
     folder = tempfile.mkdtemp(prefix="ct_rl-", dir=_short_temporary_folder())
     cleaner = subprocess.Popen(
@@ -61,14 +67,30 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
     )
     os.environ[reaper.MARK] = folder
     temporary = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = (
-        folder  # what the run's processes leave when they are killed goes with it
-    )
+    # What the run's processes leave when they are killed goes with it.
+    os.environ["TMPDIR"] = folder
+    try:
+        yield Path(folder)
+    finally:
+        os.environ.pop(reaper.MARK, None)
+        os.environ.pop("TMPDIR", None)
+        if temporary is not None:
+            os.environ["TMPDIR"] = temporary
+        assert cleaner.stdin is not None
+        cleaner.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            cleaner.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def _started(folder: Path, processes: int, gpus: int) -> Iterator[None]:
+    import ray
+
     shared = Path("/dev/shm")
     fits = shared.is_dir() and shutil.disk_usage(shared).free > 1.1 * _OBJECT_STORE
     try:
         try:
-            with _own_signals(), _quiet(Path(folder) / "start.log"):
+            with _own_signals(), _quiet(folder / "start.log"):
                 ray.init(
                     address="local",
                     num_cpus=max(processes + 1, os.cpu_count() or 1),
@@ -77,8 +99,8 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     object_store_memory=_OBJECT_STORE,
-                    _plasma_directory=None if fits else folder,
-                    _temp_dir=folder,
+                    _plasma_directory=None if fits else str(folder),
+                    _temp_dir=str(folder),
                     _node_ip_address="127.0.0.1",
                     # Or Ray starts a process for each core, which nothing would ever ask for.
                     _system_config=None if processes else {"prestart_worker_first_driver": False},
@@ -89,14 +111,29 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
     finally:
         with _own_signals():
             ray.shutdown()
-        os.environ.pop(reaper.MARK, None)
-        os.environ.pop("TMPDIR", None)
-        if temporary is not None:
-            os.environ["TMPDIR"] = temporary
-        assert cleaner.stdin is not None
-        cleaner.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            cleaner.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """No Ray: what RLlib puts into Ray's store to get it out again in this process is handed over as it is.
+
+    Ray's own processes would take seconds to start and half a gigabyte. On a GPU RLlib asks Ray which one.
+    """
+    import ray
+
+    def here(call: Callable[..., Any]) -> Callable[..., Any]:
+        def handed_over(value: Any, **options: Any) -> Any:
+            # An environment may have started a Ray of its own.
+            return call(value, **options) if ray.is_initialized() else value
+
+        return handed_over
+
+    kept = {name: getattr(ray, name) for name in ("put", "get")}
+    vars(ray).update({name: here(call) for name, call in kept.items()})
+    try:
+        yield
+    finally:
+        vars(ray).update(kept)
 
 
 def quiet_ray() -> None:

@@ -35,10 +35,11 @@ def counting(monkeypatch):
 
 @pytest.mark.parametrize("algorithm, killed", [("impala", True), ("appo", False), ("ppo", True)])
 def test_counts_agree_and_no_step_comes_twice(build, counting, algorithm, killed):
+    """Even where a runner dies: another takes its place, and training goes on."""
     algo = build(
         memory="counting",
         env="serial",
-        runners=2,
+        runners=1 + killed,
         learner=CHECKS[algorithm],
         algorithm=algorithm,
         num_epochs=1,
@@ -49,9 +50,11 @@ def test_counts_agree_and_no_step_comes_twice(build, counting, algorithm, killed
         actor = next(iter(algo.env_runner_group._worker_manager.actors().values()))
         ray.kill(actor, no_restart=False)
         group = algo.env_runner_group
-        steps = train_until(
+        report = train_until(
             algo, lambda r: r["steps"] > steps + 400 and group.num_healthy_remote_workers() == 2
-        )["steps"]
+        )
+        assert report["restarted_runners"] == 1 and report["runners_away"] == 0
+        steps = report["steps"]
     learned = len(algo.learner_group._learner.steps_seen)
     # What was sampled and not learned from yet: a batch in each of the queues, and what the dead had.
     assert learned <= steps <= learned + 10 * 80

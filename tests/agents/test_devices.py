@@ -56,8 +56,11 @@ def rehearse(algorithm: str, memory: str, monkeypatch: pytest.MonkeyPatch, minib
     return learner
 
 
-@pytest.mark.parametrize("minibatch", [None, 22], ids=["whole batch", "two rows"])
-@pytest.mark.parametrize("memory", ["compressive", "gtrxl"])
+@pytest.mark.parametrize(
+    ("memory", "minibatch"),
+    [("compressive", 22), ("gtrxl", None)],
+    ids=["compressive, two rows", "gtrxl, whole batch"],
+)
 @pytest.mark.parametrize("algorithm", CONFIGS)
 def test_a_whole_update_stays_on_the_learners_device(
     algorithm: str, memory: str, minibatch: int | None, monkeypatch: pytest.MonkeyPatch

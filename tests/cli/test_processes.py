@@ -1,9 +1,10 @@
-"""A learner in a process of its own, killed; a run on a cluster that someone else started."""
+"""A learner in a process of its own, killed; a run on a cluster that someone else started, and without Ray."""
 
 import os
 import signal
 
 import psutil
+import torch
 
 from ct_rl import checkpoint
 from tests.cli.conftest import SMALL, command, finish, start, wait_for
@@ -41,7 +42,7 @@ def test_a_killed_learner_ends_the_run_in_one_line_and_the_run_goes_on_later(tmp
     assert checkpoint.load_last(run / "checkpoints")[0].step >= kept.step + 200
 
 
-def test_a_run_joins_a_cluster_and_leaves_it_as_it_was(tmp_path):
+def test_a_run_joins_a_cluster_leaves_it_as_it_was_and_learns_what_one_without_ray_learns(tmp_path):
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
@@ -49,14 +50,17 @@ def test_a_run_joins_a_cluster_and_leaves_it_as_it_was(tmp_path):
         head_node_args={"num_cpus": 4, "include_dashboard": False, "object_store_memory": 10**8},
     )
     try:
-        run = tmp_path / "run"
-        status, out, err = command(
-            "ct_rl.train",
-            *SMALL,
-            *("--steps", 400, "--run-dir", run, "--ray-address", cluster.address),
-        )
-        assert status == 0, out + err
-        assert checkpoint.load_last(run / "checkpoints")[0].step >= 400
+        ends = []
+        for name, words in (("cluster", ("--ray-address", cluster.address)), ("alone", ())):
+            run = tmp_path / name
+            status, out, err = command(
+                "ct_rl.train", *SMALL, "--steps", 400, "--run-dir", run, *words
+            )
+            assert status == 0, out + err
+            ends.append(checkpoint.load_last(run / "checkpoints")[0])
+        assert ends[0].step == ends[1].step >= 400
+        for key, value in ends[0].tensors.items():
+            assert torch.equal(value, ends[1].tensors[key]), key
         assert cluster.head_node.any_processes_alive() and not cluster.head_node.dead_processes()
     finally:
         cluster.shutdown()
