@@ -102,8 +102,8 @@ def _started(folder: Path, processes: int, gpus: int) -> Iterator[None]:
                     _plasma_directory=None if fits else str(folder),
                     _temp_dir=str(folder),
                     _node_ip_address="127.0.0.1",
-                    # Or Ray starts a process for each core, which nothing would ever ask for.
-                    _system_config=None if processes else {"prestart_worker_first_driver": False},
+                    # Or Ray starts a process for each core, however few will be asked for.
+                    _system_config={"prestart_worker_first_driver": False},
                 )
         except (RuntimeError, OSError, ValueError, TimeoutError) as error:
             raise RunFailed(f"Ray did not start: {one_line(error)[:300]}") from error
