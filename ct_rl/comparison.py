@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LETTERS = 36  # of names side by side below the evaluations
 _POINTS = 120
+_IN_A_ROW = 6  # variants of the legend
 _RESAMPLES = 10_000
 
 
@@ -190,12 +191,13 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 4.6), dpi=100, layout="constrained")
+    variants = results["variants"]
+    named_below = -(-len(variants) // _IN_A_ROW)  # rows of the legend
+    figure = Figure(figsize=(15, 4.6 + 0.2 * named_below), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(results["title"], parse_math=False)
     by_steps, by_minutes, right = figure.subplots(1, 3, width_ratios=(3, 3, 2))
     by_minutes.sharey(by_steps)
-    variants = results["variants"]
     seen = looks([memory_of(variant["config"]["memory"]) for variant in variants.values()])
     for i, ((name, variant), look) in enumerate(zip(variants.items(), seen, strict=True)):
         colour = PALETTE[look.colour]
@@ -207,7 +209,7 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
                 begin, end = max(c[0, x] for c in curves), min(c[-1, x] for c in curves)
                 grid = np.linspace(begin, end, _POINTS)
                 mean = np.mean([np.interp(grid, c[:, x], c[:, 2]) for c in curves], 0)
-                label = f"{name}, mean of {len(curves)}"
+                label = f"{name}, " + (f"mean of {len(curves)}" if curves[1:] else "one seed")
                 axes.plot(grid, mean, color=colour, ls=look.line, linewidth=2.2, label=label)
         for j, score in enumerate(variant["scores"].values()):
             values = [value for value in score["values"] if value is not None]
@@ -232,7 +234,12 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
         for label in right.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
     right.set_xlim(-0.6, len(names) - 0.4)
-    by_steps.legend(fontsize=8)
+    figure.legend(
+        *by_steps.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=_IN_A_ROW,
+        fontsize=8,
+    )
     for axes in (by_steps, by_minutes, right):
         axes.grid(alpha=0.3)
     image = io.BytesIO()
