@@ -4,9 +4,11 @@ import os
 import signal
 
 import psutil
+import ray
 import torch
 
 from ct_rl import checkpoint
+from ct_rl.ray_session import ray_session
 from tests.cli.conftest import SMALL, command, finish, start, wait_for
 
 
@@ -71,3 +73,18 @@ def test_an_address_where_no_cluster_answers(tmp_path):
         "ct_rl.train", *SMALL, "--run-dir", tmp_path / "run", "--ray-address", "127.0.0.1:9"
     )
     assert status == 2 and "--ray-address 127.0.0.1:9" in err.splitlines()[-1]
+
+
+def test_without_processes_values_are_handed_over_until_somebody_starts_ray(monkeypatch):
+    ray.shutdown()  # whatever tests before this one in the same process left running
+    started = ray.put, ray.get
+    monkeypatch.setattr(ray, "put", lambda value, **_: ("stored", value))
+    monkeypatch.setattr(ray, "get", lambda stored, **_: stored[1])
+    with ray_session(0):
+        value = object()
+        assert ray.get(ray.put(value)) is value and not ray.is_initialized()
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)  # an environment's own
+        assert ray.put(value) == ("stored", value) and ray.get(ray.put(value)) is value
+    assert ray.put(value) == ("stored", value)
+    monkeypatch.undo()
+    assert (ray.put, ray.get) == started
