@@ -1,10 +1,11 @@
-"""What an agent step of the room's recipe costs, here and in other checkouts, taking turns on one core.
+"""What an agent step of the room's recipe costs, and its start, here and in other checkouts, taking turns on one core.
 
     python benchmarks/recipe_speed.py                            # this checkout
     python benchmarks/recipe_speed.py --beside ../before --also="--precision bfloat16" --turns 3
 
 Each turn trains with `python -m ct_rl.train --env dmlab_rooms_select --rate 4` for a while, and counts the CPU time of
-all its processes and the steps from the first report on. Costs are of CPU time, because others use these machines, too.
+all its processes and the steps from the first report on, and before it the seconds and the memory of a start. Costs of a
+step are of CPU time, because others use these machines, too.
 """
 
 from __future__ import annotations
@@ -41,12 +42,27 @@ def cpu_seconds(process: psutil.Process) -> float:
     return total
 
 
+def megabytes(process: psutil.Process) -> float:
+    """Memory of a process and of all that it started; what several share counts once."""
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            total += one.memory_full_info().pss
+        except psutil.NoSuchProcess:
+            continue
+    return total / 1024**2
+
+
 def turn(tree: Path, flags: list[str], seconds: float, core: int) -> dict[str, float]:
-    """CPU-microseconds and wall microseconds an agent step, over `seconds` from the first report on."""
+    """CPU-microseconds and wall microseconds an agent step, over `seconds` from the first report on.
+
+    And up to that report: CPU seconds, seconds, and at it the processes and their megabytes.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         words = [sys.executable, "-m", "ct_rl.train", *RUN, *flags, "--run-dir", str(run)]
         environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+        begun = time.monotonic()
         child = subprocess.Popen(
             words, cwd=tree, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
         )
@@ -54,6 +70,12 @@ def turn(tree: Path, flags: list[str], seconds: float, core: int) -> dict[str, f
         process.cpu_affinity([core])
         try:
             first = _wait(run, 1, child)
+            start = {
+                "start_cpu_s": cpu_seconds(process),
+                "start_s": time.monotonic() - begun,
+                "processes": 1 + len(process.children(recursive=True)),
+                "mb": megabytes(process),
+            }
             used, begun = cpu_seconds(process), time.monotonic()
             while time.monotonic() - begun < seconds:
                 time.sleep(0.5)
@@ -63,7 +85,7 @@ def turn(tree: Path, flags: list[str], seconds: float, core: int) -> dict[str, f
             child.send_signal(signal.SIGINT)
             child.wait(60)
     steps = last["steps"] - first["steps"]
-    return {"cpu_us": used / steps * 1e6, "wall_us": wall / steps * 1e6, "steps": steps}
+    return {"cpu_us": used / steps * 1e6, "wall_us": wall / steps * 1e6, "steps": steps, **start}
 
 
 def _wait(run: Path, rows: int, child: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -111,14 +133,16 @@ def main() -> None:
         "machine": machine("one core"),
         "turns": turns,
         "median": {
-            name: {key: round(median(one[key] for one in each)) for key in ("cpu_us", "wall_us")}
+            name: {key: round(median(one[key] for one in each), 1) for key in each[0]}
             for name, each in turns.items()
         },
     }
     for name, each in result["median"].items():
         ratio = each["cpu_us"] / result["median"][here]["cpu_us"]
         print(
-            f"{name:34} {each['cpu_us']:6} CPU us, {each['wall_us']:6} us a step; {ratio:.2f} of {here}"
+            f"{name:34} {each['cpu_us']:6.0f} CPU us, {each['wall_us']:6.0f} us a step; {ratio:.2f} of {here}; "
+            f"start {each['start_cpu_s']:.1f} CPU s, {each['start_s']:.1f} s, "
+            f"{each['processes']:.0f} processes, {each['mb']:.0f} MB"
         )
     given.out.write_text(json.dumps(result, indent=1) + "\n")
 
