@@ -4,8 +4,8 @@
     python benchmarks/recipe_speed.py --beside ../before --also="--precision bfloat16" --turns 3
 
 Each turn trains with `python -m ct_rl.train --env dmlab_rooms_select --rate 4` for a while, and counts the CPU time of
-all its processes and the steps from the first report on, and before it the seconds and the memory of a start. Costs of a
-step are of CPU time, because others use these machines, too.
+all its processes and the steps from the first report on, and before it the seconds and the memory of a start. Costs
+of a step are of CPU time, because others use these machines, too.
 """
 
 from __future__ import annotations
