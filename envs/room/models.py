@@ -117,16 +117,9 @@ class NodeMaker:
         `aspect` is a frame's width by its height. What is left out lies outside the view of every eye in the room.
         """
         mesh, light = _sky()
-        x, y = map(float, np.mean(layout.outline(room), 0))
-        low_x, high_x, low_y, high_y = layout.bounds(room)
-        eyes = np.array([(low_x - x, low_y - y, EYES[0]), (high_x - x, high_y - y, EYES[1])])
-        width = TAU / SECTORS
+        x, y = _middle(layout, room)
         nodes = []
-        for k in range(SECTORS + 1):
-            yaws = np.linspace(k - 0.1, k + 1.1, 25) * width
-            kept = np.ones(len(mesh.triangles), bool)
-            if k < SECTORS:
-                kept = views.may_be_seen(mesh.points[mesh.triangles], eyes, yaws, 1 / aspect)
+        for kept in (*_sky_in_view(layout, room, aspect), np.ones(len(mesh.triangles), bool)):
             part, rows = shapes.part(mesh, kept)
             sky = self.node("sky", part, light[rows], None, 4)
             sky.setPos(x, y, 0)
@@ -233,6 +226,23 @@ def _hexagon(radius: float, top: np.ndarray) -> tuple[Mesh, np.ndarray]:
     parts = (side, rim, inner)
     light = [np.tile(c, (len(m.points), 1)) for c, m in zip(colours, parts, strict=True)]
     return shapes.join(*parts), np.concatenate(light)
+
+
+def _middle(layout: plan.Layout, room: int) -> tuple[float, float]:
+    x, y = map(float, np.mean(layout.outline(room), 0))
+    return x, y
+
+
+@functools.lru_cache(maxsize=64)
+def _sky_in_view(layout: plan.Layout, room: int, aspect: float) -> list[np.ndarray]:
+    """For each range of yaw, which of the sky's triangles an eye in the room may see: bool [K] each."""
+    mesh, _ = _sky()
+    x, y = _middle(layout, room)
+    low_x, high_x, low_y, high_y = layout.bounds(room)
+    eyes = np.array([(low_x - x, low_y - y, EYES[0]), (high_x - x, high_y - y, EYES[1])])
+    triangles, width = mesh.points[mesh.triangles], TAU / SECTORS
+    yaws = [np.linspace(k - 0.1, k + 1.1, 25) * width for k in range(SECTORS)]
+    return [views.may_be_seen(triangles, eyes, sector, 1 / aspect) for sector in yaws]
 
 
 @functools.cache

@@ -52,7 +52,7 @@ def rehearse(algorithm: str, memory: str, monkeypatch: pytest.MonkeyPatch, minib
         loader._step()
         fragment, timesteps = loaded.get()
         assert fragment.rewards.device == META
-    learner.learn(fragment, timesteps, num_epochs=2, minibatch_size=minibatch)
+    learner.learn(fragment, timesteps, num_epochs=1, minibatch_size=minibatch)
     return learner
 
 

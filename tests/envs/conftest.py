@@ -20,8 +20,10 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    gc.freeze()  # what is here already is not looked through again
     yield temporary
     gc.collect()
+    gc.unfreeze()
     assert not list(temporary.iterdir())
 
 
