@@ -213,3 +213,11 @@ def test_the_part_of_the_sky_that_is_left_out_is_never_seen(settings, monkeypatc
     monkeypatch.setattr(scene._World, "look", lambda self, sector: look(self, scene.SECTORS))
     assert (env.scene.frames() == part).all()
     env.close()
+
+
+@pytest.mark.parametrize("draw", [drawn.object_pattern, drawn.wall_texture, drawn.floor_texture])
+def test_a_texture_is_drawn_once_and_nobody_paints_over_it(draw):
+    image = draw(1)
+    assert draw(1) is image and (draw(2) != image).any()
+    with pytest.raises(ValueError, match="read-only"):
+        image[:] = 0
