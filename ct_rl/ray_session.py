@@ -117,7 +117,7 @@ def _started(folder: Path, processes: int, gpus: int) -> Iterator[None]:
 def _alone() -> Iterator[None]:
     """No Ray: what RLlib puts into Ray's store to get it out again in this process is handed over as it is.
 
-    Ray's own processes would take seconds to start and half a gigabyte. On a GPU RLlib asks Ray which one.
+    Its processes would take a third of a run's memory and seconds to start. On a GPU RLlib asks Ray which one.
     """
     import ray
 

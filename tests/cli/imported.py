@@ -1,7 +1,10 @@
 """What most commands import, for the process that `forked` forks them from."""
 
+import os
+
 from ct_rl.ray_session import quiet_ray
 
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # what would start Ray unasked is an error
 quiet_ray()  # before anything else imports Ray
 
 import matplotlib.backends.backend_agg  # noqa: E402
