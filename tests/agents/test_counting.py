@@ -49,10 +49,8 @@ def test_counts_agree_and_no_step_comes_twice(build, counting, algorithm, killed
     if killed:
         actor = next(iter(algo.env_runner_group._worker_manager.actors().values()))
         ray.kill(actor, no_restart=False)
-        group = algo.env_runner_group
-        report = train_until(
-            algo, lambda r: r["steps"] > steps + 400 and group.num_healthy_remote_workers() == 2
-        )
+        # RLlib may not have noticed the death yet, however many steps the other runner made since.
+        report = train_until(algo, lambda r: r["steps"] > steps + 400 and r["restarted_runners"])
         assert report["restarted_runners"] == 1 and report["runners_away"] == 0
         steps = report["steps"]
     learned = len(algo.learner_group._learner.steps_seen)
