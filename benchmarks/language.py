@@ -4,6 +4,7 @@
     python benchmarks/language.py --only cores       # one table: cores, compression, recall, speed, speech
     python benchmarks/language.py                    # all of it; goes on where it was stopped
     python benchmarks/language.py --steps 1500       # shorter runs
+    python benchmarks/language.py --only cores --side "compressive, with gates" --side linear
 
 Each run is written into the JSON file as soon as it is done, and is not repeated. The peer, compressive-transformer-
 pytorch 0.4.0, takes part where it is installed; speech is synthesised where espeak-ng is, or given with --speech.
@@ -65,6 +66,7 @@ WITH_GATES = {**GATES, "gated_reads": True, "near_first": True}
 LR = 1e-3
 Record = dict[str, Any]
 Run = Callable[[], Record]
+Side = tuple[str, Record]  # a memory and its options
 
 
 class Book:
@@ -101,8 +103,9 @@ class Book:
 class Scale:
     """How large everything is: whole, or quick."""
 
-    def __init__(self, quick: bool, steps: int | None = None):
+    def __init__(self, quick: bool, steps: int | None = None, sides: list[str] | None = None):
         self.quick = quick
+        self.asked = sides
         self.prefix = "quick-" if quick else ""
         self.seeds = range(2) if quick else range(3)
         self.variant_seeds = range(1) if quick else range(3)  # of compression and speech
@@ -120,6 +123,17 @@ class Scale:
         }
         self.compressive = {**self.base, "memory": window, "compressed": window, "rate": 4}
         self.recall_steps = 300 if quick else 1_500
+
+    def chosen(self, sides: dict[str, Side]) -> dict[str, Side]:
+        """What was asked for of a table's sides: all, or those of `--side`."""
+        unknown = [side for side in self.asked or () if side not in sides]
+        if unknown:
+            raise SystemExit(
+                f"--side {unknown[0]!r} is not in this table; it has: {'; '.join(sides)}"
+            )
+        return {
+            side: how for side, how in sides.items() if self.asked is None or side in self.asked
+        }
 
     @property
     def tokens(self) -> int:
@@ -201,7 +215,7 @@ def cores(scale: Scale, book: Book) -> None:
     width, both = scale.base["d_model"], 2 * scale.window
     count = parameters("compressive", scale.compressive)
     xl = {**scale.base, "memory": both}
-    sides: dict[str, tuple[str, Record]] = {
+    sides: dict[str, Side] = {
         "compressive": ("compressive", scale.compressive),
         "transformer_xl, as many slots": (
             "transformer_xl",
@@ -225,26 +239,24 @@ def cores(scale: Scale, book: Book) -> None:
         layers = {"d_model": width, "n_layers": scale.base["n_layers"]}
         for side, options in {"linear": layers, "linear, with gates": layers | GATES}.items():
             sides[side] = ("linear", matched("linear", "hidden", options, count, 256))
-    for seed in scale.seeds:
-        for side, (memory, options) in sides.items():
-            book.run(
-                f"{scale.prefix}cores/{side}/{seed}",
-                lambda memory=memory, options=options, seed=seed: language_run(
-                    scale, corpus, memory, options, seed
-                )[0],
-                scale.tokens,
-            )
+    if peer_model(256, scale.compressive, 0) is None:
+        print("the peer is left out: pip install compressive-transformer-pytorch==0.4.0")
+    else:
         for lr, thaw in itertools.product((LR, 3e-4), (False, True)):
             side = PEER + (", thawed" if thaw else "") + (f", lr {lr:g}" if lr != LR else "")
-            peer = peer_model(256, scale.compressive, seed, thaw)
-            if peer is None:
-                print("the peer is left out: pip install compressive-transformer-pytorch==0.4.0")
-                break
+            sides[side] = (PEER, {"lr": lr, "thaw": thaw})
+
+    def work(memory: str, options: Record, seed: int) -> Record:
+        if memory != PEER:
+            return language_run(scale, corpus, memory, options, seed)[0]
+        peer = peer_model(256, scale.compressive, seed, options["thaw"])
+        return language_run(scale, corpus, "compressive", {}, seed, peer, lr=options["lr"])[0]
+
+    for seed in scale.seeds:
+        for side, (memory, options) in scale.chosen(sides).items():
             book.run(
                 f"{scale.prefix}cores/{side}/{seed}",
-                lambda peer=peer, seed=seed, lr=lr: language_run(
-                    scale, corpus, "compressive", {}, seed, peer, lr=lr
-                )[0],
+                lambda memory=memory, options=options, seed=seed: work(memory, options, seed),
                 scale.tokens,
             )
 
@@ -260,7 +272,7 @@ def compression(scale: Scale, book: Book) -> None:
     base = {**scale.compressive, "window": window, "memory": window, "compressed": window}
     count = parameters("compressive", base)
 
-    def transformer_xl(places: int) -> tuple[str, Record]:
+    def transformer_xl(places: int) -> Side:
         sizes = {**scale.base, "window": window, "memory": places}
         return "transformer_xl", matched("transformer_xl", "d_ff", sizes, count, 256)
 
@@ -279,7 +291,7 @@ def compression(scale: Scale, book: Book) -> None:
         "transformer_xl, as long a reach": transformer_xl((1 + base["rate"]) * window),
     }
     for seed in scale.variant_seeds:
-        for side, (memory, options) in sides.items():
+        for side, (memory, options) in scale.chosen(sides).items():
             book.run(
                 f"{scale.prefix}compression/{side}/{seed}",
                 lambda memory=memory, options=options, seed=seed: language_run(
@@ -396,7 +408,7 @@ def speech(scale: Scale, book: Book, given: str | None) -> None:
         "wavenet": ("wavenet", matched("wavenet", "d_model", stack, count, 256)),
     }
     for seed in scale.variant_seeds:
-        for side, (memory, options) in sides.items():
+        for side, (memory, options) in scale.chosen(sides).items():
 
             def work(
                 side: str = side, memory: str = memory, options: Record = options, seed: int = seed
@@ -518,12 +530,15 @@ def main() -> None:
         "--quick", action="store_true", help="every table, short runs of a small model"
     )
     parser.add_argument("--only", choices=TABLES, action="append", help="tables to make")
+    parser.add_argument("--side", action="append", help="rows of the one table of --only to make")
     parser.add_argument("--out", type=Path, default=FILE, help="JSON file; the PNG beside it")
     parser.add_argument("--speech", help="WAV or FLAC files to train on")
     parser.add_argument("--steps", type=int, help="of training on a text, of one window each")
     flags = parser.parse_args()
+    if flags.side and (len(flags.only or ()) != 1 or flags.only[0] in ("recall", "speed")):
+        parser.error("--side goes with one --only: cores, compression or speech")
     torch.set_num_threads(1)
-    scale, book = Scale(flags.quick, flags.steps), Book(flags.out)
+    scale, book = Scale(flags.quick, flags.steps, flags.side), Book(flags.out)
     makers: dict[str, Callable[[], None]] = {
         "cores": lambda: cores(scale, book),
         "compression": lambda: compression(scale, book),
