@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import gymnasium as gym
 from rich.filesize import decimal
 
-from ct_rl.config import EnvConfig, TrainConfig
+from ct_rl.config import EnvConfig, TrainConfig, check, resolve_reward_clip
+from ct_rl.config_file import read_recipe
 from ct_rl.errors import RunFailed, UserError, one_line, suggestion
 from ct_rl.scores import EnvFacts, env_facts
 from ct_rl.sections import auxiliary_settings, memory_settings
@@ -196,6 +198,29 @@ def learns_in_bfloat16(config: TrainConfig) -> bool:
     precision = config.training.precision
     auto = precision == "auto" and not use_gpu(config.run.device) and has_bfloat16()
     return precision == "bfloat16" or auto
+
+
+def recipe_config(name_or_path: str) -> Any:
+    """RLlib's configuration of a recipe, to be changed and built like any other.
+
+    Example:
+        >>> config = ct_rl.recipe_config("rooms_select").debugging(seed=3)
+        >>> algo = config.build_algo()
+
+    Args:
+        name_or_path: a shipped recipe, or a YAML file, a run's `config.yaml` included. Modules that it names must have
+            been imported; how long it trains is the caller's to say.
+
+    Returns:
+        A `MemoryPPOConfig`, `MemoryAPPOConfig` or `MemoryIMPALAConfig`.
+
+    Raises:
+        UserError: when there is no such recipe, or a setting of it is wrong.
+    """
+    config = read_recipe(name_or_path, list(sys.modules))[0]
+    resolve_reward_clip(config)
+    check(config)
+    return algorithm_config(config)
 
 
 def algorithm_config(config: TrainConfig) -> Any:

@@ -65,16 +65,22 @@ def network_arguments(model_config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model_config.items() if key in SETTINGS}
 
 
-def refuse_value_bins(given: int) -> None:
-    """Refuses a value that is learned as a distribution where RLlib's own losses would square its error all the same.
+def refuse_for_stock_learners(value_bins: int, reward_clip: str) -> None:
+    """Refuses what RLlib's own learners would ignore: a value learned as a distribution, and clipped rewards.
 
     Raises:
-        ValueError: for more than one place.
+        ValueError: for more than one place, or for clipping.
     """
-    if given > 1:
+    ours = "a learner of agents.rllib (MemoryIMPALAConfig, MemoryAPPOConfig, MemoryPPOConfig)"
+    if value_bins > 1:
         raise ValueError(
-            f"value_bins={given} needs a learner of agents.rllib (MemoryIMPALAConfig, MemoryAPPOConfig, "
-            "MemoryPPOConfig): RLlib's own take the value for one number; leave value_bins at 0"
+            f"value_bins={value_bins} needs {ours}: RLlib's own take the value for one number; "
+            "leave value_bins at 0"
+        )
+    if reward_clip != "none":
+        raise ValueError(
+            f"reward_clip={reward_clip!r} needs {ours}: RLlib's own learn from rewards as they come; "
+            "leave reward_clip at 'none', and clip in the environment"
         )
 
 
@@ -180,7 +186,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             Columns.EMBEDDINGS: out.value,
         }
         if self.carries_losses:
-            refuse_value_bins(self.net.critic.width)
+            refuse_for_stock_learners(self.net.critic.width, self.net.reward_clip)
             self._note_cut_rows(batch)
             riding = [self.weight(name) * loss for name, loss in losses.items()]
             if riding and torch.is_grad_enabled():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from agents.actor_critic import ActorCritic, ActorCriticOutput
 from agents.auxiliary import Experience
-from agents.rllib.module import refuse_value_bins
+from agents.rllib.module import refuse_for_stock_learners
 
 NAME = "compressive_transformer"
 
@@ -50,7 +50,7 @@ class MemoryModelV2(TorchModelV2, nn.Module):
         original = getattr(obs_space, "original_space", obs_space)
         seen = _seen(original) if isinstance(original, spaces.Dict) else obs_space
         self.net = ActorCritic(seen, action_space, **settings)
-        refuse_value_bins(self.net.critic.width)
+        refuse_for_stock_learners(self.net.critic.width, self.net.reward_clip)
         self.loss_coeffs = dict(loss_coeffs or {})
         self._empty = self.net.initial_state(1)
         self._names = sorted(self._empty)

@@ -1,8 +1,8 @@
-"""Pictures of the room task for people: `python -m envs.room.gallery [FOLDER]` draws rooms.png and objects.png."""
+"""Pictures of the room task for people: rooms.png and objects.png."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,11 @@ def sheet(path: Path, rows: Sequence[Sequence[Titled]], inches: float) -> None:
     plt.close(figure)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Draws both pictures into the folder that `argv` names, docs/ without one."""
-    folder = Path(argv[0] if argv else "docs")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws both pictures."""
+    parser = argparse.ArgumentParser("envs.room.gallery", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default="docs", help="where they go")
+    folder = parser.parse_args(argv).folder
     folder.mkdir(parents=True, exist_ok=True)
     sheet(folder / "rooms.png", rooms(), 2.9)
     sheet(folder / "objects.png", objects(), 1.0)
@@ -136,4 +138,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

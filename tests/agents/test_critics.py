@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import gymnasium as gym
 import numpy as np
@@ -93,14 +94,19 @@ def test_every_algorithm_learns_the_distribution(build, algorithm):
     assert report["value_loss"] == pytest.approx(half * math.log(11), rel=1e-5)
 
 
-def test_rllibs_own_losses_refuse_it():
-    config = stock_config("impala", "lstm", value_bins=11)
-    assert "value_bins=11 needs a learner of agents.rllib" in refusal(config)
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"value_bins": 11}, "value_bins=11"), ({"reward_clip": "unit"}, "reward_clip='unit'")],
+    ids=str,
+)
+def test_rllibs_own_learners_refuse_what_they_would_ignore(setting, said):
+    said = re.escape(said) + " needs a learner of agents"
+    assert re.search(said, refusal(stock_config("impala", "lstm", **setting)))
     box, two = gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2)
-    with pytest.raises(ValueError, match="needs a learner of agents"):
-        MemoryModelV2(box, two, 2, {}, "model", memory="gru", value_bins=11)
-    settings = {"memory": "gru", "memory_options": {"d_model": 8}, "value_bins": 11}
+    with pytest.raises(ValueError, match=said):
+        MemoryModelV2(box, two, 2, {}, "model", memory="gru", **setting)
+    settings = {"memory": "gru", "memory_options": {"d_model": 8}, **setting}
     module = MemoryRLModule(observation_space=box, action_space=two, model_config=settings)
     state = module.net.initial_state(1)
-    with pytest.raises(ValueError, match="needs a learner of agents"):
+    with pytest.raises(ValueError, match=said):
         module.forward_train({"obs": torch.zeros(1, 1, 3), "state_in": state})

@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 
+import ct_rl
 from ct_rl import command_line, config_file, experiment, reader
-from ct_rl.algorithm import algorithm_config
+from ct_rl.algorithm import algorithm_config, env_settings
 from ct_rl.config import RunConfig, TrainConfig, TrainingConfig, check, resolve_reward_clip
 from ct_rl.errors import UserError
 from ct_rl.memory import memory_names, memory_options, option_help
@@ -40,10 +41,23 @@ def test_a_written_configuration_reads_back_equal(kind):
 
 
 @pytest.mark.parametrize("name", config_file.recipe_names())
-def test_every_shipped_recipe_is_valid(name):
+def test_every_shipped_recipe_is_valid_and_python_has_it_as_the_command_does(name):
     config, where = config_file.read_recipe(name)
     check(config)
     assert where == f"configs/{name}.yaml"
+    ours, commands = ct_rl.recipe_config(name), new("--config", name)
+    resolve_reward_clip(commands)
+    theirs = algorithm_config(commands)
+    assert type(ours) is type(theirs) and ours.network_settings == theirs.network_settings
+    ours, theirs = ours.serialize(), theirs.serialize()
+    assert ours == theirs and ours["env_config"] == env_settings(commands.env)
+
+
+def test_a_recipe_in_python_imports_nothing_that_the_program_has_not(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("run: {imports: [antigravity]}\n")
+    with pytest.raises(UserError, match="would import antigravity"):
+        ct_rl.recipe_config(str(recipe))
 
 
 def test_the_papers_recipe_has_the_papers_numbers():

@@ -106,20 +106,19 @@ def _attend(attention, memory: Memory, u: Tensor, seen: list) -> Tensor:
     heads, size = attention.n_heads, attention.d_head
     query = attention.q(u).view(heads, size) / size**0.5
     memory.queries.append(query.detach())
-    logits, values = [], []
-    for item, distance, is_slot, constant, _ in seen:
-        key, value = attention.kv(item.detach() if constant else item).chunk(2)
-        if is_slot:
-            position = attention.slot_position(attention.slot_codes[distance - attention.slots[0]])
-            bias = attention.slot_position_bias
-        else:
-            position = attention.position(attention.codes[distance])
-            bias = attention.position_bias
-        content = ((query + attention.content_bias[:, 0]) * key.view(heads, size)).sum(-1)
-        relative = ((query + bias[:, 0]) * position.view(heads, size)).sum(-1)
-        logits.append(content + relative)
-        values.append(value.view(heads, size))
-    weights = torch.stack(logits).softmax(0)  # (seen, H)
+    items = torch.stack([item.detach() if constant else item for item, _, _, constant, _ in seen])
+    keys, values = (part.view(-1, heads, size) for part in attention.kv(items).chunk(2, -1))
+    # Steps come first in `seen`, slots after them.
+    steps = [distance for _, distance, is_slot, *_ in seen if not is_slot]
+    slots = [distance - attention.slots[0] for _, distance, is_slot, *_ in seen if is_slot]
+    position = attention.position(attention.codes[steps]).view(-1, heads, size)
+    relative = ((query + attention.position_bias[:, 0]) * position).sum(-1)
+    if slots:
+        position = attention.slot_position(attention.slot_codes[slots]).view(-1, heads, size)
+        of_slots = ((query + attention.slot_position_bias[:, 0]) * position).sum(-1)
+        relative = torch.cat([relative, of_slots])
+    content = ((query + attention.content_bias[:, 0]) * keys).sum(-1)
+    weights = (content + relative).softmax(0)  # (seen, H)
     for (_, _, is_slot, _, step), weight in zip(seen, weights.mean(1).tolist(), strict=True):
         if not is_slot and step >= 0:
             memory.usage[step] += weight
@@ -129,8 +128,7 @@ def _attend(attention, memory: Memory, u: Tensor, seen: list) -> Tensor:
             for (_, _, is_slot, _, what), weight in zip(seen, weights, strict=True)
         ]
     )
-    mixed = (weights[..., None] * torch.stack(values)).sum(0)
-    mixed = mixed.flatten()
+    mixed = (weights[..., None] * values).sum(0).flatten()
     if attention.read_gate is not None:
         gate = attention.read_gate(u)
         mixed = mixed * gate / (1 + torch.exp(-gate))
