@@ -5,6 +5,7 @@ Shapes: N worlds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,12 @@ class Actor:
         self.obs, rewards, terminateds, truncateds, infos = self.env.step(
             for_env(self.net.action_space, actions)
         )
+        if not np.isfinite(rewards).all():
+            i = int(np.flatnonzero(~np.isfinite(rewards))[0])
+            raise ValueError(
+                f"the reward of world {i} is {rewards[i]} in step {self.lengths[i] + 1} of its episode: "
+                "mend the environment"
+            )
         deaths = self._deaths(infos)
         self.lost += int(deaths.sum())
         terminateds, truncateds = terminateds & ~ignored, truncateds & ~ignored
@@ -183,7 +190,9 @@ class Actor:
         for key in self.metrics:
             # gymnasium says beside each info in which worlds it was given.
             if key in infos and np.all(infos.get(f"_{key}", np.ones(self.env.num_envs, bool))[i]):
-                episode[key] = float(infos[key][i])
+                count = float(infos[key][i])
+                if math.isfinite(count):  # a share of nothing is no count
+                    episode[key] = count
         if lost:
             episode[LOST] = 1.0
         self.finished.append((i, episode))

@@ -149,13 +149,11 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
         pass  # a part of somebody's own that torch's meta device does not know
     try:
         net = ActorCritic(probe.observation_space, probe.action_space, **settings)
-        with torch.no_grad():
-            inner = net.core(torch.zeros(1, 1, net.core.d_model), net.initial_state(1))
+        known = net.loss_names()
     except (ValueError, TypeError) as error:
         raise UserError(one_line(error)) from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise UserError(f"this network cannot be built: {one_line(error)[:300]}") from error
-    known = sorted({*inner.losses, *net.auxiliary})
     for name in config.training.loss_coeffs:
         if name not in known:
             raise UserError(
@@ -253,10 +251,7 @@ def algorithm_config(config: TrainConfig) -> Any:
             minibatch_size=training.minibatch,
             num_epochs=training.epochs,
             opt_type=training.optimizer,
-            epsilon=training.epsilon,
-            adam_epsilon=training.epsilon,
-            decay=0.99,
-            momentum=0.0,
+            **{"adam_epsilon" if training.optimizer == "adam" else "epsilon": training.epsilon},
             mixed_precision=learns_in_bfloat16(config),
         )
         .learners(

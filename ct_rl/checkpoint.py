@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 
 from ct_rl.errors import UserError, is_disk_error, one_line, os_message
-from ct_rl.plain_files import Unreadable, parse_json, read_bytes, write_synced
+from ct_rl.plain_files import Unreadable, finite, parse_json, read_bytes, write_synced
 from ct_rl.reader import Invalid, quoted, read
 
 if TYPE_CHECKING:  # torch takes a second to import, and the commands read their flags first
@@ -180,7 +180,7 @@ def _write_files(
     contents = {
         WEIGHTS: safetensors.torch.save(weights),
         TRAINING: safetensors.torch.save(training),
-        META: json.dumps({**meta, "step": step}, indent=1).encode(),
+        META: json.dumps(finite({**meta, "step": step}), indent=1, allow_nan=False).encode(),
     }
     files = {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

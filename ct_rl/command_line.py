@@ -162,8 +162,13 @@ def import_modules(names: Sequence[str]) -> None:
 
 
 def program_arguments() -> list[str]:
-    """The words behind the program's name."""
-    return sys.argv[1:]
+    """The words behind the program's name; a flag may be written with underscores, as its option is."""
+    return [_dashed(word) for word in sys.argv[1:]]
+
+
+def _dashed(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _twin(cls: type, default: Any, sections: Mapping[str, type]) -> Any:

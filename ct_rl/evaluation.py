@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,8 +76,8 @@ def play(
     while share.any():
         try:
             actor.step(explore=not greedy)
-        except ValueError as error:
-            raise RunFailed(f"playing stopped: {one_line(error)[:400]}") from error
+        except Exception as error:  # whatever an environment raises
+            raise RunFailed(f"playing stopped: {_said(error)}") from error
         ended = actor.take_finished()
         for i in map(int, np.flatnonzero((actor.lengths >= max_steps) & (share > 0))):
             cut = {"return": float(actor.returns[i]), "length": int(actor.lengths[i])}
@@ -98,6 +99,17 @@ def play(
             if on_episode is not None:
                 on_episode()
     return finished
+
+
+def _said(error: Exception) -> str:
+    """One line; a ValueError's own words say all, others need their kind and place."""
+    text = one_line(error)[:400]
+    if isinstance(error, ValueError):
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(error).__name__}: {text} ({place.filename}, line {place.lineno}, in {place.name})"
+    )
 
 
 def worlds_for(episodes: int) -> int:

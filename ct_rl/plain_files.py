@@ -11,7 +11,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,15 @@ def read_text(path: Path, most: int = MIB, *, links: bool = False) -> str:
 def read_json(path: Path, most: int = 16 * MIB, *, links: bool = False) -> Any:
     """The JSON value in a file; raises FileNotFoundError, or Unreadable where it is none."""
     return parse_json(read_text(path, most, links=links), str(path))
+
+
+def finite(value: Any) -> Any:
+    """Plain data with null for every number that is not finite, as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse_json(text: str | bytes, source: str) -> Any:

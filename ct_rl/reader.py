@@ -243,7 +243,7 @@ def _problem(kind: str, given: Any, context: Mapping[str, Any], message: str) ->
     if kind == "finite_number":
         return f"{given} is not finite: give a number"
     if kind in ("string_too_short", "too_short"):
-        return "is empty"
+        return f"has {len(given)} of {context['min_length']} values" if given else "is empty"
     if kind in ("string_too_long", "too_long"):
         return f"is too long: at most {context['max_length']}"
     if kind == "missing":

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from ct_rl import command_line, config_file
-from ct_rl.config import Text, TrainConfig, check, resolve_reward_clip
+from ct_rl.config import EnvConfig, EvalEnvConfig, Text, TrainConfig, check, resolve_reward_clip
 from ct_rl.errors import DONE, INTERRUPTED, UserError, run_command
 from ct_rl.interrupts import Interrupts
 from ct_rl.run_folder import RunFolder, fresh_path, origin
@@ -29,9 +29,12 @@ _FIXED = (
     "network.",
     "auxiliary",
     "training.algorithm",
+    "training.optimizer",
     "run.seed",
     "run.run_dir",
 )  # what a resumed run keeps
+
+_TOLD_ON_RESUME = ("started", "ct_rl", "git_commit", "platform", "cpus")
 
 
 @dataclass
@@ -89,8 +92,10 @@ def _new_config(argv: list[str], imports: list[str]) -> tuple[TrainConfig, str |
     chosen, left_out = _chosen(argv, data)
     base = config_file.from_data(chosen, named)
     if env not in (None, base.env.name):
-        base.env.options = {}  # settings of another environment
-        base.eval_env.options = {}
+        if base.env != EnvConfig(base.env.name) or base.eval_env.options:
+            print(f"note: {source}'s settings of {base.env.name} are left out")
+        base.env = EnvConfig()
+        base.eval_env = EvalEnvConfig()
     elif source is not None:
         _fit_options(base, command_line.flag_value(argv, "--engine"), source)
     config = _parse(argv, base, imports)
@@ -249,7 +254,8 @@ def _in_folder(
             f"go on with --resume {shlex.quote(str(run.path))} --steps {2 * saved.step}"
         )
     _describe(config, run, recipe, probe, parameters, gpu)
-    _write_config(config, run, recipe, probe, parameters)
+    if saved is None:
+        _write_config(config, run, recipe, probe, parameters)
     title = f"{config.env.name}, {config.memory.kind} memory, {run.path}"
     with (
         ray_session(
@@ -266,6 +272,8 @@ def _in_folder(
             )
             if saved is not None:
                 trainer.restore(saved)
+                # Only now: a setting that it cannot go on with is not to stay.
+                _write_config(config, run, recipe, probe, parameters, saved.step)
                 display.note(f"going on from {saved.path}")
             interrupts.arm()
             met = trainer.train()
@@ -303,22 +311,30 @@ def _saved(run: RunFolder) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _write_config(
-    config: TrainConfig, run: RunFolder, recipe: str | None, probe: Any, parameters: int
+    config: TrainConfig,
+    run: RunFolder,
+    recipe: str | None,
+    probe: Any,
+    parameters: int,
+    resumed_at: int | None = None,
 ) -> None:
+    """The configuration, and where the run comes from: what a resumed one said of its beginning stays."""
     written = config_file.parse(config_file.dump(config), str(run.config))
     written.run.run_dir = None
     written.env.engine = probe.facts.engine or config.env.engine
-    run.write_config(
-        written,
-        origin(
-            recipe=recipe,
-            engine=probe.facts.engine,
-            engine_asked=config.env.engine,
-            env_settings=probe.facts.settings,
-            action_repeat=probe.facts.action_repeat,
-            parameters=parameters,
-        ),
+    now = origin(
+        recipe=recipe,
+        engine=probe.facts.engine,
+        engine_asked=config.env.engine,
+        env_settings=probe.facts.settings,
+        action_repeat=probe.facts.action_repeat,
+        parameters=parameters,
     )
+    began = {} if resumed_at is None else run.provenance()
+    if began:
+        again = {"step": resumed_at, **{key: now[key] for key in _TOLD_ON_RESUME}}
+        now = {**began, "resumed": [*began.get("resumed", []), again]}
+    run.write_config(written, now)
 
 
 def _describe(

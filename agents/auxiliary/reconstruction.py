@@ -21,9 +21,9 @@ from agents.auxiliary.options import ReconstructionOptions
 class Reconstruction(AuxiliaryLoss):
     """Squared error of the observation rebuilt by a perceptron from the memory's output, the mean over its numbers.
 
-    Frames are averaged down to `side` pixels, bytes as 0 to 1; discrete values are one-hot; other numbers are put on
-    a signed logarithmic scale. As in Memory Gym (Pleines et al. 2023, arXiv 2309.17207). The gradient reaches the
-    memory, and through it the encoder.
+    Frames are averaged down to `side` pixels and read by their space's bounds as 0 to 1; discrete values are one-hot;
+    other numbers, frames without bounds among them, are put on a signed logarithmic scale. As in Memory Gym (Pleines
+    et al. 2023, arXiv 2309.17207). The gradient reaches the memory, and through it the encoder.
     """
 
     Options = ReconstructionOptions
@@ -69,8 +69,11 @@ def targets(space: gym.Space, observation: Any, side: int) -> Tensor:
         return torch.cat(hot, 1).float()
     values = observation.float()
     if isinstance(space, spaces.Box) and len(space.shape) == 3:
-        if space.dtype == np.uint8:
-            values = values / 255.0
+        low, high = float(space.low.min()), float(space.high.max())
+        if np.isfinite([low, high]).all() and high > low:
+            values = (values - low) / (high - low)
+        else:
+            values = values.sign() * values.abs().log1p()
         height, width = space.shape[:2]
         factor = min(1.0, side / max(height, width))
         size = max(1, round(height * factor)), max(1, round(width * factor))

@@ -20,11 +20,17 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from agents.errors import LearnerDied, LearnerFailed, RunnerFailed
+from agents.errors import LearnerDied, LearnerFailed
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import REPORT
 from agents.rllib.learner_state import learner_state, load_learner_state
-from agents.rllib.runner import FAILURE, FINISHED_EPISODES, LOST_WORLDS, MEMORY_BYTES
+from agents.rllib.runner import (
+    FAILURE,
+    FINISHED_EPISODES,
+    LOST_WORLDS,
+    MEMORY_BYTES,
+    runner_failed,
+)
 
 _GRACE = 2.0  # seconds in which the other learners may say what went wrong, once one has failed
 _TRAINED = (NUM_ENV_STEPS_TRAINED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME)
@@ -159,7 +165,7 @@ class MemoryAlgorithm(Algorithm):
         """
         for state in states:
             if FAILURE in state:
-                raise RunnerFailed(f"an environment runner stopped: {state[FAILURE]}")
+                raise runner_failed(state[FAILURE])
             self._episodes += state.pop(FINISHED_EPISODES, [])
             self._memory_bytes = state.pop(MEMORY_BYTES, self._memory_bytes)
             self._lost += state.pop(LOST_WORLDS, 0)

@@ -223,6 +223,12 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
                 stacklevel=2,
             )
         look_at_resets(self)
+        steps = self.get_rollout_fragment_length()
+        if self.minibatch_size is not None and self.minibatch_size % steps:
+            raise ValueError(
+                f"minibatch_size={self.minibatch_size} is no whole number of rows of {steps} steps: give a multiple "
+                "of rollout_fragment_length"
+            )
         fragment = self.num_envs_per_env_runner * self.get_rollout_fragment_length()
         if self.num_learners > 1 and self._learner_batch % fragment:
             raise ValueError(

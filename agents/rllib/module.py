@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -84,6 +85,18 @@ def refuse_for_stock_learners(value_bins: int, reward_clip: str) -> None:
         )
 
 
+def refuse_unknown_losses(loss_coeffs: Mapping[str, float], net: ActorCritic) -> None:
+    """Refuses the weight of a loss that the network has not, which nothing would read.
+
+    Raises:
+        ValueError: one line that names it and the nearest there is.
+    """
+    names = net.loss_names() if loss_coeffs else []
+    for name in loss_coeffs:
+        if name not in names:
+            raise ValueError(unknown("loss in loss_coeffs", name, names))
+
+
 def rllib_distribution(space: gym.Space) -> type:
     """RLlib's distribution class for an action space, over the same parameters as `agents.distributions`."""
     if isinstance(space, spaces.Discrete):
@@ -138,6 +151,8 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             # RLModuleSpec.build takes an AttributeError for a legacy module and hides it.
             raise RuntimeError(f"MemoryRLModule could not be built: {error}") from error
         self.loss_coeffs: dict[str, float] = dict(settings.get("loss_coeffs") or {})
+        if not self.inference_only:
+            refuse_unknown_losses(self.loss_coeffs, self.net)
         self.target_net: ActorCritic | None = None
         self.carries_losses = True
         self.last_losses: dict[str, Tensor] = {}

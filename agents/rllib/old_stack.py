@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from agents.actor_critic import ActorCritic, ActorCriticOutput
 from agents.auxiliary import Experience
-from agents.rllib.module import refuse_for_stock_learners
+from agents.rllib.module import refuse_for_stock_learners, refuse_unknown_losses
 
 NAME = "compressive_transformer"
 
@@ -52,6 +52,7 @@ class MemoryModelV2(TorchModelV2, nn.Module):
         self.net = ActorCritic(seen, action_space, **settings)
         refuse_for_stock_learners(self.net.critic.width, self.net.reward_clip)
         self.loss_coeffs = dict(loss_coeffs or {})
+        refuse_unknown_losses(self.loss_coeffs, self.net)
         self._empty = self.net.initial_state(1)
         self._names = sorted(self._empty)
         self._pass: tuple[Any, ActorCriticOutput, Tensor] | None = None

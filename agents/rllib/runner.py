@@ -14,6 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from agents.acting import LOST, Actor, check_autoreset
 from agents.actor_critic import ActorCritic
+from agents.errors import RunnerFailed
 from agents.fragment import PICKED, VALUES, Fragment
 from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import MemoryRLModule
@@ -158,6 +159,16 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         self._incarnation, self._restarts = incarnation, 0
         self._actor = None
 
+    def sample(self, **kwargs: Any) -> Any:
+        """RLlib's call; in the driver itself an error of the environment is what a remote runner would tell it."""
+        try:
+            return super().sample(**kwargs)
+        except Exception as error:
+            if self.worker_index:
+                raise  # `sample_get_state_and_metrics` tells the driver
+            self._actor = None
+            raise runner_failed(_said(error)) from error
+
     def take_notes(self) -> dict[str, Any]:
         """What the driver is told: episodes ended and worlds lost since the last call, bytes of memory carried."""
         finished, self._finished = self._finished, []
@@ -176,8 +187,17 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
             fragments, states, metrics = super().sample_get_state_and_metrics()
         except Exception as error:
             self._actor = None
-            return [], {FAILURE: f"{type(error).__name__}: {error}"}, self.get_metrics()
+            return [], {FAILURE: _said(error)}, self.get_metrics()
         return fragments, {**states, **self.take_notes()}, metrics
+
+
+def runner_failed(why: str) -> RunnerFailed:
+    """What the driver raises for an error in a runner, wherever the runner lives."""
+    return RunnerFailed(f"an environment runner stopped: {why}")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 _COLUMNS = (

@@ -14,6 +14,8 @@ from ray.rllib.algorithms.algorithm_config import (
 )
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
+from agents.errors import unknown
+
 # Settings that do here what RLlib says they do, by what they are about.
 HONOURED: dict[str, tuple[str, ...]] = {
     "resources": (
@@ -215,6 +217,8 @@ REFUSED: dict[str, str] = {
     "_separate_vf_optimizer": "policy and value share a network",
     "_lr_vf": "policy and value share a network",
 }
+# Optimisers by `opt_type`, each with the settings that are its own.
+OPTIMIZERS = {"adam": ("adam_epsilon",), "rmsprop": ("decay", "momentum", "epsilon")}
 _EPISODE_HOOKS = (
     "on_episode_created",
     "on_episode_start",
@@ -231,10 +235,19 @@ def check_settings(config: AlgorithmConfig) -> None:
         ValueError: one line that names the setting, its value and what to do.
     """
     usual = vars(type(config)())
+    if config.opt_type not in OPTIMIZERS:
+        raise ValueError(unknown("opt_type", str(config.opt_type), OPTIMIZERS))
+    others = {
+        name: f"it is {kind}'s: set opt_type={kind!r}, or leave it out"
+        for kind, names in OPTIMIZERS.items()
+        if kind != config.opt_type
+        for name in names
+    }
     for name, value in vars(config).items():
-        if name in _HONOURED or name not in usual or _same(value, usual[name]):
+        honoured = name in _HONOURED and name not in others
+        if honoured or name not in usual or _same(value, usual[name]):
             continue
-        what = REFUSED.get(
+        what = (REFUSED | others).get(
             name, "it is of RLlib's old stack, of offline data or of another framework"
         )
         raise ValueError(

@@ -85,6 +85,35 @@ def test_a_count_that_is_not_given_is_not_counted_as_0():
     assert not any("never" in episode for episode in counted.values())
 
 
+class Undefined(CountingEnv):
+    """Tells a count that is 0 / 0, and may pay without bound."""
+
+    pays = 1.0
+
+    def step(self, actions):
+        obs, reward, *rest, info = super().step(actions)
+        share = {"share": np.full(self.num_envs, np.nan)}
+        return (obs, np.where(self.t == 3, self.pays, reward), *rest, {**info, **share})
+
+
+def test_a_count_that_is_no_number_is_not_counted():
+    playing = actor(Undefined(2), metrics=("hits", "share"))
+    for _ in range(12):
+        playing.step(explore=True)
+    finished = playing.take_finished()
+    assert finished and all(set(episode) == {"return", "length", "hits"} for _, episode in finished)
+
+
+@pytest.mark.parametrize("paid", [float("inf"), float("nan")])
+def test_a_reward_that_is_no_number_is_named(paid):
+    env = Undefined(2)
+    env.pays = paid
+    playing = actor(env)
+    with pytest.raises(ValueError, match=rf"reward of world 0 is {paid} in step 3 of its episode"):
+        for _ in range(5):
+            playing.step(explore=True)
+
+
 def test_what_acts_is_what_a_pass_over_the_steps_gives():
     playing = actor(CountingEnv(2))
     torch.nn.init.normal_(playing.net.policy.weight)

@@ -22,6 +22,7 @@ from agents.auxiliary import (
 )
 from agents.auxiliary.pairs import draw_pairs, info_nce
 from agents.auxiliary.prediction import barlow_twins
+from agents.auxiliary.reconstruction import targets
 from agents.auxiliary.registry import _class
 from agents.fragment import Fragment
 from agents.rllib.learner import _columns
@@ -113,8 +114,8 @@ def test_every_option_has_a_default_and_a_help_text(name):
         build_auxiliary(name, sizes(), {"no_such_option": 1})
 
 
-def trained_module(weight, **more):
-    """The gradients of a module that learns from one fragment, with the contrast loss at a weight."""
+def trained_module(**more):
+    """A module that has learned from one fragment, what it gave, and its gradients."""
     runner = make_runner("compressive")
     fragment = Fragment.join(runner.sample()).to_device("cpu")
     module_config = {
@@ -122,7 +123,6 @@ def trained_module(weight, **more):
         "memory_options": {"d_model": 16, **SMALL["compressive"]},
         "width": 16,
         "around": False,
-        "loss_coeffs": {"contrast": weight},
         **more,
     }
     spec = type(runner.module)
@@ -140,8 +140,9 @@ def trained_module(weight, **more):
 
 
 def test_nothing_else_changes_when_the_weight_is_0():
-    _, plain, without = trained_module(1.0)
-    module, out, with_none = trained_module(0.0, auxiliary={"contrast": {"pairs": 16}})
+    _, plain, without = trained_module()
+    contrast = {"auxiliary": {"contrast": {"pairs": 16}}, "loss_coeffs": {"contrast": 0.0}}
+    module, out, with_none = trained_module(**contrast)
     assert "contrast" in module.net.auxiliary and "contrast" not in out["losses"]
     torch.testing.assert_close(out["action_dist_inputs"], plain["action_dist_inputs"])
     for key, grad in without.items():
@@ -171,6 +172,20 @@ def test_barlow_twins_is_zero_for_equal_embeddings_without_redundancy():
     x[~there] = 1e6
     assert barlow_twins(x, x, there, 0.0) < 1e-3
     assert barlow_twins(x, x.flip(1), there, 0.0) > 1.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [(0, 255, np.uint8), (0, 1, np.uint8), (0, 60_000, np.uint16), (-1, 1, np.float32), (0, np.inf, np.float32)],
+    ids=str,
+)  # fmt: skip
+def test_frames_are_rebuilt_at_unit_scale_whatever_their_bounds(low, high, dtype):
+    space = gym.spaces.Box(low, high, (8, 8, 3), dtype)
+    most = high if np.isfinite(high) else 1e4
+    frames = torch.from_numpy(np.random.default_rng(0).uniform(low, most, (2, 8, 8, 3)))
+    wanted = targets(space, frames.to(torch.float32), side=8)
+    assert wanted.shape == (2, 8 * 8 * 3) and wanted.min() >= 0
+    assert 0.5 < wanted.max() <= (1 if np.isfinite(high) else 10)
 
 
 def test_recall_tells_a_memory_that_keeps_from_one_that_does_not():

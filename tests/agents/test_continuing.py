@@ -125,5 +125,5 @@ def test_broken_weights_are_not_blamed_on_the_environment():
     runner = make_runner("lstm")
     with torch.no_grad():
         runner.module.net.policy.bias.fill_(float("nan"))
-    with pytest.raises(ValueError, match="the weights are broken"):
+    with pytest.raises(RunnerFailed, match="the weights are broken"):
         runner.sample()

@@ -110,10 +110,11 @@ def test_a_learners_error_is_raised_instead_of_hanging(build):
         train_until(algo, lambda r: False)
 
 
-@pytest.mark.parametrize("algorithm", ["impala", "ppo"])
-def test_an_environments_error_is_raised_instead_of_tried_for_ever(build, algorithm):
-    algo = build(env="broken", algorithm=algorithm)
-    with pytest.raises(RunnerFailed, match="KeyError: 'a mistake in the environment'"):
+@pytest.mark.parametrize(("algorithm", "runners"), [("impala", 1), ("impala", 0), ("ppo", 0)])
+def test_an_environments_error_is_raised_instead_of_tried_for_ever(build, algorithm, runners):
+    algo = build(env="broken", algorithm=algorithm, runners=runners)
+    said = "an environment runner stopped: KeyError: 'a mistake in the environment'"
+    with pytest.raises(RunnerFailed, match=said):
         train_until(algo, lambda r: False)
 
 

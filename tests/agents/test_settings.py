@@ -2,10 +2,12 @@
 
 import warnings
 
+import gymnasium as gym
 import pytest
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from agents.rllib.module import MemoryRLModule
 from agents.rllib.settings import HONOURED, REFUSED, check_settings
 from tests.agents.conftest import CONFIGS
 
@@ -217,3 +219,32 @@ def test_dropout_which_only_learning_has_is_said(algorithm, rate):
     assert any("on in learning and off in acting" in str(each.message) for each in said) == (
         rate > 0
     )
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"opt_type": "sgd"}, "unknown opt_type 'sgd': choose one of adam, rmsprop"),
+        ({"momentum": 0.9}, "momentum=0.9 would be ignored .* it is rmsprop's: set opt_type"),
+        ({"opt_type": "rmsprop", "adam_epsilon": 1.0}, "adam_epsilon=1.0 would be ignored"),
+        ({"minibatch_size": 7}, "minibatch_size.*7.* multiple of"),
+    ],
+    ids=str,
+)
+def test_what_no_update_would_read_is_refused(algorithm, settings, said):
+    config = CONFIGS[algorithm]().environment("CartPole-v1").training(**settings)
+    with pytest.raises(ValueError, match=said):
+        config.validate()
+
+
+def test_the_weight_of_a_loss_that_is_not_there_is_refused():
+    box, two = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+    module = {"observation_space": box, "action_space": two}
+    given = {"memory": "compressive", "auxiliary": {"contrast": {}}}
+    known = {"compression": 0.0, "contrast": 2.0}
+    assert MemoryRLModule(**module, model_config={**given, "loss_coeffs": known})
+    with pytest.raises(
+        ValueError, match=r"unknown loss .* 'compresion': did you mean 'compression'"
+    ):
+        MemoryRLModule(**module, model_config={**given, "loss_coeffs": {"compresion": 0.0}})

@@ -39,6 +39,7 @@ TRAIN = {
     "--engine quake --env CartPole-v1": "--engine quake: CartPole-v1 has no engines",
     "--engine deepmind_lab": "deepmind_lab is not installed",
     "--memory.window 0": "--memory.window 0 is too small",
+    "--network.crop 3": "--network.crop: has 1 of 2 values",
     "--memory.d-model 65536 --memory.d-ff 65536 --memory.n-layers 1000": "give smaller sizes",
     "--memory.d-model 30": "d_model=30",
     "--memory.compression cnov": "compression 'cnov'",

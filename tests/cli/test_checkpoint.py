@@ -26,6 +26,12 @@ def test_what_was_saved_is_what_is_loaded(tmp_path):
     assert torch.equal(loaded.weights["a"], TENSORS["weights/a"])
 
 
+def test_what_is_not_finite_can_be_read_again(tmp_path):
+    meta = {"note": float("inf"), "deep": [{"share": float("nan")}]}
+    loaded = checkpoint.load(checkpoint.save(tmp_path, 1, TENSORS, {"score": None, **meta}))
+    assert loaded.meta["note"] is None and loaded.meta["deep"] == [{"share": None}]
+
+
 def test_the_last_two_and_the_best_are_kept(tmp_path):
     for step, score in ((1, 0.0), (2, 9.0), (3, 1.0), (4, None), (5, 2.0)):
         save(tmp_path, step, score)

@@ -10,7 +10,14 @@ import yaml
 import ct_rl
 from ct_rl import command_line, config_file, experiment, reader
 from ct_rl.algorithm import algorithm_config, env_settings
-from ct_rl.config import RunConfig, TrainConfig, TrainingConfig, check, resolve_reward_clip
+from ct_rl.config import (
+    EnvConfig,
+    RunConfig,
+    TrainConfig,
+    TrainingConfig,
+    check,
+    resolve_reward_clip,
+)
 from ct_rl.errors import UserError
 from ct_rl.memory import memory_names, memory_options, option_help
 from ct_rl.sections import auxiliary_section, memory_section, memory_settings
@@ -86,6 +93,25 @@ def test_flags_stand_above_the_recipe_and_the_recipe_above_the_defaults(tmp_path
 def test_another_environment_does_not_take_the_recipes_settings():
     config, recipe = _new_config(["--env", "CartPole-v1"], [])
     assert (config.env.name, config.env.options, recipe) == ("CartPole-v1", {}, None)
+
+
+def test_another_environment_leaves_out_what_the_recipe_says_of_its_own(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("env: {engine: embedded, options: {objects: 6}}\ntraining: {gamma: 0.5}\n")
+    config = new("--config", str(recipe), "--env", "CartPole-v1")
+    assert config.env == EnvConfig("CartPole-v1") and config.training.gamma == 0.5
+    assert "'s settings of dmlab_rooms_select are left out" in capsys.readouterr().out
+
+
+def test_a_flag_may_be_written_as_its_option_is(monkeypatch):
+    words = ["--ray_address", "a_b", "--env_option=x_y=1", "z_z=2"]
+    monkeypatch.setattr("sys.argv", ["ct_rl.train", *words])
+    assert command_line.program_arguments() == [
+        "--ray-address",
+        "a_b",
+        "--env-option=x_y=1",
+        "z_z=2",
+    ]
 
 
 def test_another_memory_takes_the_recipes_settings_that_it_has_and_its_own_defaults_elsewhere(

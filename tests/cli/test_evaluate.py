@@ -182,6 +182,25 @@ def test_worlds_that_only_die_end_the_evaluation_in_a_line():
         play(following([]), Dying(10**9), 4, seed=3, greedy=True)
 
 
+class Wrong(Counting):
+    def step(self, actions):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("door"), "KeyError: 'door' .*test_evaluate.py, line .* in step"),
+        (ValueError("the observation of world 1"), "the observation of world 1$"),
+    ],
+)
+def test_an_error_of_the_environment_ends_the_evaluation_in_a_line(error, said):
+    env = Wrong()
+    env.error = error
+    with pytest.raises(RunFailed, match=f"^playing stopped: {said}"):
+        play(following([]), env, 4, seed=3, greedy=True)
+
+
 class DyingOnce(gym.Env):
     """Its only world dies in the second step of its first episode; whole episodes last 4 steps."""
 

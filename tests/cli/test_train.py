@@ -104,6 +104,12 @@ def test_a_finished_run_says_how_to_go_on(trained):
     assert status == 2 and f"--resume {run} --steps" in err and len(err.splitlines()) == 1
 
 
+def test_a_resumed_run_keeps_its_optimiser(trained):
+    run, *_ = trained
+    status, _, err = command("ct_rl.train", "--resume", run, "--optimizer", "rmsprop")
+    assert status == 2 and "training.optimizer = 'adam', not 'rmsprop'" in err
+
+
 def test_sigterm_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_path):
     run = tmp_path / "run"
     process = begin(run)
@@ -137,8 +143,13 @@ def test_sigterm_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_p
     with open(run / "metrics.jsonl", "a") as file:  # a report past the checkpoint
         file.write(json.dumps({"steps": kept.step + 1, "episodes": 1}) + "\n")
     more = ("--steps", kept.step + 200, "--num-env-runners", 0)
+    began = config_file.read_provenance(run / "config.yaml")
     status, out, err = command("ct_rl.train", "--resume", run, *more)
     assert status == 0, out + err
+    told = config_file.read_provenance(run / "config.yaml")
+    assert [again["step"] for again in told.pop("resumed")] == [before.step, kept.step]
+    began.pop("resumed")
+    assert told == began and told["recipe"]
     steps = [row["steps"] for row in rows(run)]
     assert steps == sorted(set(steps)) and kept.step + 1 not in steps
     assert steps[0] <= before.step and steps[-1] >= kept.step + 200
