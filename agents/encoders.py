@@ -24,7 +24,7 @@ class _Image(nn.Module):
     """What image encoders share: frames [N, H, W, C] or [N, H, W] of any type in, features out.
 
     Frames are read by their space's own bounds, as -0.5 to 0.5, and weights start orthogonal: small objects are told
-    apart sooner than from 0 to 1 and torch's own start (docs/experiments.md has figures). Frames without bounds are
+    apart sooner than from 0 to 1 and torch's own start. Frames without bounds are
     read as they are.
     """
 

@@ -6,6 +6,7 @@ Reading any of them executes nothing that they hold.
 
 from __future__ import annotations
 
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class Agent:
         description: what it was trained on: "env", "env_options", "steps", and whatever else was written.
 
     Example:
-        >>> agent, env = ct_rl.load_agent("runs/NAME"), envs.make("dmlab_rooms_select")
+        >>> agent = ct_rl.load_agent("runs/NAME")
+        >>> env = agent.make_env()
         >>> observation, _ = env.reset()
         >>> action, state = agent.act(observation)
         >>> observation, reward, *_ = env.step(action)
@@ -55,6 +57,24 @@ class Agent:
         self.net = net.eval()
         self.observation_space, self.action_space = observation_space, action_space
         self.description = dict(description or {})
+
+    def make_env(self, **settings: Any) -> gym.Env[Any, Any]:
+        """One environment of the kind that the agent was trained on, as evaluations play it: without an easier start.
+
+        Args:
+            settings: of the environment, above those.
+
+        Raises:
+            UserError: when the agent's description names no environment that can be made here.
+        """
+        import envs
+        from ct_rl.algorithm import env_errors, env_settings, lasting_options
+        from ct_rl.trained import described
+
+        config, _ = described(self.description, "the agent", list(sys.modules))
+        options = {**lasting_options(config), **config.eval_env.options, **settings}
+        with env_errors(config.env.name):
+            return envs.make(config.env.name, **env_settings(config.env, options))
 
     def initial_state(self, batch_size: int) -> State:
         """The memory of `batch_size` worlds that have seen nothing."""

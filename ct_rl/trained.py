@@ -141,7 +141,7 @@ def _exported(
     if which != "last":
         raise UserError(f"--checkpoint {which}: {shown(name)} is exported and has one only")
     agent = load_agent(folder)
-    config, steps = _described(agent.description, name, imports)
+    config, steps = described(agent.description, f"agent {shown(name)}", imports)
 
     def network(observation: gym.Space, action: gym.Space) -> Any:
         if observation != agent.observation_space or action != agent.action_space:
@@ -163,10 +163,13 @@ def _exported(
     )
 
 
-def _described(
-    description: Mapping[str, Any], name: str, imports: Sequence[str]
+def described(
+    description: Mapping[str, Any], label: str, imports: Sequence[str]
 ) -> tuple[TrainConfig, int]:
-    """The environment that an exported agent's config describes, read as strictly as a run's; raises UserError."""
+    """The environment that an agent's description names, read as strictly as a run's, and its steps.
+
+    Raises UserError, which begins with `label`.
+    """
     data = {
         "env": {
             "name": description.get("env"),
@@ -178,5 +181,5 @@ def _described(
     }
     steps = description.get("steps")
     if type(steps) is not int or steps < 0:
-        raise UserError(f"{shown(name)}: description.steps is no number of steps")
-    return config_file.from_data(data, f"agent {shown(name)}", imports), steps
+        raise UserError(f"{label}: description.steps is no number of steps")
+    return config_file.from_data(data, label, imports), steps

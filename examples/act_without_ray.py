@@ -16,7 +16,9 @@ import envs
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="a run, or an exported agent")
-    parser.add_argument("--env", help="what to play; what it was trained on when absent")
+    parser.add_argument(
+        "--env", help="what to play; when absent, what it was trained on, as evaluations play it"
+    )
     parser.add_argument("--import", dest="module", help="a module that registers environments")
     parser.add_argument("--episodes", type=int, default=10)
     args = parser.parse_args()
@@ -24,8 +26,7 @@ def main():
         envs.import_modules([args.module])
 
     agent = ct_rl.load_agent(args.folder)
-    settings = {} if args.env else agent.description["env_options"]
-    env = envs.make(args.env or agent.description["env"], **settings)
+    env = envs.make(args.env) if args.env else agent.make_env()
     returns = []
     for episode in range(args.episodes):
         observation, _ = env.reset(seed=episode)

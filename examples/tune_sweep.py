@@ -2,8 +2,8 @@
 
     python examples/tune_sweep.py --rates 1 2 4 --steps 60000
 
-With window, memory and compressed memory of 4 each, one layer reaches 8 + 4 rate steps back: the cue of `recall` lies
-9 steps back here, and 17 with --delay 16.
+With window, memory and compressed memory of 4 each, one layer reaches 8 + 4 rate steps back. The cue of `recall` lies
+one step more back than --delay, which is 16 here unless told: rate 4 reaches it, rates 1 and 2 do not.
 """
 
 import argparse

@@ -33,6 +33,19 @@ def test_its_return_over_20_episodes_of_the_level_stays_above_50():
     assert infos["correct"].sum() > 0.85 * (infos["correct"] + infos["wrong"]).sum()
 
 
+def test_it_makes_the_environment_as_evaluations_play_it():
+    agent = ct_rl.load_agent(NAME)
+    assert agent.description["env_options"]["spawn"] != [-232.0, -232.0]  # training starts nearer
+    for options, height in (({}, 72), ({"height": 36, "width": 48}, 36)):
+        env = agent.make_env(**options)
+        _, info = env.reset(seed=1)
+        assert info["position"][0] == -232 and env.observation_space["frame"].shape[0] == height
+        env.close()
+    agent.description["env"] = "dmlab_nowhere"
+    with pytest.raises(UserError, match="dmlab_nowhere"):
+        agent.make_env()
+
+
 def test_it_loads_without_ray_and_names_what_there_is():
     code = f"import sys, ct_rl; ct_rl.load_agent({NAME!r}); assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
