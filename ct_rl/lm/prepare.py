@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -81,7 +82,7 @@ def command(argv: list[str]) -> int:
     made = corpus.load(out)
     print(
         f"{out}: {made.name}, {made.split_label}, vocabulary {made.vocabulary.size:,} "
-        f"{made.vocabulary.kind}; next: python -m ct_rl.lm train --data {out}"
+        f"{made.vocabulary.kind}; next: python -m ct_rl.lm train --data {shlex.quote(str(out))}"
     )
     return DONE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,19 +40,24 @@ class Run:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if any(item.name != ".lock" for item in self.path.iterdir()):
+                again = shlex.quote(str(self.path))
                 raise UserError(
-                    f"run folder {self.path} is not empty: go on with it by --resume {self.path}, "
+                    f"run folder {self.path} is not empty: go on with it by --resume {again}, "
                     "or give another --run-dir"
                 )
             self.lock()
             vocabularies.save(self.path, vocabulary)
-            write_atomically(self.config, configs.to_yaml(config).encode())
+            self.write_config(config)
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"{self.path} is a file: give another --run-dir") from None
         except OSError as error:
             if not is_disk_error(error):
                 raise
             raise UserError(os_message(error, f"making the run folder {self.path}")) from None
+
+    def write_config(self, config: LMConfig) -> None:
+        """Replace config.yaml atomically."""
+        write_atomically(self.config, configs.to_yaml(config).encode())
 
     def require(self) -> None:
         """Raise UserError unless this is a run's folder."""

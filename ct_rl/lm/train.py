@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,12 @@ class Arguments(LMConfig):
 def command(argv: list[str]) -> int:
     """Read the flags, train, return the exit status."""
     resume = flag_value(argv, "--resume")
-    name = flag_value(argv, "--preset") or "small"
+    given = flag_value(argv, "--preset")
+    name = given or "small"
     start = preset(name)
     if resume is not None:
+        if given is not None:
+            raise UserError("a run goes on with its own settings: leave --preset out")
         run = Run(Path(resume))
         run.require()
         start = configs.read_yaml(run.config)
@@ -68,6 +72,8 @@ def command(argv: list[str]) -> int:
         # The preset's options are of the preset's memory: only the flags' go to another.
         config = dataclasses.replace(config, model=_own_options(argv, config))
     if resume is not None:
+        if flags.run_dir is not None:
+            raise UserError("a run goes on with its own folder: leave --run-dir out")
         _require_unchanged(start, config)
     with group() as processes, Interrupts() as interrupts:
         path = Path(resume or flags.run_dir or fresh_path(name))
@@ -144,7 +150,8 @@ def _train(
             save_due, score = False, None
             if stop and not ended:
                 if processes.leads:
-                    display.say(f"stopped at {step:,}; go on: python -m {PROG} --resume {path}")
+                    again = shlex.quote(str(path))
+                    display.say(f"stopped at {step:,}; go on: python -m {PROG} --resume {again}")
                 return INTERRUPTED
     interrupts.finish()
     if processes.leads:
@@ -165,6 +172,8 @@ def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None
         run.lock()
         checkpoint.clean(run.checkpoints)
         run.trim_metrics(kept.step)
+        # What a flag changed holds from now on: the next start goes as far as this one was to go.
+        run.write_config(trainer.config)
 
 
 def _validate(trainer: Trainer, corpus: Corpus) -> float:
@@ -217,6 +226,5 @@ def _finish(run: Run, corpus: Corpus, device: torch.device, display: Display) ->
     best = min((row["valid_loss"] for row in rows if "valid_loss" in row), default=None)
     if best is not None:
         unit, value = loss_figure(best, corpus.vocabulary.kind)
-        display.say(
-            f"done: best valid {value:.3f} {unit}; next: python -m ct_rl.lm eval {run.path}"
-        )
+        where = shlex.quote(str(run.path))
+        display.say(f"done: best valid {value:.3f} {unit}; next: python -m ct_rl.lm eval {where}")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 
 from ct_rl import checkpoint
 from ct_rl.errors import UserError
-from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig
+from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig, read_yaml
 from ct_rl.lm.parallel import Group
 from ct_rl.lm.run import Run
 from ct_rl.lm.schedule import ends_update, iterations_per_update, learning_rate
@@ -138,6 +139,33 @@ def final(run):
     kept, damaged = checkpoint.load_last(run / "checkpoints")
     assert not damaged
     return kept
+
+
+def test_a_longer_run_is_recorded_and_the_command_it_prints_goes_on(
+    tmp_path, text_file, monkeypatch, capsys
+):
+    run = tmp_path / "a run"
+    flags = ("--data", text_file, "--steps", 4, "--run-dir", run)
+    assert here("train", *SMALL, *flags) == 0
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Group, "any", lambda self, flag: True)
+        more = ("--resume", run, "--steps", 9, "--report-every", 3)
+        assert here("train", *more) == 130
+    assert final(run).step == 5
+    kept = read_yaml(Run(run).config)
+    assert (kept.steps, kept.report_every) == (9, 3)
+    again = shlex.split(capsys.readouterr().out.rpartition("go on: python -m ct_rl.lm ")[2])
+    assert again == ["train", "--resume", str(run)]
+    assert here(*again) == 0
+    assert final(run).step == 9
+
+
+@pytest.mark.parametrize("flag", ["--run-dir", "--preset"])
+def test_a_run_that_goes_on_has_its_own_folder_and_preset(tmp_path, text_file, flag):
+    run = tmp_path / "run"
+    assert here("train", *SMALL, "--data", text_file, "--steps", 1, "--run-dir", run) == 0
+    with pytest.raises(UserError, match=f"a run goes on with its own .*: leave {flag} out"):
+        here("train", "--resume", run, flag, "tiny")
 
 
 @pytest.mark.slow
