@@ -69,8 +69,7 @@ def command(argv: list[str]) -> int:
     flags = parse(Arguments, argv, prog=PROG, default=Arguments(**vars(start), preset=name))
     config = LMConfig(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(LMConfig)})
     if config.model.memory != start.model.memory:
-        # The preset's options are of the preset's memory: only the flags' go to another.
-        config = dataclasses.replace(config, model=_own_options(argv, config))
+        config = _own_options(argv, config)
     if resume is not None:
         if flags.run_dir is not None:
             raise UserError("a run goes on with its own folder: leave --run-dir out")
@@ -80,9 +79,11 @@ def command(argv: list[str]) -> int:
         return _train(config, path, resume is not None, processes, interrupts)
 
 
-def _own_options(argv: list[str], config: LMConfig) -> configs.ModelConfig:
+def _own_options(argv: list[str], config: LMConfig) -> LMConfig:
+    """The preset's options, for training and for `eval`, are of its own memory: only the flags' go to another."""
     bare = parse(Arguments, argv, prog=PROG, default=Arguments(model=configs.ModelConfig()))
-    return dataclasses.replace(config.model, options=bare.model.options)
+    model = dataclasses.replace(config.model, options=bare.model.options)
+    return dataclasses.replace(config, model=model, eval_memory=bare.eval_memory)
 
 
 def _require_unchanged(before: LMConfig, now: LMConfig) -> None:

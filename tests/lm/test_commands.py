@@ -49,6 +49,16 @@ def test_longer_memory_and_dynamic_evaluation_change_the_price_and_not_the_run(r
     assert len(set(prices)) == 3
 
 
+def test_another_memory_than_the_presets_is_evaluated_without_the_presets_sizes(
+    tmp_path, text_file
+):
+    small = ["--batch", 4, "--length", 16, "--eval-tokens", 256, "--precision", "float32"]
+    core = ["--memory", "lstm", "--memory-option", "d_model=16", "hidden=16"]
+    flags = ("--preset", "enwik8_41m", *small, *core, "--data", text_file, "--steps", 1)
+    assert here("train", *flags, "--run-dir", tmp_path / "run") == 0
+    assert here("eval", tmp_path / "run", "--tokens", 100) == 0
+
+
 def test_dynamic_evaluation_learns_a_text_that_training_never_saw(letters):
     model = build_model(ModelConfig(options={**SIZES, "compressed": 8, "rate": 2}), 256)
     before = [p.detach().clone() for p in model.parameters()]
