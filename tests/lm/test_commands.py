@@ -1,5 +1,6 @@
 """The commands as a person meets them: evaluation, samples, figures, bad input."""
 
+import importlib
 import json
 import math
 
@@ -12,6 +13,7 @@ from ct_rl.lm.build import build_model
 from ct_rl.lm.config import ModelConfig
 from ct_rl.lm.dynamic import DynamicWeights
 from ct_rl.lm.evaluation import Prices, price, word_perplexity
+from ct_rl.lm.sampling import decoded
 from ct_rl.lm.words import by_frequency, count_words
 from tests.lm.conftest import SIZES, SMALL, command, here, text_corpus
 
@@ -105,6 +107,33 @@ def test_samples_are_streamed_and_repeat_with_their_seed(run, capsys):
         assert here("sample", run, "--prompt", "abc", "--length", 40, "--seed", seed) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != texts[2] and texts[0].startswith("abc")
+
+
+def test_a_character_of_several_subwords_is_shown_whole():
+    pytest.importorskip("tokenizers")
+    words = vocabulary.Subwords.train(["abc " * 50], 260)
+    text = "naïve “日本” 🎉 end"
+    tokens = words.encode(text).tolist()
+    assert len(tokens) > len(text)
+    parts = list(decoded(iter(tokens), words))
+    assert "".join(parts) == text and parts[2:4] == ["", "ï"]
+    # What no next token completes is shown as what it is, an invalid one at once with what follows.
+    assert "".join(decoded(iter(tokens[:3]), words)) == "na\ufffd"
+    assert "".join(decoded(iter([*b"a\xe2b\xc3\xa9"]), vocabulary.Bytes())) == "a\ufffdbé"
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_drawn(tmp_path, monkeypatch):
+    sound = vocabulary.MuLaw(8_000)
+    model = build_model(ModelConfig(options={**SIZES, "compressed": 8, "rate": 2}), sound.size)
+    sampler = importlib.import_module("ct_rl.lm.sample")
+    monkeypatch.setattr(sampler, "load_model", lambda *_: (model, sound, None, 1))
+    monkeypatch.setattr(sampler, "sample", lambda *_, **__: pytest.fail("drawn"))
+    for out, words in (
+        (tmp_path, "is a folder: give a file"),
+        ("absent/x.wav", "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=f"--out .*{words}"):
+            here("sample", "run", "--out", out)
 
 
 def test_sound_is_learned_and_written_as_wav(tmp_path, monkeypatch, capsys):
