@@ -7,6 +7,8 @@ import fcntl
 import json
 import shlex
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -107,6 +109,22 @@ class Run:
         """One more row of metrics.jsonl."""
         with open(self.metrics, "a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def fresh_evaluation(self, split: str) -> Path:
+        """A new file, still empty: eval_SPLIT.json, or eval_SPLIT_2.json where there is one, and so on."""
+        return _first_free(self.path / f"eval_{split}.json", partial(Path.touch, exist_ok=False))
+
+
+def _first_free(path: Path, make: Callable[[Path], None]) -> Path:
+    """The first of NAME, NAME_2, NAME_3 and so on that `make` makes, however many starts look at once."""
+    free, count = path, 1
+    while True:
+        try:
+            make(free)
+            return free
+        except FileExistsError:
+            count += 1
+            free = path.with_stem(f"{path.stem}_{count}")
 
 
 def fresh_path(what: str) -> Path:

@@ -3,12 +3,14 @@
 import importlib
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
 from ct_rl.errors import UserError
 from ct_rl.lm import analysis, audio, vocabulary
+from ct_rl.lm import eval as evaluation_command
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import ModelConfig
 from ct_rl.lm.dynamic import DynamicWeights
@@ -25,10 +27,17 @@ def run(tmp_path_factory, text_file):
     return path
 
 
+def latest(run, split="test"):
+    """The run's newest evaluation of a split."""
+    return max(run.glob(f"eval_{split}*.json"), key=lambda path: path.stat().st_mtime_ns)
+
+
 def test_evaluation_reads_the_whole_split_and_its_figures_agree(run, capsys):
     assert here("eval", run, "--figures") == 0
     said = capsys.readouterr().out
-    found = json.loads((run / "eval_test.json").read_text())
+    path = latest(run)
+    assert f"written to {path} and {path.with_suffix('.png')}" in said
+    found = json.loads(path.read_text())
     assert found["tokens"] == 899 and "bpc" in said
     assert found["value"] == pytest.approx(found["nats_per_token"] / math.log(2))
     total = found["nats_per_token"] * found["tokens"]
@@ -39,16 +48,40 @@ def test_evaluation_reads_the_whole_split_and_its_figures_agree(run, capsys):
     rows = figures["by_position"]
     assert sum(row["tokens"] for row in rows) == 899
     assert sum(row["nats"] * row["tokens"] for row in rows) == pytest.approx(total, rel=1e-4)
-    assert (run / "figures.png").stat().st_size > 10_000
+    assert path.with_suffix(".png").stat().st_size > 10_000
 
 
 def test_longer_memory_and_dynamic_evaluation_change_the_price_and_not_the_run(run):
     prices = []
     for flags in ((), ("--memory-option", "compressed=32"), ("--dynamic",), ()):
         assert here("eval", run, *flags) == 0
-        prices.append(json.loads((run / "eval_test.json").read_text())["value"])
+        prices.append(json.loads(latest(run).read_text())["value"])
     assert prices[0] == prices[3]
     assert len(set(prices)) == 3
+
+
+def test_an_evaluation_leaves_the_earlier_ones(tmp_path, run):
+    kept = tmp_path / "run"
+    shutil.copytree(run, kept, ignore=shutil.ignore_patterns("eval_*"))
+    for tokens in (50, 60, 70):
+        assert here("eval", kept, "--split", "valid", "--tokens", tokens, "--figures") == 0
+    names = ["eval_valid", "eval_valid_2", "eval_valid_3"]
+    found = [json.loads((kept / f"{name}.json").read_text())["tokens"] for name in names]
+    assert found == [50, 60, 70]
+    assert sorted(path.stem for path in kept.glob("*.png")) == names
+
+
+def test_a_result_that_cannot_be_written_is_shown(run, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    before = set(run.iterdir())
+    monkeypatch.setattr(evaluation_command, "write_atomically", full)
+    with pytest.raises(
+        UserError, match=r"no space left on the disk while writing an evaluation of"
+    ):
+        here("eval", run, "--tokens", 50)
+    assert "bpc" in capsys.readouterr().out and set(run.iterdir()) == before
 
 
 def test_another_memory_than_the_presets_is_evaluated_without_the_presets_sizes(
@@ -170,7 +203,7 @@ def test_words_train_with_adaptive_layers_and_show_perplexity(tmp_path, capsys):
     assert here("train", *SMALL, *flags) == 0
     assert "perplexity" in capsys.readouterr().out
     assert here("eval", tmp_path / "run") == 0
-    found = json.loads((tmp_path / "run" / "eval_test.json").read_text())
+    found = json.loads(latest(tmp_path / "run").read_text())
     assert found["unit"] == "perplexity" and found["by_frequency"]
     assert sum(b["words"] for b in found["by_frequency"].values()) == found["tokens"]
 
