@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -93,23 +94,37 @@ class Writer:
 
 @contextlib.contextmanager
 def writing(folder: Path, vocabulary: Vocabulary, name: str) -> Iterator[Writer]:
-    """A `Writer` whose folder appears when the block is done, whole, and not at all when it fails."""
-    partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
+    """A `Writer` whose folder appears when the block is done, whole, and not at all when it fails.
+
+    Where another start has made a corpus of that name meanwhile, that one stays; nothing is ever replaced.
+
+    Raises:
+        UserError: where the disk or its permissions do not allow it, or the name is taken by something else.
+    """
+    # Drawn, since processes in containers or on several hosts may have one number.
+    partial = folder.with_name(f".partial-{secrets.token_hex(8)}-{folder.name}")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         writer = Writer(partial, vocabulary, name)
         yield writer
         writer.finish()
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        _name(partial, folder)
     except OSError as error:
         if not is_disk_error(error):
             raise
         raise UserError(os_message(error, f"preparing {name}; nothing was kept")) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _name(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)  # fails where there is anything but an empty folder
+    except OSError as error:
+        if is_disk_error(error) or not os.path.lexists(folder):
+            raise
+        if not is_corpus(folder):
+            raise UserError(f"{folder} is there and no corpus: move it away") from None
 
 
 def is_corpus(folder: Path) -> bool:

@@ -7,7 +7,7 @@ import fcntl
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,7 +39,7 @@ class Run:
 
     def create(self, config: LMConfig, vocabulary: Vocabulary) -> None:
         """Make the folder; raises UserError where it is not new or cannot be written."""
-        try:
+        with _making(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if any(item.name != ".lock" for item in self.path.iterdir()):
                 again = shlex.quote(str(self.path))
@@ -50,12 +50,6 @@ class Run:
             self.lock()
             vocabularies.save(self.path, vocabulary)
             self.write_config(config)
-        except (FileExistsError, NotADirectoryError):
-            raise UserError(f"{self.path} is a file: give another --run-dir") from None
-        except OSError as error:
-            if not is_disk_error(error):
-                raise
-            raise UserError(os_message(error, f"making the run folder {self.path}")) from None
 
     def write_config(self, config: LMConfig) -> None:
         """Replace config.yaml atomically."""
@@ -128,12 +122,24 @@ def _first_free(path: Path, make: Callable[[Path], None]) -> Path:
 
 
 def fresh_path(what: str) -> Path:
-    """A new run's folder under runs/."""
-    stem = f"lm_{what}_{time.strftime('%Y%m%d_%H%M%S')}"
-    path, count = Path("runs") / stem, 1
-    while path.exists():
-        path, count = Path("runs") / f"{stem}_{count}", count + 1
-    return path
+    """A new run's folder under runs/, made; raises UserError where it cannot be."""
+    runs = Path("runs")
+    with _making(runs):
+        runs.mkdir(exist_ok=True)
+        return _first_free(runs / f"lm_{what}_{time.strftime('%Y%m%d_%H%M%S')}", Path.mkdir)
+
+
+@contextlib.contextmanager
+def _making(path: Path) -> Iterator[None]:
+    """Turns what the system refuses into one line."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path} is a file: give another --run-dir") from None
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        raise UserError(os_message(error, f"making the run folder {path}")) from None
 
 
 def load_model(

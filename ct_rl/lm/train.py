@@ -57,11 +57,11 @@ class Arguments(LMConfig):
 def command(argv: list[str]) -> int:
     """Read the flags, train, return the exit status."""
     resume = flag_value(argv, "--resume")
-    given = flag_value(argv, "--preset")
-    name = given or "small"
+    chosen = flag_value(argv, "--preset")
+    name = chosen or "small"
     start = preset(name)
     if resume is not None:
-        if given is not None:
+        if chosen is not None:
             raise UserError("a run goes on with its own settings: leave --preset out")
         run = Run(Path(resume))
         run.require()
@@ -75,8 +75,9 @@ def command(argv: list[str]) -> int:
             raise UserError("a run goes on with its own folder: leave --run-dir out")
         _require_unchanged(start, config)
     with group() as processes, Interrupts() as interrupts:
-        path = Path(resume or flags.run_dir or fresh_path(name))
-        return _train(config, path, resume is not None, processes, interrupts)
+        given = resume or flags.run_dir
+        path = None if given is None else Path(given)
+        return _train(config, name, path, resume is not None, processes, interrupts)
 
 
 def _own_options(argv: list[str], config: LMConfig) -> LMConfig:
@@ -95,16 +96,23 @@ def _require_unchanged(before: LMConfig, now: LMConfig) -> None:
 
 
 def _train(
-    config: LMConfig, path: Path, resumed: bool, processes: Group, interrupts: Interrupts
+    config: LMConfig,
+    name: str,
+    path: Path | None,
+    resumed: bool,
+    processes: Group,
+    interrupts: Interrupts,
 ) -> int:
     device = pick_device(config.device)
     corpus = open_data(config.data, config.sample_rate)
     kind = corpus.vocabulary.kind
     trainer = Trainer(config, corpus, device, processes)
-    run, display = Run(path), Display()
+    run, display = Run(path or Path("runs")), Display()
     if resumed:
         _go_on(trainer, run, corpus, processes)
     elif processes.leads:
+        if path is None:
+            run = Run(fresh_path(name))
         run.create(config, corpus.vocabulary)
     peak = measure_matrix_rate(device, config.precision)
     sizes = config.model.options
@@ -113,7 +121,7 @@ def _train(
     if processes.leads:
         weights = sum(p.numel() for p in trainer.model.parameters())
         display.say(
-            f"{path}: {config.model.memory}, {weights / 1e6:.2f}M parameters, on {corpus.name} "
+            f"{run.path}: {config.model.memory}, {weights / 1e6:.2f}M parameters, on {corpus.name} "
             f"({corpus.split_label}), {device.type}, {processes.size} process(es)"
         )
     interrupts.arm()
@@ -151,7 +159,7 @@ def _train(
             save_due, score = False, None
             if stop and not ended:
                 if processes.leads:
-                    again = shlex.quote(str(path))
+                    again = shlex.quote(str(run.path))
                     display.say(f"stopped at {step:,}; go on: python -m {PROG} --resume {again}")
                 return INTERRUPTED
     interrupts.finish()
