@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Corpus:
         tokens: of each split, [N].
         documents: where documents start in each split, ascending, the first at 0.
         words: official number of words of a split, where perplexity is counted by words and tokens are not words.
+        origin: what `prepare` was asked for; empty for other corpora.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Corpus:
     tokens: dict[str, np.ndarray]
     documents: dict[str, np.ndarray]
     words: dict[str, int] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split_label(self) -> str:
@@ -59,6 +61,7 @@ class Writer:
     def __init__(self, folder: Path, vocabulary: Vocabulary, name: str):
         self.folder, self.vocabulary, self.name = folder, vocabulary, name
         self.words: dict[str, int] = {}
+        self.origin: Mapping[str, Any] = {}
         self._sizes = dict.fromkeys(SPLITS, 0)
         self._starts: dict[str, list[int]] = {split: [] for split in SPLITS}
 
@@ -85,6 +88,7 @@ class Writer:
             "name": self.name,
             "tokens": self._sizes,
             "words": self.words,
+            "origin": dict(self.origin),
             "vocabulary": self.vocabulary.fingerprint,
         }
         for split in SPLITS:
@@ -139,6 +143,7 @@ def load(folder: Path) -> Corpus:
         sizes = {split: int(meta["tokens"][split]) for split in SPLITS}
         name, expected = str(meta["name"]), str(meta["vocabulary"])
         words = {split: int(count) for split, count in meta["words"].items()}
+        origin = dict(meta.get("origin", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder / FILE} is damaged: prepare the data again") from None
     vocabulary = vocabularies.load(folder)
@@ -161,7 +166,7 @@ def load(folder: Path) -> Corpus:
             raise UserError(
                 f"{folder / split}.documents.npy is damaged: prepare the data again"
             ) from None
-    return Corpus(name, vocabulary, tokens, documents, words)
+    return Corpus(name, vocabulary, tokens, documents, words, origin)
 
 
 def cut(total: int) -> dict[str, slice]:
