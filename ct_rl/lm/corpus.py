@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Corpus:
         tokens: of each split, [N].
         documents: where documents start in each split, ascending, the first at 0.
         words: official number of words of a split, where perplexity is counted by words and tokens are not words.
+        origin: what `prepare` was asked for; empty for other corpora.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Corpus:
     tokens: dict[str, np.ndarray]
     documents: dict[str, np.ndarray]
     words: dict[str, int] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def split_label(self) -> str:
@@ -58,6 +61,7 @@ class Writer:
     def __init__(self, folder: Path, vocabulary: Vocabulary, name: str):
         self.folder, self.vocabulary, self.name = folder, vocabulary, name
         self.words: dict[str, int] = {}
+        self.origin: Mapping[str, Any] = {}
         self._sizes = dict.fromkeys(SPLITS, 0)
         self._starts: dict[str, list[int]] = {split: [] for split in SPLITS}
 
@@ -84,6 +88,7 @@ class Writer:
             "name": self.name,
             "tokens": self._sizes,
             "words": self.words,
+            "origin": dict(self.origin),
             "vocabulary": self.vocabulary.fingerprint,
         }
         for split in SPLITS:
@@ -93,23 +98,37 @@ class Writer:
 
 @contextlib.contextmanager
 def writing(folder: Path, vocabulary: Vocabulary, name: str) -> Iterator[Writer]:
-    """A `Writer` whose folder appears when the block is done, whole, and not at all when it fails."""
-    partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
+    """A `Writer` whose folder appears when the block is done, whole, and not at all when it fails.
+
+    Where another start has made a corpus of that name meanwhile, that one stays; nothing is ever replaced.
+
+    Raises:
+        UserError: where the disk or its permissions do not allow it, or the name is taken by something else.
+    """
+    # Drawn, since processes in containers or on several hosts may have one number.
+    partial = folder.with_name(f".partial-{secrets.token_hex(8)}-{folder.name}")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         writer = Writer(partial, vocabulary, name)
         yield writer
         writer.finish()
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        _name(partial, folder)
     except OSError as error:
         if not is_disk_error(error):
             raise
         raise UserError(os_message(error, f"preparing {name}; nothing was kept")) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _name(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)  # fails where there is anything but an empty folder
+    except OSError as error:
+        if is_disk_error(error) or not os.path.lexists(folder):
+            raise
+        if not is_corpus(folder):
+            raise UserError(f"{folder} is there and no corpus: move it away") from None
 
 
 def is_corpus(folder: Path) -> bool:
@@ -124,6 +143,7 @@ def load(folder: Path) -> Corpus:
         sizes = {split: int(meta["tokens"][split]) for split in SPLITS}
         name, expected = str(meta["name"]), str(meta["vocabulary"])
         words = {split: int(count) for split, count in meta["words"].items()}
+        origin = dict(meta.get("origin", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder / FILE} is damaged: prepare the data again") from None
     vocabulary = vocabularies.load(folder)
@@ -146,7 +166,7 @@ def load(folder: Path) -> Corpus:
             raise UserError(
                 f"{folder / split}.documents.npy is damaged: prepare the data again"
             ) from None
-    return Corpus(name, vocabulary, tokens, documents, words)
+    return Corpus(name, vocabulary, tokens, documents, words, origin)
 
 
 def cut(total: int) -> dict[str, slice]:

@@ -13,7 +13,7 @@ from annotated_types import Gt, Le
 from tyro.conf import Positional
 
 from ct_rl.command_line import parse
-from ct_rl.errors import DONE
+from ct_rl.errors import DONE, UserError, os_message
 from ct_rl.lm import analysis
 from ct_rl.lm import config as configs
 from ct_rl.lm.config import Count, _short
@@ -51,7 +51,7 @@ class Arguments:
     dynamic_rate: Annotated[float, Gt(0), Le(1e3)] = 0.05
     """Its learning rate."""
     figures: bool = False
-    """Also attention, compression loss by layer and loss against position, into RUN/figures.png."""
+    """Also attention, compression loss by layer and loss against position, drawn beside the numbers."""
     which: Literal["best", "last"] = "best"
     """Which checkpoint."""
     device: Text = "auto"
@@ -59,12 +59,12 @@ class Arguments:
 
 
 def command(argv: list[str]) -> int:
-    """Read the flags, evaluate, print and write RUN/eval_SPLIT.json."""
+    """Read the flags, evaluate, print and write RUN/eval_SPLIT.json, or eval_SPLIT_2.json beside it and so on."""
     flags = parse(Arguments, argv, prog=PROG)
     path = Path(flags.run)
     result = evaluate(flags, path)
-    write_atomically(path / f"eval_{flags.split}.json", json.dumps(result, indent=1).encode())
-    show(result)
+    show(result)  # at once: nothing that follows can lose it
+    _keep(result, Run(path))
     return DONE
 
 
@@ -121,10 +121,27 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
         if flags.batch == 1:
             figures["by_position"] = analysis.by_position(prices, corpus.documents[flags.split])
         result["figures"] = figures
-        if figures:
-            title = f"{path.name}: {corpus.name} ({corpus.split_label}), {flags.split}"
-            analysis.draw(figures, path / "figures.png", title)
     return result
+
+
+def _keep(result: dict[str, Any], run: Run) -> None:
+    """Write the result, and draw its figures, under a name that no other evaluation has."""
+    try:
+        path = run.fresh_evaluation(result["split"])
+        try:
+            write_atomically(path, json.dumps(result, indent=1).encode())
+        except OSError:
+            path.unlink()
+            raise
+        written = str(path)
+        if result.get("figures"):
+            title = f"{result['run']}: {result['data']} ({result['sizes']}), {result['split']}"
+            picture = path.with_suffix(".png")
+            analysis.draw(result["figures"], picture, title)
+            written += f" and {picture}"
+    except OSError as error:
+        raise UserError(os_message(error, f"writing an evaluation of {run.path}")) from None
+    print(f"written to {written}")
 
 
 def _watch(read: int, tokens: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 from tyro.conf import Positional, arg
@@ -16,7 +17,7 @@ from tyro.conf import Positional, arg
 from ct_rl.command_line import parse
 from ct_rl.errors import DONE, UserError, nearest
 from ct_rl.lm import books, corpus, text_files
-from ct_rl.lm.corpus import SPLITS
+from ct_rl.lm.corpus import SPLITS, Corpus
 from ct_rl.lm.download import Remote, download
 from ct_rl.lm.sources import PREPARED
 from ct_rl.lm.vocabulary import Bytes, Subwords, Words, line_words, require_tokenizers
@@ -74,19 +75,39 @@ def command(argv: list[str]) -> int:
     if out.exists() and not (out.is_dir() and corpus.is_corpus(out)):
         raise UserError(f"{out} is there and no corpus: give another --out")
     if corpus.is_corpus(out):
-        corpus.load(out)
+        _require_asked(flags, out, corpus.load(out))
         print(f"{out} is prepared already")
         return DONE
     _make(flags, out)
     made = corpus.load(out)
+    _require_asked(flags, out, made)  # another start may have been first
     print(
         f"{out}: {made.name}, {made.split_label}, vocabulary {made.vocabulary.size:,} "
-        f"{made.vocabulary.kind}; next: python -m ct_rl.lm train --data {out}"
+        f"{made.vocabulary.kind}; next: python -m ct_rl.lm train --data {shlex.quote(str(out))}"
     )
     return DONE
 
 
+def _origin(flags: Arguments) -> dict[str, Any]:
+    """What a corpus is made of; a --url is not among it, what it gives is checked."""
+    source = None if flags.source is None else str(Path(flags.source).resolve())
+    vocab = flags.vocab if flags.name in ("pg19", "subwords") else None
+    return {"name": flags.name, "source": source, "vocab": vocab}
+
+
+def _require_asked(flags: Arguments, out: Path, found: Corpus) -> None:
+    """Raise UserError where a corpus is of something else than the flags say; older ones do not tell."""
+    asked = _origin(flags)
+    for key, what in (("name", "as"), ("source", "from"), ("vocab", "with --vocab")):
+        if asked[key] is not None and found.origin.get(key, asked[key]) != asked[key]:
+            before = found.origin[key] or "the network"
+            raise UserError(
+                f"{out} was prepared {what} {before}, not {asked[key]}: give another --out"
+            )
+
+
 def _make(flags: Arguments, out: Path) -> None:
+    origin = _origin(flags)
     if flags.source is not None and not Path(flags.source).exists():
         raise UserError(
             f"there is no {flags.source}: give a file, an archive or a folder as --from"
@@ -95,7 +116,7 @@ def _make(flags: Arguments, out: Path) -> None:
         require_tokenizers()
         folder = Path(flags.source or books.fetch(out.parent / "downloads" / "pg19", flags.url))
         found = {split: books.find(folder, split) for split in SPLITS}
-        _subwords(found, flags.vocab, out, "PG-19", PG19_WORDS, PG19_BOOKS)
+        _subwords(found, origin, out, "PG-19", PG19_WORDS, PG19_BOOKS)
         return
     if flags.name in ("words", "subwords"):
         if flags.source is None:
@@ -103,9 +124,9 @@ def _make(flags: Arguments, out: Path) -> None:
         source = Path(flags.source)
         splits = text_files.three_splits(source)
         if flags.name == "words":
-            _words(splits, out, source.name)
+            _words(splits, origin, out, source.name)
         else:
-            _subwords(splits, flags.vocab, out, source.name, {}, {})
+            _subwords(splits, origin, out, source.name, {}, {})
         return
     remote = REMOTES[flags.name]
     if flags.url is not None:
@@ -115,15 +136,16 @@ def _make(flags: Arguments, out: Path) -> None:
     else:
         source = download(remote, out.parent / "downloads", Progress(remote.name))
     if flags.name == "wikitext103":
-        _words(text_files.wikitext(source), out, "WikiText-103")
+        _words(text_files.wikitext(source), origin, out, "WikiText-103")
     else:
-        _bytes(text_files.member(source, flags.name), out, flags.name)
+        _bytes(text_files.member(source, flags.name), origin, out, flags.name)
 
 
-def _bytes(content: Iterator[bytes], out: Path, name: str) -> None:
+def _bytes(content: Iterator[bytes], origin: dict[str, Any], out: Path, name: str) -> None:
     """A 100 MB file of bytes, cut at 90, 5 and 5."""
     bounds = dict(zip(SPLITS, _ENDS, strict=True))
     with corpus.writing(out, Bytes(), name) as writer:
+        writer.origin = origin
         at = 0
         for begins, piece in text_files.pages(content):
             if begins:
@@ -143,12 +165,15 @@ def _bytes(content: Iterator[bytes], out: Path, name: str) -> None:
             raise UserError(f"{name} has {at:,} bytes, not {_ENDS[-1]:,}: give the whole file")
 
 
-def _words(splits: dict[str, text_files.Text], out: Path, name: str) -> None:
+def _words(
+    splits: dict[str, text_files.Text], origin: dict[str, Any], out: Path, name: str
+) -> None:
     counts: Counter[str] = Counter()
     for line in splits["train"].lines():
         counts.update(line_words(line))
     vocabulary = Words.from_counts(counts)
     with corpus.writing(out, vocabulary, name) as writer:
+        writer.origin = origin
         for split, text in splits.items():
             total = 0
             for lines in text.pieces():
@@ -163,7 +188,7 @@ def _words(splits: dict[str, text_files.Text], out: Path, name: str) -> None:
 
 def _subwords(
     splits: dict[str, list[Path]] | dict[str, text_files.Text],
-    size: int,
+    origin: dict[str, Any],
     out: Path,
     name: str,
     official_words: dict[str, int],
@@ -178,8 +203,9 @@ def _subwords(
         else:
             yield from (text_files.decode(path.read_bytes(), path) for path in given)
 
-    vocabulary = Subwords.train(texts("train"), size)
+    vocabulary = Subwords.train(texts("train"), origin["vocab"])
     with corpus.writing(out, vocabulary, name) as writer:
+        writer.origin = origin
         for split in SPLITS:
             count, number = 0, 0
             for text in texts(split):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shlex
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,22 +39,21 @@ class Run:
 
     def create(self, config: LMConfig, vocabulary: Vocabulary) -> None:
         """Make the folder; raises UserError where it is not new or cannot be written."""
-        try:
+        with _making(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if any(item.name != ".lock" for item in self.path.iterdir()):
+                again = shlex.quote(str(self.path))
                 raise UserError(
-                    f"run folder {self.path} is not empty: go on with it by --resume {self.path}, "
+                    f"run folder {self.path} is not empty: go on with it by --resume {again}, "
                     "or give another --run-dir"
                 )
             self.lock()
             vocabularies.save(self.path, vocabulary)
-            write_atomically(self.config, configs.to_yaml(config).encode())
-        except (FileExistsError, NotADirectoryError):
-            raise UserError(f"{self.path} is a file: give another --run-dir") from None
-        except OSError as error:
-            if not is_disk_error(error):
-                raise
-            raise UserError(os_message(error, f"making the run folder {self.path}")) from None
+            self.write_config(config)
+
+    def write_config(self, config: LMConfig) -> None:
+        """Replace config.yaml atomically."""
+        write_atomically(self.config, configs.to_yaml(config).encode())
 
     def require(self) -> None:
         """Raise UserError unless this is a run's folder."""
@@ -102,14 +104,42 @@ class Run:
         with open(self.metrics, "a") as file:
             file.write(json.dumps(row) + "\n")
 
+    def fresh_evaluation(self, split: str) -> Path:
+        """A new file, still empty: eval_SPLIT.json, or eval_SPLIT_2.json where there is one, and so on."""
+        return _first_free(self.path / f"eval_{split}.json", partial(Path.touch, exist_ok=False))
+
+
+def _first_free(path: Path, make: Callable[[Path], None]) -> Path:
+    """The first of NAME, NAME_2, NAME_3 and so on that `make` makes, however many starts look at once."""
+    free, count = path, 1
+    while True:
+        try:
+            make(free)
+            return free
+        except FileExistsError:
+            count += 1
+            free = path.with_stem(f"{path.stem}_{count}")
+
 
 def fresh_path(what: str) -> Path:
-    """A new run's folder under runs/."""
-    stem = f"lm_{what}_{time.strftime('%Y%m%d_%H%M%S')}"
-    path, count = Path("runs") / stem, 1
-    while path.exists():
-        path, count = Path("runs") / f"{stem}_{count}", count + 1
-    return path
+    """A new run's folder under runs/, made; raises UserError where it cannot be."""
+    runs = Path("runs")
+    with _making(runs):
+        runs.mkdir(exist_ok=True)
+        return _first_free(runs / f"lm_{what}_{time.strftime('%Y%m%d_%H%M%S')}", Path.mkdir)
+
+
+@contextlib.contextmanager
+def _making(path: Path) -> Iterator[None]:
+    """Turns what the system refuses into one line."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path} is a file: give another --run-dir") from None
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        raise UserError(os_message(error, f"making the run folder {path}")) from None
 
 
 def load_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,10 @@ from ct_rl.errors import DONE, UserError
 from ct_rl.lm import audio
 from ct_rl.lm.config import Count
 from ct_rl.lm.run import load_model
-from ct_rl.lm.sampling import sample
+from ct_rl.lm.sampling import decoded, sample
 from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.vocabulary import Bytes, MuLaw, Vocabulary
+from ct_rl.plain_files import require_writable
 from ct_rl.reader import Text
 
 PROG = "ct_rl.lm sample"
@@ -60,6 +60,8 @@ def command(argv: list[str]) -> int:
         raise UserError("this run models sound: give --out FILE.wav")
     if flags.out is not None and not isinstance(vocabulary, MuLaw):
         raise UserError("--out is for models of sound: this run's text goes to the terminal")
+    if flags.out is not None:
+        require_writable(Path(flags.out), "--out")
     prompt = _prompt(flags, vocabulary)
     tokens = sample(
         model,
@@ -76,14 +78,12 @@ def command(argv: list[str]) -> int:
             f"{flags.out}: {len(levels) / vocabulary.sample_rate:.2f} s at {vocabulary.sample_rate} Hz"
         )
         return DONE
-    # A character may be several tokens: what is not yet one waits.
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     if flags.prompt_file is None:
         sys.stdout.write(flags.prompt)
-    for token in tokens:
-        sys.stdout.write(decoder.decode(vocabulary.decode([token])))
+    for text in decoded(tokens, vocabulary):
+        sys.stdout.write(text)
         sys.stdout.flush()
-    sys.stdout.write(decoder.decode(b"", final=True) + "\n")
+    sys.stdout.write("\n")
     return DONE
 
 

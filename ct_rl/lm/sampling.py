@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from ct_rl.lm.model import LanguageModel
+from ct_rl.lm.vocabulary import Vocabulary
 from ct_rl.memory import State
+
+_BROKEN = "\ufffd"  # what stands for bytes that are no character
 
 
 def read(
@@ -55,3 +58,18 @@ def sample(
         token = choose(log_probs, temperature, top_p, generator)
         yield int(token)
         log_probs = model.step(token, state)
+
+
+def decoded(tokens: Iterator[int], vocabulary: Vocabulary) -> Iterator[str]:
+    """What each token adds to the text; a character may be several tokens, and waits until it is whole."""
+    held: list[int] = []
+    shown = 0  # characters of what `held` says
+    for token in tokens:
+        held.append(token)
+        text = vocabulary.decode(held).decode(errors="replace")
+        whole = text.rstrip(_BROKEN)
+        yield whole[shown:]
+        shown = len(whole)
+        if whole == text:
+            held, shown = [], 0
+    yield vocabulary.decode(held).decode(errors="replace")[shown:]

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import itertools
 import os
+import shlex
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,8 @@ def open_data(data: str, sample_rate: int = 16_000) -> Corpus:
     if not path.exists():
         if path.name in PREPARED:
             raise UserError(
-                f"there is no {data}: make it by python -m ct_rl.lm prepare {path.name} --out {data}"
+                f"there is no {data}: make it by "
+                f"python -m ct_rl.lm prepare {path.name} --out {shlex.quote(data)}"
             )
         raise UserError(
             f"there is no {data}: give a file, a folder, {PYTHON!r} or {PROSE!r} as --data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,27 +57,34 @@ class Arguments(LMConfig):
 def command(argv: list[str]) -> int:
     """Read the flags, train, return the exit status."""
     resume = flag_value(argv, "--resume")
-    name = flag_value(argv, "--preset") or "small"
+    chosen = flag_value(argv, "--preset")
+    name = chosen or "small"
     start = preset(name)
     if resume is not None:
+        if chosen is not None:
+            raise UserError("a run goes on with its own settings: leave --preset out")
         run = Run(Path(resume))
         run.require()
         start = configs.read_yaml(run.config)
     flags = parse(Arguments, argv, prog=PROG, default=Arguments(**vars(start), preset=name))
     config = LMConfig(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(LMConfig)})
     if config.model.memory != start.model.memory:
-        # The preset's options are of the preset's memory: only the flags' go to another.
-        config = dataclasses.replace(config, model=_own_options(argv, config))
+        config = _own_options(argv, config)
     if resume is not None:
+        if flags.run_dir is not None:
+            raise UserError("a run goes on with its own folder: leave --run-dir out")
         _require_unchanged(start, config)
     with group() as processes, Interrupts() as interrupts:
-        path = Path(resume or flags.run_dir or fresh_path(name))
-        return _train(config, path, resume is not None, processes, interrupts)
+        given = resume or flags.run_dir
+        path = None if given is None else Path(given)
+        return _train(config, name, path, resume is not None, processes, interrupts)
 
 
-def _own_options(argv: list[str], config: LMConfig) -> configs.ModelConfig:
+def _own_options(argv: list[str], config: LMConfig) -> LMConfig:
+    """The preset's options, for training and for `eval`, are of its own memory: only the flags' go to another."""
     bare = parse(Arguments, argv, prog=PROG, default=Arguments(model=configs.ModelConfig()))
-    return dataclasses.replace(config.model, options=bare.model.options)
+    model = dataclasses.replace(config.model, options=bare.model.options)
+    return dataclasses.replace(config, model=model, eval_memory=bare.eval_memory)
 
 
 def _require_unchanged(before: LMConfig, now: LMConfig) -> None:
@@ -88,16 +96,23 @@ def _require_unchanged(before: LMConfig, now: LMConfig) -> None:
 
 
 def _train(
-    config: LMConfig, path: Path, resumed: bool, processes: Group, interrupts: Interrupts
+    config: LMConfig,
+    name: str,
+    path: Path | None,
+    resumed: bool,
+    processes: Group,
+    interrupts: Interrupts,
 ) -> int:
     device = pick_device(config.device)
     corpus = open_data(config.data, config.sample_rate)
     kind = corpus.vocabulary.kind
     trainer = Trainer(config, corpus, device, processes)
-    run, display = Run(path), Display()
+    run, display = Run(path or Path("runs")), Display()
     if resumed:
         _go_on(trainer, run, corpus, processes)
     elif processes.leads:
+        if path is None:
+            run = Run(fresh_path(name))
         run.create(config, corpus.vocabulary)
     peak = measure_matrix_rate(device, config.precision)
     sizes = config.model.options
@@ -106,7 +121,7 @@ def _train(
     if processes.leads:
         weights = sum(p.numel() for p in trainer.model.parameters())
         display.say(
-            f"{path}: {config.model.memory}, {weights / 1e6:.2f}M parameters, on {corpus.name} "
+            f"{run.path}: {config.model.memory}, {weights / 1e6:.2f}M parameters, on {corpus.name} "
             f"({corpus.split_label}), {device.type}, {processes.size} process(es)"
         )
     interrupts.arm()
@@ -144,7 +159,8 @@ def _train(
             save_due, score = False, None
             if stop and not ended:
                 if processes.leads:
-                    display.say(f"stopped at {step:,}; go on: python -m {PROG} --resume {path}")
+                    again = shlex.quote(str(run.path))
+                    display.say(f"stopped at {step:,}; go on: python -m {PROG} --resume {again}")
                 return INTERRUPTED
     interrupts.finish()
     if processes.leads:
@@ -165,6 +181,8 @@ def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None
         run.lock()
         checkpoint.clean(run.checkpoints)
         run.trim_metrics(kept.step)
+        # What a flag changed holds from now on: the next start goes as far as this one was to go.
+        run.write_config(trainer.config)
 
 
 def _validate(trainer: Trainer, corpus: Corpus) -> float:
@@ -217,6 +235,5 @@ def _finish(run: Run, corpus: Corpus, device: torch.device, display: Display) ->
     best = min((row["valid_loss"] for row in rows if "valid_loss" in row), default=None)
     if best is not None:
         unit, value = loss_figure(best, corpus.vocabulary.kind)
-        display.say(
-            f"done: best valid {value:.3f} {unit}; next: python -m ct_rl.lm eval {run.path}"
-        )
+        where = shlex.quote(str(run.path))
+        display.say(f"done: best valid {value:.3f} {unit}; next: python -m ct_rl.lm eval {where}")

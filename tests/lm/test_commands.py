@@ -1,17 +1,21 @@
 """The commands as a person meets them: evaluation, samples, figures, bad input."""
 
+import importlib
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
 from ct_rl.errors import UserError
 from ct_rl.lm import analysis, audio, vocabulary
+from ct_rl.lm import eval as evaluation_command
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import ModelConfig
 from ct_rl.lm.dynamic import DynamicWeights
 from ct_rl.lm.evaluation import Prices, price, word_perplexity
+from ct_rl.lm.sampling import decoded
 from ct_rl.lm.words import by_frequency, count_words
 from tests.lm.conftest import SIZES, SMALL, command, here, text_corpus
 
@@ -23,10 +27,17 @@ def run(tmp_path_factory, text_file):
     return path
 
 
+def latest(run, split="test"):
+    """The run's newest evaluation of a split."""
+    return max(run.glob(f"eval_{split}*.json"), key=lambda path: path.stat().st_mtime_ns)
+
+
 def test_evaluation_reads_the_whole_split_and_its_figures_agree(run, capsys):
     assert here("eval", run, "--figures") == 0
     said = capsys.readouterr().out
-    found = json.loads((run / "eval_test.json").read_text())
+    path = latest(run)
+    assert f"written to {path} and {path.with_suffix('.png')}" in said
+    found = json.loads(path.read_text())
     assert found["tokens"] == 899 and "bpc" in said
     assert found["value"] == pytest.approx(found["nats_per_token"] / math.log(2))
     total = found["nats_per_token"] * found["tokens"]
@@ -37,16 +48,50 @@ def test_evaluation_reads_the_whole_split_and_its_figures_agree(run, capsys):
     rows = figures["by_position"]
     assert sum(row["tokens"] for row in rows) == 899
     assert sum(row["nats"] * row["tokens"] for row in rows) == pytest.approx(total, rel=1e-4)
-    assert (run / "figures.png").stat().st_size > 10_000
+    assert path.with_suffix(".png").stat().st_size > 10_000
 
 
 def test_longer_memory_and_dynamic_evaluation_change_the_price_and_not_the_run(run):
     prices = []
     for flags in ((), ("--memory-option", "compressed=32"), ("--dynamic",), ()):
         assert here("eval", run, *flags) == 0
-        prices.append(json.loads((run / "eval_test.json").read_text())["value"])
+        prices.append(json.loads(latest(run).read_text())["value"])
     assert prices[0] == prices[3]
     assert len(set(prices)) == 3
+
+
+def test_an_evaluation_leaves_the_earlier_ones(tmp_path, run):
+    kept = tmp_path / "run"
+    shutil.copytree(run, kept, ignore=shutil.ignore_patterns("eval_*"))
+    for tokens in (50, 60, 70):
+        assert here("eval", kept, "--split", "valid", "--tokens", tokens, "--figures") == 0
+    names = ["eval_valid", "eval_valid_2", "eval_valid_3"]
+    found = [json.loads((kept / f"{name}.json").read_text())["tokens"] for name in names]
+    assert found == [50, 60, 70]
+    assert sorted(path.stem for path in kept.glob("*.png")) == names
+
+
+def test_a_result_that_cannot_be_written_is_shown(run, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    before = set(run.iterdir())
+    monkeypatch.setattr(evaluation_command, "write_atomically", full)
+    with pytest.raises(
+        UserError, match=r"no space left on the disk while writing an evaluation of"
+    ):
+        here("eval", run, "--tokens", 50)
+    assert "bpc" in capsys.readouterr().out and set(run.iterdir()) == before
+
+
+def test_another_memory_than_the_presets_is_evaluated_without_the_presets_sizes(
+    tmp_path, text_file
+):
+    small = ["--batch", 4, "--length", 16, "--eval-tokens", 256, "--precision", "float32"]
+    core = ["--memory", "lstm", "--memory-option", "d_model=16", "hidden=16"]
+    flags = ("--preset", "enwik8_41m", *small, *core, "--data", text_file, "--steps", 1)
+    assert here("train", *flags, "--run-dir", tmp_path / "run") == 0
+    assert here("eval", tmp_path / "run", "--tokens", 100) == 0
 
 
 def test_dynamic_evaluation_learns_a_text_that_training_never_saw(letters):
@@ -97,6 +142,33 @@ def test_samples_are_streamed_and_repeat_with_their_seed(run, capsys):
     assert texts[0] == texts[1] != texts[2] and texts[0].startswith("abc")
 
 
+def test_a_character_of_several_subwords_is_shown_whole():
+    pytest.importorskip("tokenizers")
+    words = vocabulary.Subwords.train(["abc " * 50], 260)
+    text = "naïve “日本” 🎉 end"
+    tokens = words.encode(text).tolist()
+    assert len(tokens) > len(text)
+    parts = list(decoded(iter(tokens), words))
+    assert "".join(parts) == text and parts[2:4] == ["", "ï"]
+    # What no next token completes is shown as what it is, an invalid one at once with what follows.
+    assert "".join(decoded(iter(tokens[:3]), words)) == "na\ufffd"
+    assert "".join(decoded(iter([*b"a\xe2b\xc3\xa9"]), vocabulary.Bytes())) == "a\ufffdbé"
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_anything_is_drawn(tmp_path, monkeypatch):
+    sound = vocabulary.MuLaw(8_000)
+    model = build_model(ModelConfig(options={**SIZES, "compressed": 8, "rate": 2}), sound.size)
+    sampler = importlib.import_module("ct_rl.lm.sample")
+    monkeypatch.setattr(sampler, "load_model", lambda *_: (model, sound, None, 1))
+    monkeypatch.setattr(sampler, "sample", lambda *_, **__: pytest.fail("drawn"))
+    for out, words in (
+        (tmp_path, "is a folder: give a file"),
+        ("absent/x.wav", "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=f"--out .*{words}"):
+            here("sample", "run", "--out", out)
+
+
 def test_sound_is_learned_and_written_as_wav(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     samples = np.sin(np.arange(8_000) / 5).astype(np.float32) * 0.5
@@ -131,7 +203,7 @@ def test_words_train_with_adaptive_layers_and_show_perplexity(tmp_path, capsys):
     assert here("train", *SMALL, *flags) == 0
     assert "perplexity" in capsys.readouterr().out
     assert here("eval", tmp_path / "run") == 0
-    found = json.loads((tmp_path / "run" / "eval_test.json").read_text())
+    found = json.loads(latest(tmp_path / "run").read_text())
     assert found["unit"] == "perplexity" and found["by_frequency"]
     assert sum(b["words"] for b in found["by_frequency"].values()) == found["tokens"]
 

@@ -1,7 +1,10 @@
 """Corpora: any file, folders, sound, what Python brings along, and what is broken."""
 
 import os
+import shutil
+import threading
 import wave
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -213,4 +216,50 @@ def test_what_fails_half_way_leaves_the_earlier_corpus(tmp_path):
     ):
         writer.document("train")
     assert corpus.load(tmp_path / "mine").name == "mine"
+    assert [item.name for item in tmp_path.iterdir()] == ["mine"]
+
+
+def test_starts_at_the_same_time_share_one_corpus(tmp_path, cache):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.txt").write_text(f"{number}\n" * 2_000)
+    for _ in range(3):
+        shutil.rmtree(cache, ignore_errors=True)
+        together = threading.Barrier(4)
+
+        def start(together=together):
+            together.wait()
+            return open_data(str(folder))
+
+        with ThreadPoolExecutor(4) as pool:
+            found = [job.result() for job in [pool.submit(start) for _ in range(4)]]
+        assert all((one.tokens["train"] == found[0].tokens["train"]).all() for one in found)
+        assert len(list(cache.iterdir())) == 1
+
+
+def test_a_corpus_that_another_start_made_meanwhile_stays(tmp_path):
+    with corpus.writing(tmp_path / "mine", Bytes(), "late") as writer:
+        for split in corpus.SPLITS:
+            writer.add(split, np.zeros(3, np.uint8))
+        prepared(tmp_path / "mine")
+        made = (tmp_path / "mine").stat().st_ino
+    assert corpus.load(tmp_path / "mine").name == "mine"
+    assert (tmp_path / "mine").stat().st_ino == made
+    assert [item.name for item in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_no_corpus_and_appeared_meanwhile_is_left_alone(tmp_path, kind):
+    place = tmp_path / "mine"
+    notes = place / "notes" if kind == "folder" else place
+    with (
+        pytest.raises(UserError, match="is there and no corpus: move it away"),
+        corpus.writing(place, Bytes(), "late") as writer,
+    ):
+        for split in corpus.SPLITS:
+            writer.add(split, np.zeros(3, np.uint8))
+        notes.parent.mkdir(exist_ok=True)
+        notes.write_text("mine")
+    assert notes.read_text() == "mine"
     assert [item.name for item in tmp_path.iterdir()] == ["mine"]

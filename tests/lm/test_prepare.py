@@ -161,6 +161,8 @@ def test_enwik8_is_fetched_checked_and_cut_at_90_5_and_5(server, tmp_path, monke
     assert here("prepare", "enwik8", "--out", out) == 0
     assert "is prepared already" in capsys.readouterr().out
     (tmp_path / "enwik8_local").write_bytes(text[:-1])
+    with pytest.raises(UserError, match=r"was prepared from the network, not .*enwik8_local"):
+        here("prepare", "enwik8", "--from", tmp_path / "enwik8_local", "--out", out)
     with pytest.raises(UserError, match="has 999 bytes, not 1,000"):
         here("prepare", "enwik8", "--from", tmp_path / "enwik8_local", "--out", tmp_path / "b")
     assert not (tmp_path / "b").exists()
@@ -229,6 +231,39 @@ def test_broken_archives_encodings_and_missing_parts_are_one_line(tmp_path):
         assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="give it with --from"):
         here("prepare", "words", "--out", tmp_path / "out")
+
+
+def test_another_text_than_the_one_prepared_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_text(f"words of {name}\n" * 100)
+    assert here("prepare", "words", "--from", "one.txt") == 0
+    capsys.readouterr()
+    for source in ((), ("--from", "one.txt"), ("--from", tmp_path / "one.txt")):
+        assert here("prepare", "words", *source) == 0
+        assert capsys.readouterr().out == "data/words is prepared already\n"
+    with pytest.raises(UserError, match=r"was prepared from .*one\.txt, not .*two\.txt: give anot"):
+        here("prepare", "words", "--from", "two.txt")
+    with pytest.raises(UserError, match="was prepared as words, not text8: give another --out"):
+        here("prepare", "text8", "--out", "data/words")
+    (tmp_path / "one.txt").unlink()
+    assert here("prepare", "words", "--from", "one.txt") == 0
+    # A corpus of before says nothing of where it is from.
+    path = tmp_path / "data" / "words" / corpus.FILE
+    meta = json.loads(path.read_text())
+    del meta["origin"]
+    path.write_text(json.dumps(meta))
+    assert here("prepare", "words", "--from", "two.txt") == 0
+
+
+def test_another_size_of_vocabulary_than_the_one_prepared_is_refused(tmp_path):
+    pytest.importorskip("tokenizers")
+    (tmp_path / "t.txt").write_text("some words\n" * 100)
+    flags = ("prepare", "subwords", "--from", tmp_path / "t.txt", "--out", tmp_path / "out")
+    assert here(*flags, "--vocab", 300) == 0
+    assert here(*flags, "--vocab", 300) == 0
+    with pytest.raises(UserError, match="was prepared with --vocab 300, not 32000: give another"):
+        here(*flags)
 
 
 def test_subwords_say_which_package_they_need(tmp_path, monkeypatch):

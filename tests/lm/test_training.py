@@ -3,19 +3,23 @@
 import json
 import math
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
 from ct_rl import checkpoint
 from ct_rl.errors import UserError
-from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig
+from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig, read_yaml
 from ct_rl.lm.parallel import Group
-from ct_rl.lm.run import Run
+from ct_rl.lm.run import Run, fresh_path
 from ct_rl.lm.schedule import ends_update, iterations_per_update, learning_rate
 from ct_rl.lm.trainer import Trainer
 from tests.lm.conftest import ROOT, SIZES, SMALL, environment, here
@@ -138,6 +142,54 @@ def final(run):
     kept, damaged = checkpoint.load_last(run / "checkpoints")
     assert not damaged
     return kept
+
+
+def test_a_longer_run_is_recorded_and_the_command_it_prints_goes_on(
+    tmp_path, text_file, monkeypatch, capsys
+):
+    run = tmp_path / "a run"
+    flags = ("--data", text_file, "--steps", 4, "--run-dir", run)
+    assert here("train", *SMALL, *flags) == 0
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Group, "any", lambda self, flag: True)
+        more = ("--resume", run, "--steps", 9, "--report-every", 3)
+        assert here("train", *more) == 130
+    assert final(run).step == 5
+    kept = read_yaml(Run(run).config)
+    assert (kept.steps, kept.report_every) == (9, 3)
+    again = shlex.split(capsys.readouterr().out.rpartition("go on: python -m ct_rl.lm ")[2])
+    assert again == ["train", "--resume", str(run)]
+    assert here(*again) == 0
+    assert final(run).step == 9
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda _: "20260102_030405")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(fresh_path, ["tiny"] * 8))
+    assert len(set(made)) == 8 and all(path.is_dir() for path in made)
+    shutil.rmtree("runs")
+    Path("runs").touch()
+    with pytest.raises(UserError, match="runs is a file: give another --run-dir"):
+        fresh_path("tiny")
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, text_file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="lower --batch"):
+        here("train", "--data", text_file, "--batch", 4_000)
+    assert not list(tmp_path.iterdir())
+    assert here("train", *SMALL, "--data", text_file, "--steps", 1) == 0
+    assert [path.name[:8] for path in (tmp_path / "runs").iterdir()] == ["lm_tiny_"]
+
+
+@pytest.mark.parametrize("flag", ["--run-dir", "--preset"])
+def test_a_run_that_goes_on_has_its_own_folder_and_preset(tmp_path, text_file, flag):
+    run = tmp_path / "run"
+    assert here("train", *SMALL, "--data", text_file, "--steps", 1, "--run-dir", run) == 0
+    with pytest.raises(UserError, match=f"a run goes on with its own .*: leave {flag} out"):
+        here("train", "--resume", run, flag, "tiny")
 
 
 @pytest.mark.slow
