@@ -92,7 +92,7 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
     import envs
     from ct_rl.algorithm import env_errors
     from ct_rl.evaluation import score_episodes, worlds_for
-    from ct_rl.evaluation_file import fresh_evaluation, write_evaluation
+    from ct_rl.evaluation_file import new_evaluation, write_evaluation
     from ct_rl.scores import env_facts
 
     config = agent.config
@@ -107,7 +107,7 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
         name += f"_seed{given.seed}"
         if given.engine is not None:
             name += f"_{facts.engine}"
-        path = fresh_evaluation(home, name)
+        path = None
         report: dict[str, Any] = {
             "run": agent.name,
             "checkpoint": agent.checkpoint,
@@ -125,9 +125,14 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
             episodes = _play(net, env, given, way, facts)
             report["episodes"][way] = episodes
             report["scores"][way] = score_episodes(episodes, facts)
-            write_evaluation(path, report)  # at once: nothing that follows can lose it
+            # At once: nothing that follows can lose it.
+            if path is None:
+                path = new_evaluation(home, name, report)
+            else:
+                write_evaluation(path, report)
     finally:
         env.close()
+    assert path is not None  # there is a way of acting
     _table(report["scores"], facts.episode_metrics)
     _say_cut(report["scores"], given)
     print(f"scores       {path}", flush=True)

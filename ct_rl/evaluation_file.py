@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from ct_rl.errors import UserError, os_message
-from ct_rl.plain_files import Unreadable, read_json, write_atomically
+from ct_rl.plain_files import Unreadable, read_json, write_atomically, write_under_free_name
 from ct_rl.reader import Invalid, read
 
 _MOST = 2**28
@@ -86,19 +87,29 @@ def require_folder(home: Path) -> Path:
     return folder
 
 
-def fresh_evaluation(home: Path, name: str) -> Path:
-    """A path for a new evaluation in a folder that can be written; raises UserError where it cannot."""
+def new_evaluation(home: Path, name: str, report: Mapping[str, Any]) -> Path:
+    """Write an evaluation that is no file yet, and return the name it got, which no other evaluation has.
+
+    Raises:
+        UserError: where the folder cannot be written.
+    """
     folder = require_folder(home)
-    path, count = folder / f"{name}.json", 1
-    while path.exists() or path.is_symlink():
-        count += 1
-        path = folder / f"{name}_{count}.json"
-    return path
+    more = (folder / f"{name}_{count}.json" for count in itertools.count(2))
+    return write_under_free_name(itertools.chain([folder / f"{name}.json"], more), _text(report))
 
 
 def write_evaluation(path: Path, report: Mapping[str, Any]) -> None:
     """Replace a file of an evaluation atomically; numbers that are not finite become null."""
-    write_atomically(path, json.dumps(_finite(report), indent=1, allow_nan=False).encode())
+    write_atomically(path, _text(report))
+
+
+def evaluation_files(home: Path) -> list[Path]:
+    """The evaluations in a folder by name, without those that are being written or that a kill left half-written."""
+    return sorted(file for file in home.glob(f"{FOLDER}/*.json") if file.name[0] != ".")
+
+
+def _text(report: Mapping[str, Any]) -> bytes:
+    return json.dumps(_finite(report), indent=1, allow_nan=False).encode()
 
 
 def _finite(value: Any) -> Any:

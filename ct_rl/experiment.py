@@ -23,7 +23,7 @@ from tyro.conf import Positional, arg
 from ct_rl import checkpoint, command_line, comparison, config_file
 from ct_rl.config import Text
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command, suggestion
-from ct_rl.evaluation_file import FOLDER, Evaluation, read_evaluation
+from ct_rl.evaluation_file import Evaluation, evaluation_files, read_evaluation
 from ct_rl.experiment_file import (
     Episodes,
     Experiment,
@@ -236,7 +236,7 @@ class Job:
     def evaluation(self) -> Evaluation | None:
         """What an evaluation of its last checkpoint with enough episodes says; None without one."""
         last = max(checkpoint.steps(self.run.checkpoints), default=None)
-        for file in sorted(self.run.path.glob(f"{FOLDER}/*.json")):
+        for file in evaluation_files(self.run.path):
             found = read_evaluation(file)
             enough = min(score.get("episodes") or 0 for score in found.scores.values())
             both = {"sampled", "greedy"} <= set(found.scores)

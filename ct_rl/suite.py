@@ -19,7 +19,7 @@ from tyro.conf import Positional
 from ct_rl import command_line
 from ct_rl.config import Text
 from ct_rl.errors import DONE, UserError, run_command
-from ct_rl.evaluation_file import FOLDER, read_evaluation
+from ct_rl.evaluation_file import evaluation_files, read_evaluation
 from ct_rl.plain_files import require_writable, write_new
 from ct_rl.reader import shown
 
@@ -88,7 +88,7 @@ def _newest(path: Path) -> Path:
     try:
         if not path.is_dir():
             return path
-        found = sorted(path.glob(f"{FOLDER}/*.json"), key=lambda file: file.stat().st_mtime)
+        found = sorted(evaluation_files(path), key=lambda file: file.stat().st_mtime)
     except (OSError, ValueError):
         raise UserError(f"run {shown(str(path))} not found") from None
     if not found:
