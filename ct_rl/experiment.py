@@ -210,7 +210,7 @@ class Job:
 
     def lost(self) -> None:
         """Its host is gone; raises RunFailed where it gets no further however often it is begun again."""
-        at = max(checkpoint.steps(self.run.checkpoints), default=0)
+        at = self._saved() or 0
         self.losses.append(at)
         if self.losses[-_MOST_LOSSES:].count(at) == _MOST_LOSSES:
             raise RunFailed(
@@ -235,7 +235,7 @@ class Job:
 
     def evaluation(self) -> Evaluation | None:
         """What an evaluation of its last checkpoint with enough episodes says; None without one."""
-        last = max(checkpoint.steps(self.run.checkpoints), default=None)
+        last = self._saved()
         for file in evaluation_files(self.run.path):
             found = read_evaluation(file)
             enough = min(score.get("episodes") or 0 for score in found.scores.values())
@@ -248,7 +248,7 @@ class Job:
         """What results.json says of the run; None before it is finished."""
         if self.known is not None:
             return self.known
-        found = self.evaluation()
+        found = self.evaluation() if self._trained() else None
         if found is None:
             return None
         said = comparison.run(self.seed, self.rows(), found.scores, self.experiment)
@@ -258,10 +258,14 @@ class Job:
         )  # a path of this machine; the variant's configuration is beside it
         return said | {"provenance": came_from}
 
+    def _saved(self) -> int | None:
+        """Steps of the last checkpoint; None without one."""
+        return max(checkpoint.steps(self.run.checkpoints), default=None)
+
     def _trained(self) -> bool:
-        rows = self.rows()
-        if not rows or not checkpoint.steps(self.run.checkpoints):
-            return False
+        rows, saved = self.rows(), self._saved()
+        if not rows or saved is None or saved < rows[-1]["steps"]:
+            return False  # a kill came between a report and its checkpoint
         left = self._minutes_left()
         return rows[-1]["steps"] >= self.variant.config.run.steps or (
             left is not None and left <= 0.02
@@ -271,7 +275,8 @@ class Job:
         minutes = self.experiment.minutes
         if minutes is None:
             return None
-        rows = self.rows() if self.run.config.exists() else []
+        saved = self._saved() or 0  # what was reported after it is trained again
+        rows = [row for row in self.rows() if row["steps"] <= saved]
         return max(0.0, minutes - (rows[-1]["seconds"] / 60 if rows else 0.0))
 
     def _require_same(self) -> None:

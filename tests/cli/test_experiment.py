@@ -8,9 +8,10 @@ from dataclasses import fields
 import pytest
 import yaml
 
-from ct_rl import checkpoint, comparison
+from ct_rl import checkpoint, comparison, config_file
 from ct_rl.config_file import experiment_names, read_recipe, recipe_names
 from ct_rl.errors import UserError
+from ct_rl.evaluation_file import new_evaluation
 from ct_rl.experiment import Job, _check_measure
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
@@ -236,6 +237,50 @@ def test_a_variant_that_names_losses_has_those_alone():
     }
     assert found.pop("none") == set()
     assert len(found) > 2 and all(losses == {name} for name, losses in found.items())
+
+
+def prepared(folder, changed=None, steps=1600, seconds=60.0, saved=None, played=None):
+    """The job of the GRU and what its training and evaluation leave behind, without either."""
+    job = Job(*job_of(changed or {}), folder, [])
+    job.run.checkpoints.mkdir(parents=True, exist_ok=True)
+    written = config_file.dump(job_of({})[1].config, {"torch": "2"})
+    job.run.config.write_text(written)
+    rows = [{"steps": at, "seconds": seconds * at / steps, "teleports": 1.0}
+            for at in (steps // 2, steps)]  # fmt: skip
+    job.run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    saved = steps if saved is None else saved
+    (job.run.checkpoints / f"step_{saved:012d}").mkdir(exist_ok=True)
+    score = {"mean": 2.0, "teleports": 1.0, "episodes": 2}
+    report = {"env": job.variant.config.env.name, "steps": saved,
+              "scores": {"sampled": score, "greedy": score}}  # fmt: skip
+    new_evaluation(job.run.path, "e", report | (played or {}))
+    return job
+
+
+def job_of(changed):
+    asked = parse(yaml.safe_dump(SMALL | changed), "x", "x.yaml")
+    return asked, asked.variants[-1], 3
+
+
+def test_what_is_to_be_trained_on_is_in_no_result(tmp_path):
+    assert prepared(tmp_path / "done").next_command() is None
+    assert prepared(tmp_path / "done").result()["steps"] == 1600
+    by_clock = {"minutes": 0.5, "variants": {"gru": SMALL["variants"]["gru"] | {"run": {}}}}
+    assert prepared(tmp_path / "clock", by_clock).result()["steps"] == 1600
+    job = prepared(tmp_path / "longer", {**by_clock, "minutes": 20})
+    assert job.next_command()[0] == "ct_rl.train" and job.result() is None
+    job = prepared(tmp_path / "more", {"variants": {"gru": by_clock["variants"]["gru"]}})
+    assert job.next_command()[0] == "ct_rl.train" and job.result() is None
+
+
+def test_a_run_that_was_killed_between_its_last_report_and_checkpoint_is_trained_on(tmp_path):
+    job = prepared(tmp_path / "steps", saved=800)
+    assert job.next_command()[0] == "ct_rl.train" and job.result() is None
+    job = prepared(tmp_path / "clock", {"minutes": 1}, saved=800)
+    words = job.next_command()
+    assert words[words.index("--minutes") + 1] == "0.500"  # as the checkpoint's report has it
+    job = prepared(tmp_path / "more", steps=3000)  # by hand, to more than the experiment asks for
+    assert job.next_command() is None
 
 
 def test_a_broken_evaluation_of_a_run_is_one_line(tmp_path):
