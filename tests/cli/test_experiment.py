@@ -184,6 +184,11 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
         ({"variants": {"a": {"training": {"minibatch": 7}}}}, "variant 'a': --minibatch 7: give"),
         ({"variants": {"a": {"run": {"imports": ["m"]}}}}, "variant 'a' would import m"),
         ({"variants": {"a": {"run": {"ray_address": "h:1"}}}}, "joined by --ray-address alone"),
+        (
+            {"settings": {"run": {"minutes": 0.02}}},
+            "run.minutes 0.02: all variants have one clock: give the experiment's own 'minutes:'",
+        ),
+        ({"variants": {"a": {"run": {"minutes": 3}}}}, "variant 'a': run.minutes 3: all variants"),
         ({"recipe": "/etc/passwd"}, "must hold `name: value` lines"),
         ({"recipe": "/dev/zero"}, "'/dev/zero' is no regular file"),
         ({"recipe": 3}, "recipe: expected a text, not 3"),
