@@ -198,7 +198,9 @@ class Job:
                     return None
                 episodes = str(self.experiment.episodes)
                 return ["ct_rl.evaluate", RUN_HERE, "--episodes", episodes, *self.more]
-            words = ["ct_rl.train", "--resume", RUN_HERE]
+            rows = self.rows()  # of a run that somebody took further, perhaps
+            goal = max(self.variant.config.run.steps, rows[-1]["steps"] if rows else 0)
+            words = ["ct_rl.train", "--resume", RUN_HERE, "--steps", str(goal)]
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             text = config_file.dump(self.variant.config)

@@ -278,6 +278,16 @@ def test_what_is_to_be_trained_on_is_in_no_result(tmp_path):
     assert job.next_command()[0] == "ct_rl.train" and job.result() is None
 
 
+def test_steps_that_were_raised_in_the_file_are_those_that_a_run_goes_on_to(tmp_path):
+    for folder, saved in (("finished", 1600), ("interrupted", 800)):
+        more = {"variants": {"gru": SMALL["variants"]["gru"] | {"run": {"steps": 5000}}}}
+        words = prepared(tmp_path / folder, more, steps=1600, saved=saved).next_command()
+        assert words[:3] == ["ct_rl.train", "--resume", "{job}/run"]
+        assert words[words.index("--steps") + 1] == "5000"
+    words = prepared(tmp_path / "further", steps=3000, saved=2000).next_command()
+    assert words[words.index("--steps") + 1] == "3000"  # more than its checkpoint has already
+
+
 def test_a_run_that_was_killed_between_its_last_report_and_checkpoint_is_trained_on(tmp_path):
     job = prepared(tmp_path / "steps", saved=800)
     assert job.next_command()[0] == "ct_rl.train" and job.result() is None
