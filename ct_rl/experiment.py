@@ -306,15 +306,27 @@ def _work(
     print(f"folder       {folder}", flush=True)
     slots: list[tuple[Place, Job | None]]
     if address is None:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-        count = min(experiment.parallel, len(cores))
-        slots = [(Cores(cores[i::count]), None) for i in range(count)]
+        shares = _shares_of_cores(experiment.parallel) if waiting else []
+        slots = [(place, None) for place in shares]
     else:
         slots = [(_room_on_cluster(job), None) for job in waiting]
     try:
         return _fill(slots, waiting, jobs, experiment, folder, interrupts)
     finally:
         _stop([job for job in jobs if job.runs])  # also when one of them has failed
+
+
+def _shares_of_cores(parallel: int) -> list[Cores]:
+    """The cores here, dealt out to runs at a time; a line where there are fewer cores than runs."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    count = min(parallel, len(cores))
+    if count < parallel:
+        print(
+            f"note: runs at a time: {count}, not {parallel}: each is bound to cores of its own, and "
+            "there are no more here",
+            flush=True,
+        )
+    return [Cores(cores[i::count]) for i in range(count)]
 
 
 def _room_on_cluster(job: Job) -> Place:

@@ -12,7 +12,7 @@ from ct_rl import checkpoint, comparison, config_file
 from ct_rl.config_file import experiment_names, read_recipe, recipe_names
 from ct_rl.errors import UserError
 from ct_rl.evaluation_file import new_evaluation
-from ct_rl.experiment import Job, _check_measure
+from ct_rl.experiment import Job, _check_measure, _shares_of_cores
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
 from ct_rl.known_runs import read_known
@@ -318,6 +318,15 @@ def test_a_measure_that_no_evaluation_has_is_refused_before_anything_runs(tmp_pa
     with pytest.raises(UserError, match="did you mean 'choice_accuracy'"):
         experiment([str(file), "--run-dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_fewer_cores_than_runs_at_a_time_are_said_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {5, 2, 7}, raising=False)
+    assert [place.cores for place in _shares_of_cores(2)] == [[2, 7], [5]]
+    assert capsys.readouterr().out == ""
+    assert [place.cores for place in _shares_of_cores(4)] == [[2], [5], [7]]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "runs at a time: 3, not 4" in line
 
 
 def test_a_failed_run_leaves_no_other_running(tmp_path):
