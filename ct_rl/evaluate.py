@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 from ct_rl import command_line
 from ct_rl.config import Options, Text, TrainConfig
 from ct_rl.errors import DONE, RunFailed, UserError, one_line, run_command
+from ct_rl.evaluation_file import MAX_STEPS
 from ct_rl.trained import Trained, open_trained
 
 PROG = "ct_rl.evaluate"
@@ -46,7 +47,7 @@ class Arguments:
     """Speed of the video; 1 is real time."""
     as_trained: bool = False
     """Use the environment settings of training instead of the level as it is."""
-    max_steps: Annotated[int, Ge(1), Le(10**9)] = 100_000
+    max_steps: Annotated[int, Ge(1), Le(10**9)] = MAX_STEPS
     """Steps after which an episode is cut, for environments that never end [agent steps]."""
     engine: Text | None = None
     """Engine of DeepMind Lab's levels: auto, embedded or deepmind_lab; the run's own when absent."""
@@ -73,7 +74,7 @@ def command(argv: list[str]) -> int:
 
 
 def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
-    from ct_rl.algorithm import env_settings, lasting_options
+    from ct_rl.algorithm import env_settings, evaluation_options
 
     if given.engine is not None:
         if not config.env.name.startswith("dmlab_"):
@@ -81,10 +82,7 @@ def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
                 f"--engine {given.engine}: {config.env.name} has no engines: leave it out"
             )
         config.env.engine = given.engine
-    options = config.env.options if given.as_trained else config.eval_env.options
-    options = {**lasting_options(config), **options, **given.env_option}
-    if given.as_trained and "stagger" in options:
-        options["stagger"] = False  # a first episode cut short is no episode to score
+    options = evaluation_options(config, given.as_trained, given.env_option)
     return env_settings(config.env, options)
 
 

@@ -12,12 +12,14 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
+from ct_rl.config import TrainConfig
 from ct_rl.errors import UserError, os_message
 from ct_rl.plain_files import Unreadable, read_json, write_atomically, write_under_free_name
-from ct_rl.reader import Invalid, read
+from ct_rl.reader import Invalid, quoted, read
 
 _MOST = 2**28
 FOLDER = "evaluations"
+MAX_STEPS = 100_000  # of an episode, unless --max-steps says otherwise [agent steps]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Evaluation:
         env: the environment's name.
         scores: of each way of acting, by the keys of `ct_rl.metrics`; None where a figure has no value.
         steps: of the checkpoint [agent steps].
-        env_options: settings of the environment; seed: of the evaluation.
+        env_options: settings of the environment; engine: of DeepMind Lab's levels.
+        seed: of the evaluation; max_steps: after which an episode was cut.
         memory: what `ct_rl.memory_attention` found; empty for memories without attention.
     """
 
@@ -52,7 +55,9 @@ class Evaluation:
     scores: dict[str, dict[str, float | None]]
     steps: Annotated[int, Ge(0)] | None = None
     env_options: dict[str, Any] = field(default_factory=dict)
+    engine: str | None = None
     seed: int | None = None
+    max_steps: int | None = None
     memory: MemoryAttention = field(default_factory=MemoryAttention)
 
 
@@ -69,6 +74,32 @@ def read_evaluation(path: Path) -> Evaluation:
     if not found.scores or any(score.get("mean") is None for score in found.scores.values()):
         raise UserError(f"'{path}' is no evaluation of ct_rl.evaluate: scores: no mean return")
     return found
+
+
+def played_otherwise(found: Evaluation, config: TrainConfig) -> list[str]:
+    """What an evaluation has otherwise than one that `ct_rl.evaluate` plays without flags: the level as it is.
+
+    Paths of a machine do not count, nor what an evaluation of an earlier version does not tell.
+
+    Args:
+        config: of the run that was evaluated.
+    """
+    from ct_rl.algorithm import evaluation_options, portable_options
+
+    env = config.env
+    level = json.loads(_text(portable_options(env, evaluation_options(config))))
+    played = portable_options(env, found.env_options)
+    words = [
+        f"{quoted(key)} = {quoted(value)}"
+        for key, value in played.items()
+        if key not in level or level[key] != value
+    ]
+    words += [f"no {quoted(key)}" for key in level if key not in played]
+    if found.max_steps not in (None, MAX_STEPS):
+        words.append(f"--max-steps {found.max_steps}")
+    if env.engine != "auto" and found.engine not in (None, env.engine):
+        words.append(f"--engine {quoted(found.engine)}")
+    return words
 
 
 def require_folder(home: Path) -> Path:

@@ -23,7 +23,12 @@ from tyro.conf import Positional, arg
 from ct_rl import checkpoint, command_line, comparison, config_file
 from ct_rl.config import Text
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command, suggestion
-from ct_rl.evaluation_file import Evaluation, evaluation_files, read_evaluation
+from ct_rl.evaluation_file import (
+    Evaluation,
+    evaluation_files,
+    played_otherwise,
+    read_evaluation,
+)
 from ct_rl.experiment_file import (
     Episodes,
     Experiment,
@@ -236,13 +241,15 @@ class Job:
         return self.run.read_metrics()
 
     def evaluation(self) -> Evaluation | None:
-        """What an evaluation of its last checkpoint with enough episodes says; None without one."""
+        """What an evaluation of its last checkpoint with enough episodes of the level says; None without one."""
         last = self._saved()
         for file in evaluation_files(self.run.path):
             found = read_evaluation(file)
             enough = min(score.get("episodes") or 0 for score in found.scores.values())
             both = {"sampled", "greedy"} <= set(found.scores)
-            if found.steps == last and both and enough >= self.experiment.episodes:
+            if found.steps != last or not both or enough < self.experiment.episodes:
+                continue
+            if not played_otherwise(found, self.run.read_config(self.imports)):
                 return found
         return None
 

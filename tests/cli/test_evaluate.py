@@ -14,11 +14,18 @@ import pytest
 
 from agents import ActorCritic
 from ct_rl import video
-from ct_rl.algorithm import lasting_options
+from ct_rl.algorithm import evaluation_options, lasting_options
 from ct_rl.config import TrainConfig
 from ct_rl.errors import RunFailed, UserError
 from ct_rl.evaluation import Moment, play, score_episodes
-from ct_rl.evaluation_file import evaluation_files, new_evaluation, read_evaluation
+from ct_rl.evaluation_file import (
+    MAX_STEPS,
+    Evaluation,
+    evaluation_files,
+    new_evaluation,
+    played_otherwise,
+    read_evaluation,
+)
 from ct_rl.scores import EnvFacts, human_normalised
 from envs.seeding import world_seeds
 from tests.cli.conftest import command
@@ -272,6 +279,30 @@ def test_evaluations_at_once_have_a_file_each_and_one_in_the_making_is_none(
     (tmp_path / "evaluations" / ".partial-1-x.json").write_text("")
     assert sorted(paths) == evaluation_files(tmp_path) and len(set(paths)) == len(means)
     assert [read_evaluation(path).scores["greedy"]["mean"] for path in paths] == list(means)
+
+
+def test_what_an_evaluation_was_played_with_beside_the_level_is_named():
+    config = TrainConfig()
+    config.env.name, config.env.engine = "dmlab_rooms_watermaze", "deepmind_lab"
+    config.env.options = {"dataset_path": "/here", "height": 84, "seconds": 9.0, "stagger": True}
+    config.eval_env.options = {"mixer_seed": [1, 2]}
+
+    def ask(**more):
+        return played_otherwise(Evaluation("dmlab_rooms_watermaze", {}, **more), config)
+
+    for as_trained, more, says in (
+        (False, {}, []),
+        (False, {"seconds": 2}, ["'seconds' = 2"]),
+        (True, {}, ["'seconds' = 9.0", "'stagger' = False", "no 'mixer_seed'"]),
+    ):
+        options = evaluation_options(config, as_trained, more)
+        assert ask(env_options=json.loads(json.dumps(options))) == says
+    level = {"dataset_path": "/there", "height": 84, "mixer_seed": [1, 2]}
+    assert ask(env_options=level, engine="deepmind_lab", max_steps=MAX_STEPS) == []
+    assert ask(env_options=level, engine="embedded", max_steps=5) == [
+        "--max-steps 5",
+        "--engine 'embedded'",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def prepared(folder, changed=None, steps=1600, seconds=60.0, saved=None, played=
     """The job of the GRU and what its training and evaluation leave behind, without either."""
     job = Job(*job_of(changed or {}), folder, [])
     job.run.checkpoints.mkdir(parents=True, exist_ok=True)
-    written = config_file.dump(job_of({})[1].config, {"torch": "2"})
+    written = config_file.dump(job.variant.config, {"torch": "2"})
     job.run.config.write_text(written)
     rows = [{"steps": at, "seconds": seconds * at / steps, "teleports": 1.0}
             for at in (steps // 2, steps)]  # fmt: skip
@@ -296,6 +296,24 @@ def test_a_run_that_was_killed_between_its_last_report_and_checkpoint_is_trained
     assert words[words.index("--minutes") + 1] == "0.500"  # as the checkpoint's report has it
     job = prepared(tmp_path / "more", steps=3000)  # by hand, to more than the experiment asks for
     assert job.next_command() is None
+
+
+@pytest.mark.parametrize(
+    "played",
+    [
+        {"env_options": {"seconds": 2}},
+        {"env_options": {"spawn": [-232, 10]}},  # --as-trained
+        {"max_steps": 5},
+        {"engine": "deepmind_lab"},
+    ],
+)
+def test_an_evaluation_of_another_level_than_the_experiment_s_is_not_its_own(tmp_path, played):
+    engine = {"variants": {"gru": SMALL["variants"]["gru"] | {"env": {"engine": "embedded"}}}}
+    job = prepared(tmp_path, engine, played=played)
+    assert job.next_command()[0] == "ct_rl.evaluate" and job.result() is None
+    as_it_is = {"env_options": {}, "max_steps": 100_000, "engine": "embedded"}
+    job = prepared(tmp_path, engine, played=as_it_is)
+    assert job.next_command() is None and job.result()["evaluation"]["greedy"]["mean"] == 2.0
 
 
 def test_a_broken_evaluation_of_a_run_is_one_line(tmp_path):
