@@ -24,6 +24,7 @@ from ct_rl import checkpoint, command_line, comparison, config_file
 from ct_rl.config import Text
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command, suggestion
 from ct_rl.evaluation_file import (
+    MAX_STEPS,
     Evaluation,
     evaluation_files,
     played_otherwise,
@@ -184,6 +185,7 @@ class Job:
         self.imports = imports
         self.more = ["--import", *imports] if imports else []
         self.run = RunFolder(path / RUN)
+        self.words: list[str] = []  # of the process
         self.process: Running | None = None
         self.losses: list[int] = []  # checkpoints' steps when its host was lost
 
@@ -367,7 +369,7 @@ def _fill(
                 words = job.next_command()
             if words is not None and job is not None:
                 print(f"{time.strftime('%H:%M:%S')}     {job.title}: {words[0]}", flush=True)
-                job.process = place.start(words, job.path)
+                job.words, job.process = words, place.start(words, job.path)
             slots[i] = (place, job if words is not None else None)
         busy = [job for _, job in slots if job is not None]
         if not busy:
@@ -394,6 +396,12 @@ def _require_success(job: Job, interrupts: Interrupts) -> None:
             lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
         last = lines[-1] if lines else f"status {status}"
         raise RunFailed(f"{job.title} stopped: {last}; all of it is in {job.log}")
+    elif status == 0 and job.words[0] == "ct_rl.evaluate" and job.evaluation() is None:
+        raise RunFailed(  # it would be played for ever
+            f"{job.title}: its evaluation does not count, for want of {job.experiment.episodes} whole "
+            "episodes of its last checkpoint: that one is damaged, or episodes were cut at "
+            f"{MAX_STEPS:,} steps; all of it is in {job.log}"
+        )
 
 
 def _stop(busy: list[Job]) -> None:

@@ -10,11 +10,12 @@ import yaml
 
 from ct_rl import checkpoint, comparison, config_file
 from ct_rl.config_file import experiment_names, read_recipe, recipe_names
-from ct_rl.errors import UserError
+from ct_rl.errors import RunFailed, UserError
 from ct_rl.evaluation_file import new_evaluation
-from ct_rl.experiment import Job, _check_measure, _shares_of_cores
+from ct_rl.experiment import Job, _check_measure, _shares_of_cores, _work
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
+from ct_rl.interrupts import Interrupts
 from ct_rl.known_runs import read_known
 from ct_rl.memory import build_memory
 from ct_rl.sections import memory_settings
@@ -314,6 +315,24 @@ def test_an_evaluation_of_another_level_than_the_experiment_s_is_not_its_own(tmp
     as_it_is = {"env_options": {}, "max_steps": 100_000, "engine": "embedded"}
     job = prepared(tmp_path, engine, played=as_it_is)
     assert job.next_command() is None and job.result()["evaluation"]["greedy"]["mean"] == 2.0
+
+
+def test_an_evaluation_that_does_not_count_is_not_played_again_and_again(tmp_path, monkeypatch):
+    """As where the last checkpoint is damaged, and the one before is evaluated."""
+    job, begun = prepared(tmp_path, played={"steps": 800}), []
+
+    class Done:
+        def start(self, words, folder):
+            begun.append(words)
+            return self
+
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr("ct_rl.experiment._shares_of_cores", lambda _: [Done()])
+    with pytest.raises(RunFailed, match="does not count, for want of 2 whole episodes"):
+        _work([job], ["gru"], None, job.experiment, tmp_path, Interrupts())
+    assert [words[0] for words in begun] == ["ct_rl.evaluate"]
 
 
 def test_a_broken_evaluation_of_a_run_is_one_line(tmp_path):
