@@ -110,7 +110,7 @@ def require_folder(home: Path) -> Path:
         if folder.is_symlink():
             raise UserError(f"'{folder}' is a symbolic link: a run's files must lie in its folder")
         write_atomically(folder / ".probe", b"")
-        (folder / ".probe").unlink()
+        (folder / ".probe").unlink(missing_ok=True)  # another evaluation may have been here
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"'{folder}' is a file: move it away, evaluations go there") from None
     except OSError as error:
