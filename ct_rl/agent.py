@@ -68,11 +68,11 @@ class Agent:
             UserError: when the agent's description names no environment that can be made here.
         """
         import envs
-        from ct_rl.algorithm import env_errors, env_settings, lasting_options
+        from ct_rl.algorithm import env_errors, env_settings, evaluation_options
         from ct_rl.trained import described
 
         config, _ = described(self.description, "the agent", list(sys.modules))
-        options = {**lasting_options(config), **config.eval_env.options, **settings}
+        options = evaluation_options(config, more=settings)
         with env_errors(config.env.name):
             return envs.make(config.env.name, **env_settings(config.env, options))
 

@@ -61,6 +61,17 @@ def lasting_options(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in config.env.options.items() if key in kept}
 
 
+def evaluation_options(
+    config: TrainConfig, as_trained: bool = False, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Settings of an evaluation's environment: the level as it is, or those of training; `more` stands above."""
+    options = config.env.options if as_trained else config.eval_env.options
+    options = {**lasting_options(config), **options, **(more or {})}
+    if as_trained and "stagger" in options:
+        options["stagger"] = False  # a first episode cut short is no episode to score
+    return options
+
+
 def portable_options(env: EnvConfig, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Settings of an environment without this machine's paths: those of training, or `options`."""
     given = env.options if options is None else options
@@ -78,9 +89,8 @@ def probe(config: TrainConfig) -> EnvProbe:
         raise UserError(f"--engine {env.engine}: {env.name} has no engines: leave it out")
     found = probe_env(env)
     if config.eval_env.options:
-        options = {**lasting_options(config), **config.eval_env.options}
         try:
-            probe_env(env, options)
+            probe_env(env, evaluation_options(config))
         except UserError as error:
             raise UserError(f"--eval-env-option: {error}") from None
     return found

@@ -112,6 +112,13 @@ def read_run(path: Path, imported: Sequence[str] = ()) -> TrainConfig:
     return from_data(parse_data(_text(path, links=False), str(path)), label(str(path)), imported)
 
 
+def read_run_environment(path: Path) -> TrainConfig:
+    """What the config.yaml of a run says of its environment, alone: modules that the run needs are not needed."""
+    data = parse_data(_text(path, links=False), str(path))
+    known: dict[str, Any] = {key: data[key] for key in ("env", "eval_env") if key in data}
+    return from_data(known, label(str(path)))
+
+
 def read_provenance(path: Path) -> dict[str, Any]:
     """Where the run of a config.yaml comes from, as it says itself; empty where it says nothing."""
     data = parse_yaml(_text(path, links=False))

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 from ct_rl import command_line
 from ct_rl.config import Options, Text, TrainConfig
 from ct_rl.errors import DONE, RunFailed, UserError, one_line, run_command
+from ct_rl.evaluation_file import MAX_STEPS
 from ct_rl.trained import Trained, open_trained
 
 PROG = "ct_rl.evaluate"
@@ -46,7 +47,7 @@ class Arguments:
     """Speed of the video; 1 is real time."""
     as_trained: bool = False
     """Use the environment settings of training instead of the level as it is."""
-    max_steps: Annotated[int, Ge(1), Le(10**9)] = 100_000
+    max_steps: Annotated[int, Ge(1), Le(10**9)] = MAX_STEPS
     """Steps after which an episode is cut, for environments that never end [agent steps]."""
     engine: Text | None = None
     """Engine of DeepMind Lab's levels: auto, embedded or deepmind_lab; the run's own when absent."""
@@ -73,7 +74,7 @@ def command(argv: list[str]) -> int:
 
 
 def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
-    from ct_rl.algorithm import env_settings, lasting_options
+    from ct_rl.algorithm import env_settings, evaluation_options
 
     if given.engine is not None:
         if not config.env.name.startswith("dmlab_"):
@@ -81,10 +82,7 @@ def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
                 f"--engine {given.engine}: {config.env.name} has no engines: leave it out"
             )
         config.env.engine = given.engine
-    options = config.env.options if given.as_trained else config.eval_env.options
-    options = {**lasting_options(config), **options, **given.env_option}
-    if given.as_trained and "stagger" in options:
-        options["stagger"] = False  # a first episode cut short is no episode to score
+    options = evaluation_options(config, given.as_trained, given.env_option)
     return env_settings(config.env, options)
 
 
@@ -92,7 +90,7 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
     import envs
     from ct_rl.algorithm import env_errors
     from ct_rl.evaluation import score_episodes, worlds_for
-    from ct_rl.evaluation_file import fresh_evaluation, write_evaluation
+    from ct_rl.evaluation_file import new_evaluation, write_evaluation
     from ct_rl.scores import env_facts
 
     config = agent.config
@@ -107,7 +105,7 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
         name += f"_seed{given.seed}"
         if given.engine is not None:
             name += f"_{facts.engine}"
-        path = fresh_evaluation(home, name)
+        path = None
         report: dict[str, Any] = {
             "run": agent.name,
             "checkpoint": agent.checkpoint,
@@ -125,9 +123,14 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
             episodes = _play(net, env, given, way, facts)
             report["episodes"][way] = episodes
             report["scores"][way] = score_episodes(episodes, facts)
-            write_evaluation(path, report)  # at once: nothing that follows can lose it
+            # At once: nothing that follows can lose it.
+            if path is None:
+                path = new_evaluation(home, name, report)
+            else:
+                write_evaluation(path, report)
     finally:
         env.close()
+    assert path is not None  # there is a way of acting
     _table(report["scores"], facts.episode_metrics)
     _say_cut(report["scores"], given)
     print(f"scores       {path}", flush=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
+from ct_rl.config import TrainConfig
 from ct_rl.errors import UserError, os_message
-from ct_rl.plain_files import Unreadable, read_json, write_atomically
-from ct_rl.reader import Invalid, read
+from ct_rl.plain_files import Unreadable, finite, read_json, write_atomically, write_under_free_name
+from ct_rl.reader import Invalid, quoted, read
 
 _MOST = 2**28
 FOLDER = "evaluations"
+MAX_STEPS = 100_000  # of an episode, unless --max-steps says otherwise [agent steps]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Evaluation:
         env: the environment's name.
         scores: of each way of acting, by the keys of `ct_rl.metrics`; None where a figure has no value.
         steps: of the checkpoint [agent steps].
-        env_options: settings of the environment; seed: of the evaluation.
+        env_options: settings of the environment; engine: of DeepMind Lab's levels.
+        seed: of the evaluation; max_steps: after which an episode was cut.
         memory: what `ct_rl.memory_attention` found; empty for memories without attention.
     """
 
@@ -51,7 +54,9 @@ class Evaluation:
     scores: dict[str, dict[str, float | None]]
     steps: Annotated[int, Ge(0)] | None = None
     env_options: dict[str, Any] = field(default_factory=dict)
+    engine: str | None = None
     seed: int | None = None
+    max_steps: int | None = None
     memory: MemoryAttention = field(default_factory=MemoryAttention)
 
 
@@ -70,6 +75,32 @@ def read_evaluation(path: Path) -> Evaluation:
     return found
 
 
+def played_otherwise(found: Evaluation, config: TrainConfig) -> list[str]:
+    """What an evaluation has otherwise than one that `ct_rl.evaluate` plays without flags: the level as it is.
+
+    Paths of a machine do not count, nor what an evaluation of an earlier version does not tell.
+
+    Args:
+        config: of the run that was evaluated.
+    """
+    from ct_rl.algorithm import evaluation_options, portable_options
+
+    env = config.env
+    level = json.loads(_text(portable_options(env, evaluation_options(config))))
+    played = portable_options(env, found.env_options)
+    words = [
+        f"{quoted(key)} = {quoted(value)}"
+        for key, value in played.items()
+        if key not in level or level[key] != value
+    ]
+    words += [f"no {quoted(key)}" for key in level if key not in played]
+    if found.max_steps not in (None, MAX_STEPS):
+        words.append(f"--max-steps {found.max_steps}")
+    if env.engine != "auto" and found.engine not in (None, env.engine):
+        words.append(f"--engine {quoted(found.engine)}")
+    return words
+
+
 def require_folder(home: Path) -> Path:
     """`evaluations/` in a folder, made if need be; raises UserError where it cannot be written."""
     folder = home / FOLDER
@@ -78,7 +109,7 @@ def require_folder(home: Path) -> Path:
         if folder.is_symlink():
             raise UserError(f"'{folder}' is a symbolic link: a run's files must lie in its folder")
         write_atomically(folder / ".probe", b"")
-        (folder / ".probe").unlink()
+        (folder / ".probe").unlink(missing_ok=True)  # another evaluation may have been here
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"'{folder}' is a file: move it away, evaluations go there") from None
     except OSError as error:
@@ -86,26 +117,26 @@ def require_folder(home: Path) -> Path:
     return folder
 
 
-def fresh_evaluation(home: Path, name: str) -> Path:
-    """A path for a new evaluation in a folder that can be written; raises UserError where it cannot."""
+def new_evaluation(home: Path, name: str, report: Mapping[str, Any]) -> Path:
+    """Write an evaluation that is no file yet, and return the name it got, which no other evaluation has.
+
+    Raises:
+        UserError: where the folder cannot be written.
+    """
     folder = require_folder(home)
-    path, count = folder / f"{name}.json", 1
-    while path.exists() or path.is_symlink():
-        count += 1
-        path = folder / f"{name}_{count}.json"
-    return path
+    more = (folder / f"{name}_{count}.json" for count in itertools.count(2))
+    return write_under_free_name(itertools.chain([folder / f"{name}.json"], more), _text(report))
 
 
 def write_evaluation(path: Path, report: Mapping[str, Any]) -> None:
     """Replace a file of an evaluation atomically; numbers that are not finite become null."""
-    write_atomically(path, json.dumps(_finite(report), indent=1, allow_nan=False).encode())
+    write_atomically(path, _text(report))
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def evaluation_files(home: Path) -> list[Path]:
+    """The evaluations in a folder by name, without those that are being written or that a kill left half-written."""
+    return sorted(file for file in home.glob(f"{FOLDER}/*.json") if file.name[0] != ".")
+
+
+def _text(report: Mapping[str, Any]) -> bytes:
+    return json.dumps(finite(report), indent=1, allow_nan=False).encode()

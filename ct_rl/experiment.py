@@ -23,7 +23,13 @@ from tyro.conf import Positional, arg
 from ct_rl import checkpoint, command_line, comparison, config_file
 from ct_rl.config import Text
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command, suggestion
-from ct_rl.evaluation_file import FOLDER, Evaluation, read_evaluation
+from ct_rl.evaluation_file import (
+    MAX_STEPS,
+    Evaluation,
+    evaluation_files,
+    played_otherwise,
+    read_evaluation,
+)
 from ct_rl.experiment_file import (
     Episodes,
     Experiment,
@@ -179,6 +185,7 @@ class Job:
         self.imports = imports
         self.more = ["--import", *imports] if imports else []
         self.run = RunFolder(path / RUN)
+        self.words: list[str] = []  # of the process
         self.process: Running | None = None
         self.losses: list[int] = []  # checkpoints' steps when its host was lost
 
@@ -198,7 +205,9 @@ class Job:
                     return None
                 episodes = str(self.experiment.episodes)
                 return ["ct_rl.evaluate", RUN_HERE, "--episodes", episodes, *self.more]
-            words = ["ct_rl.train", "--resume", RUN_HERE]
+            rows = self.rows()  # of a run that somebody took further, perhaps
+            goal = max(self.variant.config.run.steps, rows[-1]["steps"] if rows else 0)
+            words = ["ct_rl.train", "--resume", RUN_HERE, "--steps", str(goal)]
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             text = config_file.dump(self.variant.config)
@@ -210,7 +219,7 @@ class Job:
 
     def lost(self) -> None:
         """Its host is gone; raises RunFailed where it gets no further however often it is begun again."""
-        at = max(checkpoint.steps(self.run.checkpoints), default=0)
+        at = self._saved() or 0
         self.losses.append(at)
         if self.losses[-_MOST_LOSSES:].count(at) == _MOST_LOSSES:
             raise RunFailed(
@@ -234,13 +243,15 @@ class Job:
         return self.run.read_metrics()
 
     def evaluation(self) -> Evaluation | None:
-        """What an evaluation of its last checkpoint with enough episodes says; None without one."""
-        last = max(checkpoint.steps(self.run.checkpoints), default=None)
-        for file in sorted(self.run.path.glob(f"{FOLDER}/*.json")):
+        """What an evaluation of its last checkpoint with enough episodes of the level says; None without one."""
+        last = self._saved()
+        for file in evaluation_files(self.run.path):
             found = read_evaluation(file)
             enough = min(score.get("episodes") or 0 for score in found.scores.values())
             both = {"sampled", "greedy"} <= set(found.scores)
-            if found.steps == last and both and enough >= self.experiment.episodes:
+            if found.steps != last or not both or enough < self.experiment.episodes:
+                continue
+            if not played_otherwise(found, self.run.read_config(self.imports)):
                 return found
         return None
 
@@ -248,7 +259,7 @@ class Job:
         """What results.json says of the run; None before it is finished."""
         if self.known is not None:
             return self.known
-        found = self.evaluation()
+        found = self.evaluation() if self._trained() else None
         if found is None:
             return None
         said = comparison.run(self.seed, self.rows(), found.scores, self.experiment)
@@ -258,10 +269,14 @@ class Job:
         )  # a path of this machine; the variant's configuration is beside it
         return said | {"provenance": came_from}
 
+    def _saved(self) -> int | None:
+        """Steps of the last checkpoint; None without one."""
+        return max(checkpoint.steps(self.run.checkpoints), default=None)
+
     def _trained(self) -> bool:
-        rows = self.rows()
-        if not rows or not checkpoint.steps(self.run.checkpoints):
-            return False
+        rows, saved = self.rows(), self._saved()
+        if not rows or saved is None or saved < rows[-1]["steps"]:
+            return False  # a kill came between a report and its checkpoint
         left = self._minutes_left()
         return rows[-1]["steps"] >= self.variant.config.run.steps or (
             left is not None and left <= 0.02
@@ -271,7 +286,8 @@ class Job:
         minutes = self.experiment.minutes
         if minutes is None:
             return None
-        rows = self.rows() if self.run.config.exists() else []
+        saved = self._saved() or 0  # what was reported after it is trained again
+        rows = [row for row in self.rows() if row["steps"] <= saved]
         return max(0.0, minutes - (rows[-1]["seconds"] / 60 if rows else 0.0))
 
     def _require_same(self) -> None:
@@ -299,15 +315,27 @@ def _work(
     print(f"folder       {folder}", flush=True)
     slots: list[tuple[Place, Job | None]]
     if address is None:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-        count = min(experiment.parallel, len(cores))
-        slots = [(Cores(cores[i::count]), None) for i in range(count)]
+        shares = _shares_of_cores(experiment.parallel) if waiting else []
+        slots = [(place, None) for place in shares]
     else:
         slots = [(_room_on_cluster(job), None) for job in waiting]
     try:
         return _fill(slots, waiting, jobs, experiment, folder, interrupts)
     finally:
         _stop([job for job in jobs if job.runs])  # also when one of them has failed
+
+
+def _shares_of_cores(parallel: int) -> list[Cores]:
+    """The cores here, dealt out to runs at a time; a line where there are fewer cores than runs."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    count = min(parallel, len(cores))
+    if count < parallel:
+        print(
+            f"note: runs at a time: {count}, not {parallel}: each is bound to cores of its own, and "
+            "there are no more here",
+            flush=True,
+        )
+    return [Cores(cores[i::count]) for i in range(count)]
 
 
 def _room_on_cluster(job: Job) -> Place:
@@ -341,7 +369,7 @@ def _fill(
                 words = job.next_command()
             if words is not None and job is not None:
                 print(f"{time.strftime('%H:%M:%S')}     {job.title}: {words[0]}", flush=True)
-                job.process = place.start(words, job.path)
+                job.words, job.process = words, place.start(words, job.path)
             slots[i] = (place, job if words is not None else None)
         busy = [job for _, job in slots if job is not None]
         if not busy:
@@ -368,6 +396,12 @@ def _require_success(job: Job, interrupts: Interrupts) -> None:
             lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
         last = lines[-1] if lines else f"status {status}"
         raise RunFailed(f"{job.title} stopped: {last}; all of it is in {job.log}")
+    elif status == 0 and job.words[0] == "ct_rl.evaluate" and job.evaluation() is None:
+        raise RunFailed(  # it would be played for ever
+            f"{job.title}: its evaluation does not count, for want of {job.experiment.episodes} whole "
+            "episodes of its last checkpoint: that one is damaged, or episodes were cut at "
+            f"{MAX_STEPS:,} steps; all of it is in {job.log}"
+        )
 
 
 def _stop(busy: list[Job]) -> None:

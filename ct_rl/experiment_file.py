@@ -194,6 +194,11 @@ def _merged(
     config = config_file.from_data(merged, named, imported)
     if config.run.ray_address is not None:
         raise UserError(f"{named}: run.ray_address: a cluster is joined by --ray-address alone")
+    if config.run.minutes is not None:
+        raise UserError(
+            f"{named}: run.minutes {config.run.minutes:g}: all variants have one clock: give the "
+            "experiment's own 'minutes:' beside 'variants:', and run.minutes null"
+        )
     with config_file.named(named):
         check(config)
     resolve_reward_clip(config)

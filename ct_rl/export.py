@@ -205,7 +205,7 @@ def _by_time(folder: Path, pattern: str) -> list[Path]:
 
 def evaluation_of(run: Path, steps: int) -> Evaluation | None:
     """The run's last evaluation of the checkpoint at `steps`; None where there is none."""
-    for file in reversed(_by_time(run / FOLDER, "*.json")):
+    for file in reversed(_by_time(run / FOLDER, "[!.]*.json")):
         try:
             found = read_evaluation(file)
         except UserError as error:

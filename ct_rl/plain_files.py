@@ -6,12 +6,13 @@ A FIFO, a device, a link out of a run's folder, an alias bomb or a gigabyte is r
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
 import stat
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import yaml
 from ct_rl.errors import UserError, os_message
 
 MIB = 2**20
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NODES = 100_000  # values in one YAML file, aliases written out
 
 
@@ -125,6 +127,40 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def write_under_free_name(names: Iterable[Path], content: bytes) -> Path:
+    """Write a file, whole from its first moment, under the first of many names in a folder that nothing has.
+
+    Who else writes there at the same time gets another of the names: each is taken and not only looked for.
+
+    Returns:
+        The name that was taken.
+    """
+    partial = None
+    try:
+        for path in names:
+            if partial is None:
+                partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+                write_synced(partial, content)
+            with contextlib.suppress(FileExistsError):
+                _take_name(path, partial)
+                return path
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+    raise FileExistsError(errno.EEXIST, "none of the names is free")
+
+
+def _take_name(path: Path, partial: Path) -> None:
+    """Give a file a name that nothing has; raises FileExistsError."""
+    try:
+        os.link(partial, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        os.replace(partial, path)
 
 
 def require_writable(path: Path, flag: str) -> None:

@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from ct_rl import command_line
+from ct_rl import command_line, config_file
 from ct_rl.config import Text
 from ct_rl.errors import DONE, UserError, run_command
-from ct_rl.evaluation_file import FOLDER, read_evaluation
+from ct_rl.evaluation_file import FOLDER, evaluation_files, played_otherwise, read_evaluation
 from ct_rl.plain_files import require_writable, write_new
 from ct_rl.reader import shown
+from ct_rl.run_folder import RunFolder
 
 PROG = "ct_rl.suite"
 
@@ -52,7 +53,7 @@ def command(argv: list[str]) -> int:
         require_writable(Path(given.json), "--json")
     returns: dict[str, list[float]] = {}
     for name in given.runs:
-        level, mean = _score(_newest(Path(name)), given.actions)
+        level, mean = _score(_evaluation(Path(name)), given.actions)
         returns.setdefault(level, []).append(mean)
     scores = suite(returns)
     _table(scores)
@@ -84,17 +85,41 @@ def suite(returns: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def _newest(path: Path) -> Path:
+def _evaluation(path: Path) -> Path:
+    """The evaluation that counts: the file itself, or a run's newest of the level as it is.
+
+    Where that is none of the level as it is, a line says what it was played with.
+    """
+    found = _by_time(path)
+    for file in reversed(found):
+        if not _otherwise(file):
+            return file
+    newest = found[-1]
+    print(f"note: '{newest}' is not of the level as it is: {', '.join(_otherwise(newest))}")
+    return newest
+
+
+def _otherwise(file: Path) -> list[str]:
+    """What the evaluation of a run was played with beside the level; nothing where the run is not there."""
+    run = RunFolder(file.parent.parent)
+    if file.parent.name != FOLDER or not run.config.is_file():
+        return []
+    config = config_file.read_run_environment(run.config)
+    return played_otherwise(read_evaluation(file), config)
+
+
+def _by_time(path: Path) -> list[Path]:
+    """The evaluations of a run, the oldest first; or the one that is named."""
     try:
         if not path.is_dir():
-            return path
-        found = sorted(path.glob(f"{FOLDER}/*.json"), key=lambda file: file.stat().st_mtime)
+            return [path]
+        found = sorted(evaluation_files(path), key=lambda file: file.stat().st_mtime)
     except (OSError, ValueError):
         raise UserError(f"run {shown(str(path))} not found") from None
     if not found:
         again = shlex.join(["python", "-m", "ct_rl.evaluate", str(path)])
         raise UserError(f"no evaluation in '{path}': make one with {again}")
-    return found[-1]
+    return found
 
 
 def _score(path: Path, way: str) -> tuple[str, float]:

@@ -1,12 +1,13 @@
 """Both engines of the room task through the same commands: train, evaluate, and the suite's score."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ct_rl import checkpoint, suite
+from ct_rl import checkpoint, config_file, suite
 from ct_rl.config import TrainConfig
 from ct_rl.errors import run_command
 from tests.cli.conftest import SMALL, command
@@ -136,6 +137,35 @@ def test_the_suite_is_the_mean_of_capped_scores_over_levels(tmp_path, capsys):
     assert len(scores["missing"]) == 27 and ROOMS not in scores["missing"]
     assert run_command(lambda: suite.command([*files[:2], "--actions", "greedy"])) == 0
     assert "score 50.00 % (levels: 2" in capsys.readouterr().out
+
+
+def test_the_suite_takes_the_newest_evaluation_of_the_level_as_it_is_or_says_what_it_is_of(
+    tmp_path, capsys
+):
+    def evaluate(name, mean, **more):
+        scores = {"sampled": {"mean": mean}}
+        path = tmp_path / "evaluations" / name
+        path.write_text(json.dumps({"env": "dmlab_rooms_select", "scores": scores} | more))
+        os.utime(path, (mean, mean))
+        return str(path)
+
+    def score(path):
+        assert run_command(lambda: suite.command([str(path), "--json", written])) == 0
+        return json.loads(Path(written).read_text())["levels"][ROOMS]["mean_return"]
+
+    (tmp_path / "evaluations").mkdir()
+    written = str(tmp_path / "suite.json")
+    config = TrainConfig()
+    config.run.imports = ["not_here"]  # what training needed, a score does not
+    (tmp_path / "config.yaml").write_text(config_file.dump(config))
+    short = evaluate("a.json", 30.0, env_options={"seconds": 2})
+    assert score(tmp_path) == 30.0
+    (note,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("note: ")]
+    assert note == f"note: '{short}' is not of the level as it is: 'seconds' = 2"
+    evaluate("b.json", 10.0)
+    evaluate("c.json", 20.0)
+    assert score(tmp_path) == 20.0 and "note: " not in capsys.readouterr().out
+    assert score(short) == 30.0 and "'seconds' = 2" in capsys.readouterr().out
 
 
 def test_what_is_no_evaluation_of_a_level_is_named_in_one_line(tmp_path, capsys):

@@ -1,6 +1,8 @@
 """Evaluation of a short run: scores, JSON, video; and the parts it is made of."""
 
+import errno
 import json
+import multiprocessing
 import re
 from pathlib import Path
 
@@ -12,11 +14,18 @@ import pytest
 
 from agents import ActorCritic
 from ct_rl import video
-from ct_rl.algorithm import lasting_options
+from ct_rl.algorithm import evaluation_options, lasting_options
 from ct_rl.config import TrainConfig
 from ct_rl.errors import RunFailed, UserError
 from ct_rl.evaluation import Moment, play, score_episodes
-from ct_rl.evaluation_file import fresh_evaluation, read_evaluation, write_evaluation
+from ct_rl.evaluation_file import (
+    MAX_STEPS,
+    Evaluation,
+    evaluation_files,
+    new_evaluation,
+    played_otherwise,
+    read_evaluation,
+)
 from ct_rl.scores import EnvFacts, human_normalised
 from envs.seeding import world_seeds
 from tests.cli.conftest import command
@@ -256,15 +265,64 @@ def test_lost_episodes_are_told_in_table_json_and_film(tmp_path, monkeypatch, ca
 
 
 def test_an_evaluation_never_overwrites_another_and_is_written_before_it_can_be_lost(tmp_path):
-    first = fresh_evaluation(tmp_path, "step_1_seed0")
-    write_evaluation(first, {"env": "x", "scores": {"greedy": {"mean": 1.0, "best": float("inf")}}})
-    assert fresh_evaluation(tmp_path, "step_1_seed0").name == "step_1_seed0_2.json"
+    report = {"env": "x", "scores": {"greedy": {"mean": 1.0, "best": float("inf")}}}
+    first = new_evaluation(tmp_path, "step_1_seed0", report)
+    assert new_evaluation(tmp_path, "step_1_seed0", report).name == "step_1_seed0_2.json"
     assert read_evaluation(first).scores == {"greedy": {"mean": 1.0, "best": None}}
     blocked = tmp_path / "run"
     blocked.mkdir()
     (blocked / "evaluations").write_text("")
     with pytest.raises(UserError, match="is a file: move it away"):
-        fresh_evaluation(blocked, "x")
+        new_evaluation(blocked, "x", report)
+
+
+def write_one(home, mean):
+    report = {"env": "x", "scores": {"greedy": {"mean": float(mean)}}}
+    return new_evaluation(home, "step_1_seed0", report)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_evaluations_at_once_have_a_file_each_and_one_in_the_making_is_none(
+    tmp_path, monkeypatch, links
+):
+    if not links:  # as on file systems that have no hard links
+
+        def refuse(*_):
+            raise PermissionError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr("os.link", refuse)
+    monkeypatch.setattr("os.fsync", lambda _: None)  # so that they meet
+    means = range(300)
+
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        paths = pool.starmap(write_one, [(tmp_path, mean) for mean in means], chunksize=1)
+    (tmp_path / "evaluations" / ".partial-1-x.json").write_text("")
+    assert sorted(paths) == evaluation_files(tmp_path) and len(set(paths)) == len(means)
+    assert [read_evaluation(path).scores["greedy"]["mean"] for path in paths] == list(means)
+
+
+def test_what_an_evaluation_was_played_with_beside_the_level_is_named():
+    config = TrainConfig()
+    config.env.name, config.env.engine = "dmlab_rooms_watermaze", "deepmind_lab"
+    config.env.options = {"dataset_path": "/here", "height": 84, "seconds": 9.0, "stagger": True}
+    config.eval_env.options = {"mixer_seed": [1, 2]}
+
+    def ask(**more):
+        return played_otherwise(Evaluation("dmlab_rooms_watermaze", {}, **more), config)
+
+    for as_trained, more, says in (
+        (False, {}, []),
+        (False, {"seconds": 2}, ["'seconds' = 2"]),
+        (True, {}, ["'seconds' = 9.0", "'stagger' = False", "no 'mixer_seed'"]),
+    ):
+        options = evaluation_options(config, as_trained, more)
+        assert ask(env_options=json.loads(json.dumps(options))) == says
+    level = {"dataset_path": "/there", "height": 84, "mixer_seed": [1, 2]}
+    assert ask(env_options=level, engine="deepmind_lab", max_steps=MAX_STEPS) == []
+    assert ask(env_options=level, engine="embedded", max_steps=5) == [
+        "--max-steps 5",
+        "--engine 'embedded'",
+    ]
 
 
 @pytest.mark.parametrize(

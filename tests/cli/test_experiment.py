@@ -8,12 +8,14 @@ from dataclasses import fields
 import pytest
 import yaml
 
-from ct_rl import checkpoint, comparison
+from ct_rl import checkpoint, comparison, config_file
 from ct_rl.config_file import experiment_names, read_recipe, recipe_names
-from ct_rl.errors import UserError
-from ct_rl.experiment import Job, _check_measure
+from ct_rl.errors import RunFailed, UserError
+from ct_rl.evaluation_file import new_evaluation
+from ct_rl.experiment import Job, _check_measure, _shares_of_cores, _work
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
+from ct_rl.interrupts import Interrupts
 from ct_rl.known_runs import read_known
 from ct_rl.memory import build_memory
 from ct_rl.sections import memory_settings
@@ -183,6 +185,11 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
         ({"variants": {"a": {"training": {"minibatch": 7}}}}, "variant 'a': --minibatch 7: give"),
         ({"variants": {"a": {"run": {"imports": ["m"]}}}}, "variant 'a' would import m"),
         ({"variants": {"a": {"run": {"ray_address": "h:1"}}}}, "joined by --ray-address alone"),
+        (
+            {"settings": {"run": {"minutes": 0.02}}},
+            "run.minutes 0.02: all variants have one clock: give the experiment's own 'minutes:'",
+        ),
+        ({"variants": {"a": {"run": {"minutes": 3}}}}, "variant 'a': run.minutes 3: all variants"),
         ({"recipe": "/etc/passwd"}, "must hold `name: value` lines"),
         ({"recipe": "/dev/zero"}, "'/dev/zero' is no regular file"),
         ({"recipe": 3}, "recipe: expected a text, not 3"),
@@ -238,6 +245,96 @@ def test_a_variant_that_names_losses_has_those_alone():
     assert len(found) > 2 and all(losses == {name} for name, losses in found.items())
 
 
+def prepared(folder, changed=None, steps=1600, seconds=60.0, saved=None, played=None):
+    """The job of the GRU and what its training and evaluation leave behind, without either."""
+    job = Job(*job_of(changed or {}), folder, [])
+    job.run.checkpoints.mkdir(parents=True, exist_ok=True)
+    written = config_file.dump(job.variant.config, {"torch": "2"})
+    job.run.config.write_text(written)
+    rows = [{"steps": at, "seconds": seconds * at / steps, "teleports": 1.0}
+            for at in (steps // 2, steps)]  # fmt: skip
+    job.run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    saved = steps if saved is None else saved
+    (job.run.checkpoints / f"step_{saved:012d}").mkdir(exist_ok=True)
+    score = {"mean": 2.0, "teleports": 1.0, "episodes": 2}
+    report = {"env": job.variant.config.env.name, "steps": saved,
+              "scores": {"sampled": score, "greedy": score}}  # fmt: skip
+    new_evaluation(job.run.path, "e", report | (played or {}))
+    return job
+
+
+def job_of(changed):
+    asked = parse(yaml.safe_dump(SMALL | changed), "x", "x.yaml")
+    return asked, asked.variants[-1], 3
+
+
+def test_what_is_to_be_trained_on_is_in_no_result(tmp_path):
+    assert prepared(tmp_path / "done").next_command() is None
+    assert prepared(tmp_path / "done").result()["steps"] == 1600
+    by_clock = {"minutes": 0.5, "variants": {"gru": SMALL["variants"]["gru"] | {"run": {}}}}
+    assert prepared(tmp_path / "clock", by_clock).result()["steps"] == 1600
+    job = prepared(tmp_path / "longer", {**by_clock, "minutes": 20})
+    assert job.next_command()[0] == "ct_rl.train" and job.result() is None
+    job = prepared(tmp_path / "more", {"variants": {"gru": by_clock["variants"]["gru"]}})
+    assert job.next_command()[0] == "ct_rl.train" and job.result() is None
+
+
+def test_steps_that_were_raised_in_the_file_are_those_that_a_run_goes_on_to(tmp_path):
+    for folder, saved in (("finished", 1600), ("interrupted", 800)):
+        more = {"variants": {"gru": SMALL["variants"]["gru"] | {"run": {"steps": 5000}}}}
+        words = prepared(tmp_path / folder, more, steps=1600, saved=saved).next_command()
+        assert words[:3] == ["ct_rl.train", "--resume", "{job}/run"]
+        assert words[words.index("--steps") + 1] == "5000"
+    words = prepared(tmp_path / "further", steps=3000, saved=2000).next_command()
+    assert words[words.index("--steps") + 1] == "3000"  # more than its checkpoint has already
+
+
+def test_a_run_that_was_killed_between_its_last_report_and_checkpoint_is_trained_on(tmp_path):
+    job = prepared(tmp_path / "steps", saved=800)
+    assert job.next_command()[0] == "ct_rl.train" and job.result() is None
+    job = prepared(tmp_path / "clock", {"minutes": 1}, saved=800)
+    words = job.next_command()
+    assert words[words.index("--minutes") + 1] == "0.500"  # as the checkpoint's report has it
+    job = prepared(tmp_path / "more", steps=3000)  # by hand, to more than the experiment asks for
+    assert job.next_command() is None
+
+
+@pytest.mark.parametrize(
+    "played",
+    [
+        {"env_options": {"seconds": 2}},
+        {"env_options": {"spawn": [-232, 10]}},  # --as-trained
+        {"max_steps": 5},
+        {"engine": "deepmind_lab"},
+    ],
+)
+def test_an_evaluation_of_another_level_than_the_experiment_s_is_not_its_own(tmp_path, played):
+    engine = {"variants": {"gru": SMALL["variants"]["gru"] | {"env": {"engine": "embedded"}}}}
+    job = prepared(tmp_path, engine, played=played)
+    assert job.next_command()[0] == "ct_rl.evaluate" and job.result() is None
+    as_it_is = {"env_options": {}, "max_steps": 100_000, "engine": "embedded"}
+    job = prepared(tmp_path, engine, played=as_it_is)
+    assert job.next_command() is None and job.result()["evaluation"]["greedy"]["mean"] == 2.0
+
+
+def test_an_evaluation_that_does_not_count_is_not_played_again_and_again(tmp_path, monkeypatch):
+    """As where the last checkpoint is damaged, and the one before is evaluated."""
+    job, begun = prepared(tmp_path, played={"steps": 800}), []
+
+    class Done:
+        def start(self, words, folder):
+            begun.append(words)
+            return self
+
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr("ct_rl.experiment._shares_of_cores", lambda _: [Done()])
+    with pytest.raises(RunFailed, match="does not count, for want of 2 whole episodes"):
+        _work([job], ["gru"], None, job.experiment, tmp_path, Interrupts())
+    assert [words[0] for words in begun] == ["ct_rl.evaluate"]
+
+
 def test_a_broken_evaluation_of_a_run_is_one_line(tmp_path):
     job = Job(parse(yaml.safe_dump(SMALL), "x", "x.yaml"), None, 3, tmp_path, [])
     folder = tmp_path / "run" / "evaluations"
@@ -258,6 +355,15 @@ def test_a_measure_that_no_evaluation_has_is_refused_before_anything_runs(tmp_pa
     with pytest.raises(UserError, match="did you mean 'choice_accuracy'"):
         experiment([str(file), "--run-dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_fewer_cores_than_runs_at_a_time_are_said_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {5, 2, 7}, raising=False)
+    assert [place.cores for place in _shares_of_cores(2)] == [[2, 7], [5]]
+    assert capsys.readouterr().out == ""
+    assert [place.cores for place in _shares_of_cores(4)] == [[2], [5], [7]]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "runs at a time: 3, not 4" in line
 
 
 def test_a_failed_run_leaves_no_other_running(tmp_path):
