@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from tyro.conf import Positional, arg
 
-from ct_rl import command_line
+from ct_rl import command_line, config_file
 from ct_rl.errors import DONE, RunFailed, UserError, one_line, run_command
-from ct_rl.evaluation_file import FOLDER, Evaluation, read_evaluation
+from ct_rl.evaluation_file import FOLDER, Evaluation, played_otherwise, read_evaluation
 from ct_rl.plain_files import write_atomically
 
 PROG = "ct_rl.export"
@@ -177,10 +177,10 @@ def card(
             *([f"Settings of the environment in training: {options}."] if options else []),
             "",
             "```python",
-            "import ct_rl, envs",
+            "import ct_rl",
             "",
             'agent = ct_rl.load_agent("THIS FOLDER")',
-            f"env = envs.make({env!r})",
+            "env = agent.make_env()",
             "observation, _ = env.reset()",
             "action, state = agent.act(observation)",
             "```",
@@ -204,16 +204,20 @@ def _by_time(folder: Path, pattern: str) -> list[Path]:
 
 
 def evaluation_of(run: Path, steps: int) -> Evaluation | None:
-    """The run's last evaluation of the checkpoint at `steps`; None where there is none."""
+    """The last evaluation of the checkpoint at `steps`, of the level as it is before any other; None without one."""
+    otherwise = None
     for file in reversed(_by_time(run / FOLDER, "[!.]*.json")):
         try:
             found = read_evaluation(file)
         except UserError as error:
             print(f"warning: {error}; it is left out", file=sys.stderr)
             continue
-        if found.steps == steps:
+        if found.steps != steps:
+            continue
+        if not played_otherwise(found, config_file.read_run_environment(run / "config.yaml")):
             return found
-    return None
+        otherwise = otherwise or found
+    return otherwise
 
 
 def require_hub(repository: str) -> None:

@@ -14,7 +14,7 @@ from ct_rl import checkpoint
 from ct_rl.config import TrainConfig
 from ct_rl.config_file import PROVENANCE
 from ct_rl.errors import UserError, one_line
-from ct_rl.evaluation_file import FOLDER, Evaluation, read_evaluation
+from ct_rl.evaluation_file import FOLDER, Evaluation, played_otherwise, read_evaluation
 from ct_rl.memory import build_memory
 from ct_rl.plain_files import Unreadable, parse_yaml, read_text
 from ct_rl.reader import LARGEST
@@ -104,7 +104,7 @@ def read_run(path: Path, imports: Sequence[str]) -> Run:
     saved = checkpoint.steps(folder.checkpoints)
     if not saved:
         notes.append("it has no checkpoint")
-    evaluations = _evaluations(path / FOLDER, notes)
+    evaluations = _evaluations(path / FOLDER, config, notes)
     if saved and not evaluations:
         notes.append(
             "it was not evaluated: " + shlex.join(["python", "-m", "ct_rl.evaluate", str(path)])
@@ -144,15 +144,24 @@ def _newest(folder: Path, pattern: str) -> list[Path]:
     return sorted(files, key=lambda file: (file.stat().st_mtime, file.name), reverse=True)
 
 
-def _evaluations(folder: Path, notes: list[str]) -> list[tuple[str, Evaluation]]:
-    """Those of the last checkpoint first, of these the one with most episodes, of these the newest."""
+def _evaluations(
+    folder: Path, config: TrainConfig, notes: list[str]
+) -> list[tuple[str, Evaluation]]:
+    """Those of the last checkpoint first, of these those of the level as it is, then by episodes, then the newest."""
     found = []
     for file in _newest(folder, "*.json"):
         try:
             found.append((file.name, read_evaluation(file)))
         except UserError as error:
             notes.append(one_line(f"an evaluation is left out: {error}")[:300])
-    found.sort(key=lambda item: (item[1].steps or 0, _episodes(item[1])), reverse=True)
+    found.sort(
+        key=lambda item: (
+            item[1].steps or 0,
+            not played_otherwise(item[1], config),
+            _episodes(item[1]),
+        ),
+        reverse=True,
+    )
     if len(found) > MOST_EVALUATIONS:
         notes.append(f"{len(found) - MOST_EVALUATIONS} of its evaluations are left out")
     return found[:MOST_EVALUATIONS]

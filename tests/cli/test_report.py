@@ -17,6 +17,7 @@ from ct_rl.evaluation_file import write_evaluation
 from ct_rl.report.__main__ import command
 from ct_rl.report.charts import band, short, ticks
 from ct_rl.report.groups import _names
+from ct_rl.report.material import read_run
 from ct_rl.sections import memory_section
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -120,6 +121,14 @@ def test_the_page_is_self_contained(tmp_path):
     assert page.tags.count("video") == 1
     policy = dict(page.attributes)["content"]
     assert "default-src 'none'" in policy
+
+
+def test_an_evaluation_of_the_level_as_it_is_counts_before_others(tmp_path):
+    run = make_run(tmp_path / "run")
+    for name, mean, options in (("a", 7.125, {}), ("b", 99.0, {"max_episode_steps": 5})):
+        evaluate(run, mean, name=name, env_options=options)
+    found = read_run(run, []).evaluations
+    assert [each.scores["greedy"]["mean"] for _, each in found[:2]] == [7.125, 99.0]
 
 
 def test_texts_of_runs_are_texts(tmp_path):
