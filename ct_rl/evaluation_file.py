@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,8 +123,7 @@ def new_evaluation(home: Path, name: str, report: Mapping[str, Any]) -> Path:
         UserError: where the folder cannot be written.
     """
     folder = require_folder(home)
-    more = (folder / f"{name}_{count}.json" for count in itertools.count(2))
-    return write_under_free_name(itertools.chain([folder / f"{name}.json"], more), _text(report))
+    return write_under_free_name(folder / name, ".json", _text(report))
 
 
 def write_evaluation(path: Path, report: Mapping[str, Any]) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
 import re
 import stat
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,27 +130,40 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def write_under_free_name(names: Iterable[Path], content: bytes) -> Path:
-    """Write a file, whole from its first moment, under the first of many names in a folder that nothing has.
+def _numbered(path: Path, suffix: str = "") -> Iterator[Path]:
+    """NAME, NAME_2, NAME_3 and so on, each with the suffix."""
+    yield path.with_name(path.name + suffix)
+    for count in itertools.count(2):
+        yield path.with_name(f"{path.name}_{count}{suffix}")
+
+
+def make_free_folder(path: Path) -> Path:
+    """Make the first of NAME, NAME_2 and so on that nothing has, however many starts look at once."""
+    for free in _numbered(path):
+        with contextlib.suppress(FileExistsError):
+            free.mkdir(parents=True)
+            return free
+    raise AssertionError("there is always another number")
+
+
+def write_under_free_name(path: Path, suffix: str, content: bytes) -> Path:
+    """Write a file, whole from its first moment, as the first of NAME.SUFFIX, NAME_2.SUFFIX and so on that nothing has.
 
     Who else writes there at the same time gets another of the names: each is taken and not only looked for.
 
     Returns:
         The name that was taken.
     """
-    partial = None
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}{suffix}")
     try:
-        for path in names:
-            if partial is None:
-                partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-                write_synced(partial, content)
+        write_synced(partial, content)
+        for free in _numbered(path, suffix):
             with contextlib.suppress(FileExistsError):
-                _take_name(path, partial)
-                return path
+                _take_name(free, partial)
+                return free
     finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-    raise FileExistsError(errno.EEXIST, "none of the names is free")
+        partial.unlink(missing_ok=True)
+    raise AssertionError("there is always another number")
 
 
 def _take_name(path: Path, partial: Path) -> None:

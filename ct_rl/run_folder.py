@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -20,7 +21,7 @@ import ct_rl
 from ct_rl import checkpoint, config_file
 from ct_rl.config import TrainConfig
 from ct_rl.errors import UserError, is_disk_error, os_message
-from ct_rl.plain_files import Unreadable, parse_json, read_bytes, write_atomically
+from ct_rl.plain_files import Unreadable, make_free_folder, parse_json, read_bytes, write_atomically
 from ct_rl.reader import shown
 
 _METRICS_BYTES = 2**30
@@ -224,17 +225,15 @@ def _is_report(row: Any) -> bool:
 
 
 def fresh_path(config: TrainConfig) -> Path:
-    """A name under runs/ that says what the run is, and that no other run has."""
+    """A new folder under runs/ whose name says what the run is."""
     memory = config.memory.kind
     if memory == "compressive":
         memory += f"_rate{config.memory.rate}"  # type: ignore[attr-defined]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     env = "".join(c if c.isalnum() or c in "-_." else "_" for c in config.env.name)
-    base = Path("runs") / f"{env}_{memory}_seed{config.run.seed}_{stamp}"
-    path, count = base, 1
-    while path.exists():
-        count += 1
-        path = base.with_name(f"{base.name}_{count}")
+    path = Path("runs") / f"{env}_{memory}_seed{config.run.seed}_{stamp}"
+    with contextlib.suppress(OSError):  # `RunFolder.create` says why
+        path = make_free_folder(path)
     return path
 
 

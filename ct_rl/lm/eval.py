@@ -24,7 +24,7 @@ from ct_rl.lm.run import Run, load_model, require_same_vocabulary
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.words import by_frequency, count_words
-from ct_rl.plain_files import write_atomically
+from ct_rl.plain_files import write_under_free_name
 from ct_rl.reader import Options, Text
 
 PROG = "ct_rl.lm eval"
@@ -127,12 +127,8 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
 def _keep(result: dict[str, Any], run: Run) -> None:
     """Write the result, and draw its figures, under a name that no other evaluation has."""
     try:
-        path = run.fresh_evaluation(result["split"])
-        try:
-            write_atomically(path, json.dumps(result, indent=1).encode())
-        except OSError:
-            path.unlink()
-            raise
+        text = json.dumps(result, indent=1).encode()
+        path = write_under_free_name(run.path / f"eval_{result['split']}", ".json", text)
         written = str(path)
         if result.get("figures"):
             title = f"{result['run']}: {result['data']} ({result['sizes']}), {result['split']}"

@@ -7,8 +7,7 @@ import fcntl
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,7 +23,7 @@ from ct_rl.lm.config import LMConfig
 from ct_rl.lm.corpus import Corpus
 from ct_rl.lm.model import LanguageModel
 from ct_rl.lm.vocabulary import Vocabulary
-from ct_rl.plain_files import write_atomically
+from ct_rl.plain_files import make_free_folder, write_atomically
 
 
 class Run:
@@ -104,29 +103,12 @@ class Run:
         with open(self.metrics, "a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def fresh_evaluation(self, split: str) -> Path:
-        """A new file, still empty: eval_SPLIT.json, or eval_SPLIT_2.json where there is one, and so on."""
-        return _first_free(self.path / f"eval_{split}.json", partial(Path.touch, exist_ok=False))
-
-
-def _first_free(path: Path, make: Callable[[Path], None]) -> Path:
-    """The first of NAME, NAME_2, NAME_3 and so on that `make` makes, however many starts look at once."""
-    free, count = path, 1
-    while True:
-        try:
-            make(free)
-            return free
-        except FileExistsError:
-            count += 1
-            free = path.with_stem(f"{path.stem}_{count}")
-
 
 def fresh_path(what: str) -> Path:
     """A new run's folder under runs/, made; raises UserError where it cannot be."""
     runs = Path("runs")
     with _making(runs):
-        runs.mkdir(exist_ok=True)
-        return _first_free(runs / f"lm_{what}_{time.strftime('%Y%m%d_%H%M%S')}", Path.mkdir)
+        return make_free_folder(runs / f"lm_{what}_{time.strftime('%Y%m%d_%H%M%S')}")
 
 
 @contextlib.contextmanager

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
+from ct_rl import plain_files
 from ct_rl.errors import UserError
 from ct_rl.lm import analysis, audio, vocabulary
-from ct_rl.lm import eval as evaluation_command
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import ModelConfig
 from ct_rl.lm.dynamic import DynamicWeights
@@ -76,7 +76,7 @@ def test_a_result_that_cannot_be_written_is_shown(run, monkeypatch, capsys):
         raise OSError(28, "No space left on device", str(path))
 
     before = set(run.iterdir())
-    monkeypatch.setattr(evaluation_command, "write_atomically", full)
+    monkeypatch.setattr(plain_files, "write_synced", full)
     with pytest.raises(
         UserError, match=r"no space left on the disk while writing an evaluation of"
     ):
