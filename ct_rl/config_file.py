@@ -195,7 +195,9 @@ def _require_imports(data: dict[str, Any], name: str, imported: Sequence[str]) -
         missing.append(module[:80])  # gymnasium would import it
     if missing:
         words = shlex.join(missing)
-        raise UserError(f"{name} would import {words}: add --import {words} if you trust it")
+        raise UserError(
+            f"{name} would import {words}: add --import {words} if you trust it (in Python: import it first)"
+        )
 
 
 def over(below: dict[str, Any], above: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

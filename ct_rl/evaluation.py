@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import traceback
@@ -64,20 +65,19 @@ def play(
     worlds = env.num_envs
     share = np.full(worlds, episodes // worlds)
     share[: episodes % worlds] += 1
-    actor = Actor(
-        net,
-        env,
-        seeds=world_seeds(seed, worlds, evaluation=True),
-        noise=torch.Generator().manual_seed(seed),
-        metrics=metrics,
-    )
+    with playing():
+        actor = Actor(
+            net,
+            env,
+            seeds=world_seeds(seed, worlds, evaluation=True),
+            noise=torch.Generator().manual_seed(seed),
+            metrics=metrics,
+        )
     finished: list[dict[str, float]] = []
     lost = 0
     while share.any():
-        try:
+        with playing():
             actor.step(explore=not greedy)
-        except Exception as error:  # whatever an environment raises
-            raise RunFailed(f"playing stopped: {_said(error)}") from error
         ended = actor.take_finished()
         for i in map(int, np.flatnonzero((actor.lengths >= max_steps) & (share > 0))):
             cut = {"return": float(actor.returns[i]), "length": int(actor.lengths[i])}
@@ -99,6 +99,15 @@ def play(
             if on_episode is not None:
                 on_episode()
     return finished
+
+
+@contextlib.contextmanager
+def playing() -> Iterator[None]:
+    """Whatever an environment raises inside becomes a RunFailed of one line."""
+    try:
+        yield
+    except Exception as error:
+        raise RunFailed(f"playing stopped: {_said(error)}") from error
 
 
 def _said(error: Exception) -> str:
@@ -175,7 +184,8 @@ def film(
     generator = torch.Generator().manual_seed(seed)
     attending = watch and attends(net)
     for episode, world in enumerate(world_seeds(seed, episodes, evaluation=True)):
-        obs, info = env.reset(seed=world)
+        with playing():
+            obs, info = env.reset(seed=world)
         state, over = net.initial_state(1), False
         total = reward = 0.0
         ending = "end"
@@ -190,7 +200,8 @@ def film(
                 actions, state = net.act(batch, state, greedy=greedy, generator=generator)
             action = _name(actions[0], names)
             yield Moment(picture, episode + 1, step, total, reward, action, insight=insight)
-            obs, reward, terminated, truncated, info = env.step(actions[0])
+            with playing():
+                obs, reward, terminated, truncated, info = env.step(actions[0])
             if truncated and np.any(info.get(LOST, False)):
                 ending = "world lost"
             over, total, step = terminated or truncated, total + float(reward), step + 1

@@ -278,9 +278,7 @@ class Job:
         if not rows or saved is None or saved < rows[-1]["steps"]:
             return False  # a kill came between a report and its checkpoint
         left = self._minutes_left()
-        return rows[-1]["steps"] >= self.variant.config.run.steps or (
-            left is not None and left <= 0.02
-        )
+        return saved >= self.variant.config.run.steps or (left is not None and left <= 0.02)
 
     def _minutes_left(self) -> float | None:
         minutes = self.experiment.minutes

@@ -158,7 +158,10 @@ def parse(
         base, _ = config_file.over(recipe, file.settings)
     config_file.from_data(base, f"{named}: settings", imported)
     made = [
-        Variant(key, _merged(base, settings, f"{named}: variant {quoted(key)}", imported))
+        Variant(
+            key,
+            _merged(base, settings, f"{named}: variant {quoted(key)}", imported, file.minutes),
+        )
         for key, settings in variants.items()
     ]
     folders = {variant.folder for variant in made}
@@ -183,7 +186,11 @@ def parse(
 
 
 def _merged(
-    base: dict[str, Any], settings: Any, named: str, imported: Sequence[str]
+    base: dict[str, Any],
+    settings: Any,
+    named: str,
+    imported: Sequence[str],
+    clock: float | None,
 ) -> TrainConfig:
     if settings is None:
         settings = {}
@@ -194,11 +201,12 @@ def _merged(
     config = config_file.from_data(merged, named, imported)
     if config.run.ray_address is not None:
         raise UserError(f"{named}: run.ray_address: a cluster is joined by --ray-address alone")
-    if config.run.minutes is not None:
+    if config.run.minutes is not None and clock is None:
         raise UserError(
             f"{named}: run.minutes {config.run.minutes:g}: all variants have one clock: give the "
             "experiment's own 'minutes:' beside 'variants:', and run.minutes null"
         )
+    config.run.minutes = None  # the experiment's stands above it
     with config_file.named(named):
         check(config)
     resolve_reward_clip(config)

@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from tyro.conf import Positional, arg
 
-from ct_rl import command_line, config_file
+from ct_rl import command_line
 from ct_rl.errors import DONE, RunFailed, UserError, one_line, run_command
 from ct_rl.evaluation_file import FOLDER, Evaluation, played_otherwise, read_evaluation
 from ct_rl.plain_files import write_atomically
+from ct_rl.trained import described
 
 PROG = "ct_rl.export"
 CARD, FILM, ONNX = "README.md", "replay.mp4", "policy.onnx"
@@ -65,7 +66,7 @@ def command(argv: list[str]) -> int:
         require_packages()
     agent = load_agent(given.run, checkpoint=given.checkpoint)
     steps = int(agent.description.get("steps") or 0)
-    evaluation = evaluation_of(Path(given.run), steps)
+    evaluation = evaluation_of(Path(given.run), agent.description)
     made = None
     if given.onnx:
         from ct_rl.onnx_file import to_onnx
@@ -203,10 +204,11 @@ def _by_time(folder: Path, pattern: str) -> list[Path]:
     return sorted(found, key=lambda file: file.stat().st_mtime)
 
 
-def evaluation_of(run: Path, steps: int) -> Evaluation | None:
-    """The last evaluation of the checkpoint at `steps`, of the level as it is before any other; None without one."""
+def evaluation_of(folder: Path, description: Mapping[str, Any]) -> Evaluation | None:
+    """The last evaluation of the checkpoint that the description is of, one of the level as it is before any other."""
+    config, steps = described(description, "the agent", None)
     otherwise = None
-    for file in reversed(_by_time(run / FOLDER, "[!.]*.json")):
+    for file in reversed(_by_time(folder / FOLDER, "[!.]*.json")):
         try:
             found = read_evaluation(file)
         except UserError as error:
@@ -214,7 +216,7 @@ def evaluation_of(run: Path, steps: int) -> Evaluation | None:
             continue
         if found.steps != steps:
             continue
-        if not played_otherwise(found, config_file.read_run_environment(run / "config.yaml")):
+        if not played_otherwise(found, config):
             return found
         otherwise = otherwise or found
     return otherwise

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from agents.acting import Actor
-from ct_rl.errors import RunFailed, one_line
+from ct_rl.evaluation import playing
 from ct_rl.memory.report import AttentionReport
 from envs.seeding import world_seeds
 
@@ -60,16 +60,15 @@ def _inputs(net: Any, env: Any, seed: int, greedy: bool) -> torch.Tensor:
     taken: list[torch.Tensor] = []
     hook = net.inlet.register_forward_hook(lambda module, given, made: taken.append(made))
     try:
-        actor = Actor(
-            net,
-            env,
-            seeds=world_seeds(seed, 1, evaluation=True),
-            noise=torch.Generator().manual_seed(seed),
-        )
-        while not actor.take_finished() and len(taken) < _MOST:
-            actor.step(explore=not greedy)
-    except ValueError as error:
-        raise RunFailed(f"playing stopped: {one_line(error)[:400]}") from error
+        with playing():
+            actor = Actor(
+                net,
+                env,
+                seeds=world_seeds(seed, 1, evaluation=True),
+                noise=torch.Generator().manual_seed(seed),
+            )
+            while not actor.take_finished() and len(taken) < _MOST:
+                actor.step(explore=not greedy)
     finally:
         hook.remove()
     return torch.stack(taken, 1)

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import secrets
 import stat
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
@@ -118,9 +119,14 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def _partial(path: Path) -> Path:
+    # Drawn, since processes in containers or on several hosts may have one number.
+    return path.with_name(f".partial-{secrets.token_hex(8)}-{path.name}")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that a reader sees the old or the new content, never a part."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = _partial(path)
     try:
         write_synced(partial, content)
         os.replace(partial, path)
@@ -139,9 +145,12 @@ def _numbered(path: Path, suffix: str = "") -> Iterator[Path]:
 
 def make_free_folder(path: Path) -> Path:
     """Make the first of NAME, NAME_2 and so on that nothing has, however many starts look at once."""
+    path.parent.mkdir(
+        parents=True, exist_ok=True
+    )  # here, where it is no reason to try another number
     for free in _numbered(path):
         with contextlib.suppress(FileExistsError):
-            free.mkdir(parents=True)
+            free.mkdir()
             return free
     raise AssertionError("there is always another number")
 
@@ -154,7 +163,7 @@ def write_under_free_name(path: Path, suffix: str, content: bytes) -> Path:
     Returns:
         The name that was taken.
     """
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}{suffix}")
+    partial = _partial(path)
     try:
         write_synced(partial, content)
         for free in _numbered(path, suffix):

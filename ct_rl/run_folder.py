@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shlex
@@ -21,7 +20,14 @@ import ct_rl
 from ct_rl import checkpoint, config_file
 from ct_rl.config import TrainConfig
 from ct_rl.errors import UserError, is_disk_error, os_message
-from ct_rl.plain_files import Unreadable, make_free_folder, parse_json, read_bytes, write_atomically
+from ct_rl.plain_files import (
+    Unreadable,
+    finite,
+    make_free_folder,
+    parse_json,
+    read_bytes,
+    write_atomically,
+)
 from ct_rl.reader import shown
 
 _METRICS_BYTES = 2**30
@@ -147,11 +153,7 @@ class RunFolder:
         self.require_there()
         if self._metrics is None:
             self._metrics = open(self.metrics, "a", encoding="utf-8")  # noqa: SIM115
-        finite = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in row.items()
-        }
-        self._metrics.write(json.dumps(finite) + "\n")
+        self._metrics.write(json.dumps(finite(row)) + "\n")
         self._metrics.flush()
 
     def read_metrics(self) -> list[dict[str, Any]]:

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from ct_rl import command_line, config_file
-from ct_rl.config import Text
+from ct_rl.config import Text, TrainConfig
 from ct_rl.errors import DONE, UserError, run_command
 from ct_rl.evaluation_file import FOLDER, evaluation_files, played_otherwise, read_evaluation
-from ct_rl.plain_files import require_writable, write_new
+from ct_rl.plain_files import read_json, require_writable, write_new
 from ct_rl.reader import shown
 from ct_rl.run_folder import RunFolder
 
@@ -92,20 +92,36 @@ def _evaluation(path: Path) -> Path:
     """
     found = _by_time(path)
     for file in reversed(found):
-        if not _otherwise(file):
-            return file
+        try:
+            if not _otherwise(file):
+                return file
+        except UserError as error:
+            if file == found[-1]:
+                raise
+            print(f"warning: {error}; it is left out", file=sys.stderr)
     newest = found[-1]
     print(f"note: '{newest}' is not of the level as it is: {', '.join(_otherwise(newest))}")
     return newest
 
 
 def _otherwise(file: Path) -> list[str]:
-    """What the evaluation of a run was played with beside the level; nothing where the run is not there."""
-    run = RunFolder(file.parent.parent)
-    if file.parent.name != FOLDER or not run.config.is_file():
-        return []
-    config = config_file.read_run_environment(run.config)
-    return played_otherwise(read_evaluation(file), config)
+    """What an evaluation was played with beside the level; nothing where its agent is not there to say."""
+    config = _environment(file.parent.parent) if file.parent.name == FOLDER else None
+    return [] if config is None else played_otherwise(read_evaluation(file), config)
+
+
+def _environment(home: Path) -> TrainConfig | None:
+    """What a run or an exported agent says of its environment; None where neither can be read."""
+    from ct_rl.agent import CONFIG
+    from ct_rl.trained import described
+
+    run = RunFolder(home)
+    try:
+        if run.config.is_file():
+            return config_file.read_run_environment(run.config)
+        return described(read_json(home / CONFIG)["description"], "the agent", None)[0]
+    except (UserError, OSError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _by_time(path: Path) -> list[Path]:

@@ -164,7 +164,7 @@ def _exported(
 
 
 def described(
-    description: Mapping[str, Any], label: str, imports: Sequence[str]
+    description: Mapping[str, Any], label: str, imports: Sequence[str] | None
 ) -> tuple[TrainConfig, int]:
     """The environment that an agent's description names, read as strictly as a run's, and its steps.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 import time
@@ -90,20 +91,35 @@ def command(argv: list[str]) -> int:
 
 def _origin(flags: Arguments) -> dict[str, Any]:
     """What a corpus is made of; a --url is not among it, what it gives is checked."""
-    source = None if flags.source is None else str(Path(flags.source).resolve())
-    vocab = flags.vocab if flags.name in ("pg19", "subwords") else None
-    return {"name": flags.name, "source": source, "vocab": vocab}
+    source = None if flags.source is None else Path(flags.source).resolve()
+    return {
+        "name": flags.name,
+        "source": None if source is None else str(source),
+        "text": _facts(source) if source is not None and source.exists() else None,
+        "vocab": flags.vocab if flags.name in ("pg19", "subwords") else None,
+    }
+
+
+def _facts(source: Path) -> str:
+    """A word that changes when a file of the source does, and not when the source is moved."""
+    files = sorted(path for path in source.rglob("*") if path.is_file()) or [source]
+    facts = [(path.relative_to(source).as_posix(), path.stat()) for path in files]
+    told = [(name, found.st_size, found.st_mtime_ns) for name, found in facts]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
 
 def _require_asked(flags: Arguments, out: Path, found: Corpus) -> None:
     """Raise UserError where a corpus is of something else than the flags say; older ones do not tell."""
     asked = _origin(flags)
-    for key, what in (("name", "as"), ("source", "from"), ("vocab", "with --vocab")):
-        if asked[key] is not None and found.origin.get(key, asked[key]) != asked[key]:
-            before = found.origin[key] or "the network"
-            raise UserError(
-                f"{out} was prepared {what} {before}, not {asked[key]}: give another --out"
-            )
+    said = {"name": ("as", "name"), "text": ("from", "source"), "vocab": ("with --vocab", "vocab")}
+    for key, (what, shown) in said.items():
+        if asked[key] is None or found.origin.get(key, asked[key]) == asked[key]:
+            continue
+        before, now = found.origin[shown] or "the network", asked[shown]
+        raise UserError(
+            f"{out} was prepared {what} {before}, not {now if now != before else 'as it is now'}: "
+            "give another --out"
+        )
 
 
 def _make(flags: Arguments, out: Path) -> None:

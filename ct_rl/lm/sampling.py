@@ -12,6 +12,7 @@ from ct_rl.lm.vocabulary import Vocabulary
 from ct_rl.memory import State
 
 _BROKEN = "\ufffd"  # what stands for bytes that are no character
+_LONGEST = 8  # tokens that may be one character, of at most four bytes; more are none
 
 
 def read(
@@ -67,7 +68,7 @@ def decoded(tokens: Iterator[int], vocabulary: Vocabulary) -> Iterator[str]:
     for token in tokens:
         held.append(token)
         text = vocabulary.decode(held).decode(errors="replace")
-        whole = text.rstrip(_BROKEN)
+        whole = text if len(held) > _LONGEST else text.rstrip(_BROKEN)
         yield whole[shown:]
         shown = len(whole)
         if whole == text:

@@ -131,6 +131,8 @@ def _train(
         try:
             trainer.iterate()
         except NotFinite as error:
+            if path is None and not processes.leads:
+                raise RunFailed(str(error)) from None  # the first process has named the folder
             raise RunFailed(f"{error}; checkpoints are in {run.checkpoints}") from None
         step = trainer.step
         ended = step >= config.steps

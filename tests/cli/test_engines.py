@@ -166,6 +166,15 @@ def test_the_suite_takes_the_newest_evaluation_of_the_level_as_it_is_or_says_wha
     evaluate("c.json", 20.0)
     assert score(tmp_path) == 20.0 and "note: " not in capsys.readouterr().out
     assert score(short) == 30.0 and "'seconds' = 2" in capsys.readouterr().out
+    evaluate("d.json", 40.0, env_options={"seconds": 2})
+    (tmp_path / "evaluations" / "b.json").write_text("{")
+    os.utime(tmp_path / "evaluations" / "b.json", (10, 10))
+    assert score(tmp_path) == 20.0
+    # An exported agent says it by its description.
+    (tmp_path / "config.yaml").unlink()
+    description = {"env": "dmlab_rooms_select", "steps": 1}
+    (tmp_path / "config.json").write_text(json.dumps({"description": description}))
+    assert score(tmp_path) == 20.0
 
 
 def test_what_is_no_evaluation_of_a_level_is_named_in_one_line(tmp_path, capsys):

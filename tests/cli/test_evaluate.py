@@ -17,7 +17,7 @@ from ct_rl import video
 from ct_rl.algorithm import evaluation_options, lasting_options
 from ct_rl.config import TrainConfig
 from ct_rl.errors import RunFailed, UserError
-from ct_rl.evaluation import Moment, play, score_episodes
+from ct_rl.evaluation import Moment, film, play, score_episodes
 from ct_rl.evaluation_file import (
     MAX_STEPS,
     Evaluation,
@@ -196,6 +196,20 @@ class Wrong(Counting):
         raise self.error
 
 
+class Shown(gym.Env):
+    def __init__(self, error):
+        self.error = error
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        raise self.error
+
+    def render(self):
+        return np.zeros((48, 64, 3), np.uint8)
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -204,8 +218,14 @@ class Wrong(Counting):
     ],
 )
 def test_an_error_of_the_environment_ends_the_evaluation_in_a_line(error, said):
-    env = Wrong()
+    env, net = Wrong(), following([])
+    del net.step  # the network's own again
     env.error = error
+    with pytest.raises(RunFailed, match=f"^playing stopped: {said}"):
+        play(following([]), env, 4, seed=3, greedy=True)
+    with pytest.raises(RunFailed, match=f"^playing stopped: {said}"):
+        list(film(net, Shown(error), 1, seed=3, greedy=True))
+    env.reset = lambda **_: env.step(None)
     with pytest.raises(RunFailed, match=f"^playing stopped: {said}"):
         play(following([]), env, 4, seed=3, greedy=True)
 
@@ -240,7 +260,6 @@ def test_lost_episodes_are_told_in_table_json_and_film(tmp_path, monkeypatch, ca
     import envs
     from ct_rl import evaluate
     from ct_rl.config_file import parse
-    from ct_rl.evaluation import film
     from ct_rl.trained import Trained
 
     envs.register("dying_once", DyingOnce)
@@ -292,6 +311,7 @@ def test_evaluations_at_once_have_a_file_each_and_one_in_the_making_is_none(
 
         monkeypatch.setattr("os.link", refuse)
     monkeypatch.setattr("os.fsync", lambda _: None)  # so that they meet
+    monkeypatch.setattr("os.getpid", lambda: 7)  # as processes in containers may have it
     means = range(300)
 
     with multiprocessing.get_context("fork").Pool(4) as pool:

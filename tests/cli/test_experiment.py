@@ -299,6 +299,12 @@ def test_a_run_that_was_killed_between_its_last_report_and_checkpoint_is_trained
     assert job.next_command() is None
 
 
+def test_the_experiments_clock_stands_above_a_recipes_own():
+    text = "minutes: 5\nsettings: {run: {minutes: 35}}\nvariants: {a: {}}\n"
+    made = parse(text, "x", "x.yaml")
+    assert made.minutes == 5 and made.variants[0].config.run.minutes is None
+
+
 @pytest.mark.parametrize(
     "played",
     [

@@ -103,7 +103,6 @@ def test_the_card_is_what_the_hub_reads(agent, tmp_path):
 
 def test_only_a_score_of_the_same_checkpoint_is_on_the_card(tmp_path):
     (tmp_path / "evaluations").mkdir()
-    (tmp_path / "config.yaml").write_text("env: {name: toy}\nrun: {imports: [not_there]}\n")
     for age, (steps, mean, options) in enumerate(
         [(10, 10, {}), (20, 20, {}), (10, 99, {"easy": True}), (40, 40, {"easy": True})]
     ):
@@ -112,11 +111,13 @@ def test_only_a_score_of_the_same_checkpoint_is_on_the_card(tmp_path):
         file.write_text(json.dumps({"env": "toy", "steps": steps, **scores}))
         os.utime(file, (age, age))
     (tmp_path / "evaluations" / "broken.json").write_text("[]")
-    assert (
-        export.evaluation_of(tmp_path, 10).scores["greedy"]["mean"] == 10
-    )  # of the level as it is
-    assert export.evaluation_of(tmp_path, 40).env_options == {"easy": True}  # the card says so
-    assert export.evaluation_of(tmp_path, 30) is None
+
+    def found(steps):
+        return export.evaluation_of(tmp_path, {"env": "toy", "steps": steps, "imports": ["none"]})
+
+    assert found(10).scores["greedy"]["mean"] == 10  # of the level as it is
+    assert found(40).env_options == {"easy": True}  # the card says so
+    assert found(30) is None
 
 
 def test_loading_needs_no_ray_and_executes_nothing(agent, tmp_path):
@@ -184,7 +185,6 @@ def a_run(folder, steps=1000):
     """What export reads of a run beside its network."""
     for name in ("evaluations", "videos"):
         (folder / name).mkdir(parents=True)
-    (folder / "config.yaml").write_text("env: {name: toy}\n")
     score = {"mean": 7.125, "standard_error": 0.5, "episodes": 20}
     text = json.dumps({"env": "toy", "steps": steps, "scores": {"greedy": score}})
     (folder / "evaluations" / "step_000000001000_seed0.json").write_text(text)

@@ -1,6 +1,8 @@
 """What can be evaluated beside a run: an exported folder, an agent that the package ships; and where its files go."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from agents import ActorCritic
 from ct_rl import evaluate, evaluation_file, export
 from ct_rl.agent import Agent
 from ct_rl.algorithm import portable_options, probe_env
-from ct_rl.config import EnvConfig
+from ct_rl.config import EnvConfig, TrainConfig
 from ct_rl.errors import UserError
+from ct_rl.run_folder import RunFolder, fresh_path
 from ct_rl.trained import open_trained
 
 QUICK = ("--episodes", "2", "--max-steps", "60", "--actions", "sampled")
@@ -47,6 +50,20 @@ def copy(exported, tmp_path):
         if file.is_file():
             (folder / file.name).write_bytes(file.read_bytes())
     return folder
+
+
+def test_a_fresh_folder_is_taken_by_one_start_and_a_dangling_runs_is_one_line(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda *_: "now")
+    config = TrainConfig()
+    made = [fresh_path(config) for _ in range(3)]
+    assert len(set(made)) == 3 and all(path.is_dir() for path in made)
+    shutil.rmtree("runs")
+    Path("runs").symlink_to("nowhere")
+    with pytest.raises(UserError, match="is a file: choose another --run-dir"):
+        RunFolder.create(fresh_path(config))
 
 
 def described(folder, **changes):

@@ -246,8 +246,12 @@ def test_another_text_than_the_one_prepared_is_refused(tmp_path, monkeypatch, ca
         here("prepare", "words", "--from", "two.txt")
     with pytest.raises(UserError, match="was prepared as words, not text8: give another --out"):
         here("prepare", "text8", "--out", "data/words")
-    (tmp_path / "one.txt").unlink()
-    assert here("prepare", "words", "--from", "one.txt") == 0
+    (tmp_path / "one.txt").rename(tmp_path / "moved.txt")
+    for source in ("moved.txt", "one.txt"):
+        assert here("prepare", "words", "--from", source) == 0
+    (tmp_path / "one.txt").write_text("other words\n" * 100)
+    with pytest.raises(UserError, match=r"was prepared from .*one\.txt, not as it is now: give an"):
+        here("prepare", "words", "--from", "one.txt")
     # A corpus of before says nothing of where it is from.
     path = tmp_path / "data" / "words" / corpus.FILE
     meta = json.loads(path.read_text())
