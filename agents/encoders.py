@@ -20,6 +20,12 @@ from agents.rewards import reward_features
 from agents.spots import Spots
 
 
+def frame_bounds(space: spaces.Box) -> tuple[float, float] | None:
+    """The least and the largest number of a frame; None where its space has none."""
+    low, high = float(space.low.min()), float(space.high.max())
+    return (low, high) if np.isfinite([low, high]).all() and high > low else None
+
+
 class _Image(nn.Module):
     """What image encoders share: frames [N, H, W, C] or [N, H, W] of any type in, features out.
 
@@ -33,9 +39,9 @@ class _Image(nn.Module):
     def __init__(self, space: spaces.Box, width: int):
         super().__init__()
         height, frame_width, channels = (*space.shape, 1)[:3]
-        low, high = float(space.low.min()), float(space.high.max())
-        bounded = bool(np.isfinite([low, high]).all()) and high > low
-        self.low, self.scale = (low, 1.0 / (high - low)) if bounded else (0.0, 1.0)
+        bounds = frame_bounds(space)
+        low, high = bounds or (0.0, 1.0)
+        self.low, self.scale = low, 1.0 / (high - low)
         self.trunk = self.build_trunk(channels)
         with torch.no_grad():
             try:
@@ -47,7 +53,7 @@ class _Image(nn.Module):
                 ) from error
         self.project = nn.Linear(flat, width)
         self.d_out = width
-        self.register_buffer("center", torch.tensor(0.5 if bounded else 0.0))
+        self.register_buffer("center", torch.tensor(0.5 if bounds else 0.0))
         for layer in (*self.trunk.modules(), self.project):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.orthogonal_(layer.weight, 2**0.5)

@@ -206,20 +206,17 @@ def _by_time(folder: Path, pattern: str) -> list[Path]:
 
 def evaluation_of(folder: Path, description: Mapping[str, Any]) -> Evaluation | None:
     """The last evaluation of the checkpoint that the description is of, one of the level as it is before any other."""
-    config, steps = described(description, "the agent", None)
-    otherwise = None
+    found: list[Evaluation] = []
     for file in reversed(_by_time(folder / FOLDER, "[!.]*.json")):
         try:
-            found = read_evaluation(file)
+            found.append(read_evaluation(file))
         except UserError as error:
             print(f"warning: {error}; it is left out", file=sys.stderr)
-            continue
-        if found.steps != steps:
-            continue
-        if not played_otherwise(found, config):
-            return found
-        otherwise = otherwise or found
-    return otherwise
+    found = [each for each in found if each.steps == int(description.get("steps") or 0)]
+    if not found:
+        return None
+    config, _ = described(description, "the agent", None)
+    return next((each for each in found if not played_otherwise(each, config)), found[0])
 
 
 def require_hub(repository: str) -> None:

@@ -145,9 +145,8 @@ def _numbered(path: Path, suffix: str = "") -> Iterator[Path]:
 
 def make_free_folder(path: Path) -> Path:
     """Make the first of NAME, NAME_2 and so on that nothing has, however many starts look at once."""
-    path.parent.mkdir(
-        parents=True, exist_ok=True
-    )  # here, where it is no reason to try another number
+    # Made here, where its own error is no reason to try another number.
+    path.parent.mkdir(parents=True, exist_ok=True)
     for free in _numbered(path):
         with contextlib.suppress(FileExistsError):
             free.mkdir()

@@ -332,8 +332,9 @@ def _write_config(
     )
     began = {} if resumed_at is None else run.provenance()
     if began:
+        before = began.get("resumed")
         again = {"step": resumed_at, **{key: now[key] for key in _TOLD_ON_RESUME}}
-        now = {**began, "resumed": [*began.get("resumed", []), again]}
+        now = {**began, "resumed": [*(before if isinstance(before, list) else []), again]}
     run.write_config(written, now)
 
 

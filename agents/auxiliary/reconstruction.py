@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import gymnasium as gym
-import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
 from agents.auxiliary.options import ReconstructionOptions
+from agents.encoders import frame_bounds
 
 
 class Reconstruction(AuxiliaryLoss):
@@ -68,17 +68,19 @@ def targets(space: gym.Space, observation: Any, side: int) -> Tensor:
         ]
         return torch.cat(hot, 1).float()
     values = observation.float()
-    if isinstance(space, spaces.Box) and len(space.shape) == 3:
-        low, high = float(space.low.min()), float(space.high.max())
-        if np.isfinite([low, high]).all() and high > low:
-            values = (values - low) / (high - low)
-        else:
-            values = values.sign() * values.abs().log1p()
-        height, width = space.shape[:2]
-        factor = min(1.0, side / max(height, width))
-        size = max(1, round(height * factor)), max(1, round(width * factor))
-        return F.adaptive_avg_pool2d(values.permute(0, 3, 1, 2), size).flatten(1)
-    return (values.sign() * values.abs().log1p()).flatten(1)
+    is_frame = isinstance(space, spaces.Box) and len(space.shape) == 3
+    bounds = frame_bounds(space) if is_frame else None
+    if bounds is None:
+        values = values.sign() * values.abs().log1p()
+    else:
+        low, high = bounds
+        values = (values - low) / (high - low)
+    if not is_frame:
+        return values.flatten(1)
+    height, width = space.shape[:2]
+    factor = min(1.0, side / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    return F.adaptive_avg_pool2d(values.permute(0, 3, 1, 2), size).flatten(1)
 
 
 def _blank(space: gym.Space) -> Any:
