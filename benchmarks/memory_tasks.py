@@ -9,17 +9,18 @@ view of 3 x 3 cells: with MiniGrid's own 7 cells an agent sees the cue and both 
 memory. Three of four episodes begin past the cue, with the agent's back to it: it must learn to go and look. The score
 is the share of right choices; a guess gives 0.5, an episode that runs out of time counts as wrong. "no memory" is a
 transformer that attends to the present step only. PPO on the fast path, acting and learning in this process, one
-thread; every run goes on to the same number of steps. minigrid_losses is minigrid_memory with each auxiliary loss
-beside PPO's, and with none, for two memories.
+thread; every run goes on to the same number of steps, is written down when it is done, and is not repeated where --out
+has it. minigrid_losses is minigrid_memory with each auxiliary loss beside PPO's, and with none, for two memories.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ from ray.rllib.examples.envs.classes.stateless_cartpole import StatelessCartPole
 from ray.tune import register_env
 
 import envs
-from agents.auxiliary import auxiliary_names
+from agents.auxiliary import auxiliary_names, auxiliary_options
+from ct_rl.plain_files import write_atomically
 from ct_rl.ray_session import ray_session
 
 Memory = tuple[str, dict[str, Any]]
@@ -93,8 +95,8 @@ def with_losses(memories: dict[str, Memory]) -> dict[str, Side]:
     for name, memory in memories.items():
         sides[name] = (memory, {})
         for loss in auxiliary_names():
-            settings = LOSS_SETTINGS.get(loss, {})
-            more = {"auxiliary": {loss: settings}, "loss_coeffs": {loss: LOSS_COEFF}}
+            chosen = asdict(auxiliary_options(loss)(**LOSS_SETTINGS.get(loss, {})))
+            more = {"auxiliary": {loss: chosen}, "loss_coeffs": {loss: LOSS_COEFF}}
             sides[f"{name}, {loss}"] = (memory, more)
     return sides
 
@@ -215,6 +217,44 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 DEFAULT = ["stateless_cartpole", "minigrid_memory"]
 
 
+def settings(tasks: list[str]) -> dict[str, Any]:
+    """What the runs of these tasks are made with, as it is written down."""
+    return {
+        name: {
+            "memories": {
+                side: {"kind": kind, **options, "reach": horizon((kind, options)), **more}
+                for side, ((kind, options), more) in TASKS[name].sides.items()
+            },
+            **TASKS[name].learn.keywords,
+        }
+        for name in tasks
+    }
+
+
+def finished(path: Path, tasks: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that a file has already; one of other tasks or settings than `tasks` ends the program."""
+    if not path.exists():
+        return []
+    known = json.loads(path.read_text())
+    for row in known["rows"]:
+        task, memory = row["task"], row["memory"]
+        made, asked = (_of(where, task, memory) for where in (known["tasks"], tasks))
+        if made != asked:
+            raise SystemExit(
+                f"{path}: {memory} on {task} was made with other settings: give --out another file"
+            )
+    rows: list[dict[str, Any]] = known["rows"]
+    return rows
+
+
+def _of(tasks: dict[str, Any], task: str, memory: str) -> Any:
+    """The settings of one side of a task as JSON has them; None where it is not among them."""
+    if task not in tasks or memory not in tasks[task]["memories"]:
+        return None
+    side = tasks[task] | {"memories": tasks[task]["memories"][memory]}
+    return json.loads(json.dumps(side))
+
+
 def main() -> None:
     names = list(dict.fromkeys(name for task in TASKS.values() for name in task.sides))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -225,43 +265,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/memory_tasks.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    command = f"python benchmarks/memory_tasks.py --tasks {' '.join(arguments.tasks)}"
-    if arguments.memories != names:
-        command += " --memories " + " ".join(f"'{name}'" for name in arguments.memories)
-    head = {
-        "command": f"{command} --seeds {arguments.seeds} --first-seed {arguments.first_seed}",
-        "commit": commit(),
-        "machine": machine("one thread"),
-        "tasks": {
-            name: {
-                "memories": {
-                    side: {"kind": kind, **options, "reach": horizon((kind, options)), **more}
-                    for side, ((kind, options), more) in TASKS[name].sides.items()
-                },
-                **TASKS[name].learn.keywords,
-            }
-            for name in arguments.tasks
-        },
-    }
-    rows: list[dict[str, Any]] = []
+    head = {"tasks": settings(arguments.tasks)}
+    rows = finished(arguments.out, head["tasks"])
+    made_by = {"commit": commit(), "machine": machine("one thread")}
     with ray_session(0):
         for task in arguments.tasks:
             register_env(task, TASKS[task].create)
-        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-            for task in arguments.tasks:
-                for name, (memory, more) in TASKS[task].sides.items():
-                    if name not in arguments.memories:
-                        continue
-                    run = TASKS[task].learn(task, memory, TASKS[task].score, seed=seed, **more)
-                    rows.append({"task": task, "memory": name, **run})
-                    print(
-                        f"{task:20} {name:35} seed {seed}: {run['score']:.2f} after "
-                        f"{run['steps']:,} steps, {run['seconds']:.0f} s",
-                        flush=True,
-                    )
-                    report = head | {"at_the_end": summary(rows), "rows": rows}
-                    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-                    draw(rows, arguments.out.with_suffix(".png"))
+        for seed, task in itertools.product(
+            range(arguments.first_seed, arguments.first_seed + arguments.seeds), arguments.tasks
+        ):
+            for name, (memory, more) in TASKS[task].sides.items():
+                asked = (task, name, seed)
+                there = any((r["task"], r["memory"], r["seed"]) == asked for r in rows)
+                if name not in arguments.memories or there:
+                    continue
+                run = TASKS[task].learn(task, memory, TASKS[task].score, seed=seed, **more)
+                rows.append({"task": task, "memory": name, **made_by, **run})
+                print(
+                    f"{task:20} {name:35} seed {seed}: {run['score']:.2f} after "
+                    f"{run['steps']:,} steps, {run['seconds']:.0f} s",
+                    flush=True,
+                )
+                report = head | {"at_the_end": summary(rows), "rows": rows}
+                write_atomically(arguments.out, (json.dumps(report, indent=1) + "\n").encode())
+                draw(rows, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
