@@ -265,16 +265,24 @@ def compression(scale: Scale, book: Book) -> None:
     """Compression functions and losses where old places matter: a quarter of the window, memory and slots.
 
     Batches of four windows: without a loss of its own, a compressor learns only inside a call. Beside them
-    Transformer-XL with as many places, and with as long a reach, which takes three times as many.
+    Transformer-XL with as many places, and with as long a reach, which takes three times as many; the same with gates,
+    and recurrences, at as many parameters.
     """
     corpus = open_data(scale.data)
     window = scale.window // 4
     base = {**scale.compressive, "window": window, "memory": window, "compressed": window}
     count = parameters("compressive", base)
 
-    def transformer_xl(places: int) -> Side:
-        sizes = {**scale.base, "window": window, "memory": places}
+    def transformer_xl(places: int, options: Record | None = None) -> Side:
+        sizes = {**scale.base, "window": window, "memory": places} | (options or {})
         return "transformer_xl", matched("transformer_xl", "d_ff", sizes, count, 256)
+
+    def with_gates(**options: Any) -> Side:
+        sizes = base | WITH_GATES | options
+        return "compressive", matched("compressive", "d_ff", sizes, count, 256)
+
+    recurrent = {"d_model": scale.base["d_model"]}
+    layers = recurrent | {"n_layers": scale.base["n_layers"]} | GATES
 
     over: dict[str, Record] = {
         "conv, attention": {},
@@ -289,6 +297,12 @@ def compression(scale: Scale, book: Book) -> None:
     sides = {side: ("compressive", {**base, **options}) for side, options in over.items()} | {
         "transformer_xl, as many places": transformer_xl(2 * window),
         "transformer_xl, as long a reach": transformer_xl((1 + base["rate"]) * window),
+        "conv, attention, with gates": with_gates(),
+        "conv, attention, pyramid (ours), with gates": with_gates(overflow="merge"),
+        "mean, none, with gates": with_gates(**MEANS),
+        "transformer_xl, as many places, with gates": transformer_xl(2 * window, WITH_GATES),
+        "linear, with gates": ("linear", matched("linear", "hidden", layers, count, 256)),
+        "lstm": ("lstm", matched("lstm", "hidden", recurrent, count, 256)),
     }
     for seed in scale.variant_seeds:
         for side, (memory, options) in scale.chosen(sides).items():
