@@ -73,3 +73,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'ct_rl.memory' has no attribute {name!r}")
     return getattr(import_module(f"ct_rl.memory.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -103,24 +103,26 @@ class MemoryCore(nn.Module, abc.ABC):
         """Reads T steps; `state` stays as it is.
 
         Args:
-            x: [B, T, d_model], floating point.
-            state: from `initial_state`, `step` or the call before.
+            x: [B, T, d_model], finite floating point: NaN or infinity may reach all steps of its row in the call.
+            state: from `initial_state`, `step` or the call before. A row that begins a new episode in the first step
+                may hold anything.
             resets: bool [B, T], True where a step begins a new episode; None for none.
             attention: whether to report where the call looked, at some cost.
 
         Raises:
-            ValueError: when a shape, dtype or device does not fit, or a state holds NaN or infinity, saying what
-                came and what was expected.
+            ValueError: when a shape, dtype or device does not fit, or a state that is read holds NaN or infinity,
+                saying what came and what was expected.
         """
-        if x.dim() != 3 or x.shape[-1] != self.d_model or not x.is_floating_point():
+        if not self._fits(x, 3):
             raise ValueError(
-                f"x is {x.dtype} {list(x.shape)}, expected floating point [B, T, {self.d_model}]"
+                f"x is {_described(x)}, expected floating point [B, T, {self.d_model}]"
             )
-        if x.shape[1] < 1:
-            raise ValueError(f"x is {list(x.shape)}, no step: give at least one")
+        if 0 in x.shape[:2]:
+            what = "step" if len(x) else "row"
+            raise ValueError(f"x is {list(x.shape)}, no {what}: give at least one")
         resets = _checked_resets(x, resets)
         self.check_state(state, x)
-        return self.run(x, state, resets, attention)
+        return self.run(x, _finite(state, resets[:, 0]), resets, attention)
 
     @torch.no_grad()
     def step(self, x: Tensor, state: State, resets: Tensor | None = None) -> Tensor:
@@ -169,12 +171,13 @@ class MemoryCore(nn.Module, abc.ABC):
 
     def _checked_step(self, x: Tensor, state: State, resets: Tensor | None) -> Tensor:
         """The resets of a step whose arguments fit."""
-        if x.dim() != 2 or x.shape[-1] != self.d_model or not x.is_floating_point():
-            raise ValueError(
-                f"x is {x.dtype} {list(x.shape)}, expected floating point [B, {self.d_model}]"
-            )
+        if not self._fits(x, 2):
+            raise ValueError(f"x is {_described(x)}, expected floating point [B, {self.d_model}]")
+        if not len(x):
+            raise ValueError(f"x is {list(x.shape)}, no row: give at least one")
         resets = _checked_resets(x, resets)
         self._check_input(x)
+        _check_kind(state)
         for name in self._state_names:
             if name not in state or len(state[name]) != len(x):
                 held = f"of {len(state[name])} rows" if name in state else "absent"
@@ -188,8 +191,17 @@ class MemoryCore(nn.Module, abc.ABC):
     def _state_names(self) -> tuple[str, ...]:
         return tuple(self.initial_state(1))
 
+    def _fits(self, x: Any, dims: int) -> bool:
+        return (
+            isinstance(x, Tensor)
+            and x.dim() == dims
+            and x.shape[-1] == self.d_model
+            and x.is_floating_point()
+        )
+
     def check_state(self, state: State, x: Tensor) -> None:
-        """Raises ValueError where `state` is another core's, batch's or device's, or is not finite."""
+        """Raises ValueError where `state` is another core's, batch's or device's."""
+        _check_kind(state)
         for name, empty in self.initial_state(1).items():
             if name not in state:
                 raise ValueError(
@@ -212,7 +224,6 @@ class MemoryCore(nn.Module, abc.ABC):
                     "move one to the other"
                 )
         self._check_input(x)
-        _check_finite(state)
 
     def _check_input(self, x: Tensor) -> None:
         if x.device != self.like.device:
@@ -225,30 +236,94 @@ class MemoryCore(nn.Module, abc.ABC):
             )
 
 
+def check_core(name: str, core: MemoryCore) -> None:
+    """Asks a core for one step, and raises ValueError where what it gives is not what the contract says."""
+    if core.like.device.type == "meta":
+        return
+    x = core.like.new_zeros(1, 1, core.d_model)
+    was_training, empty = core.training, core.initial_state(1)
+    core.train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
+        out = core(x, empty)
+    core.train(was_training)
+    if not isinstance(out, MemoryOutput):
+        raise ValueError(f"memory {name!r}: run gave {_described(out)}, expected a MemoryOutput")
+    given = {"y": out.y} | {f"state {key!r}": part for key, part in out.state.items()}
+    wanted = {"y": x.new_empty(1, 1, core.d_out)}
+    wanted |= {f"state {key!r}": part for key, part in empty.items()}
+    for part, like in wanted.items():
+        made = given.pop(part, None)
+        if not isinstance(made, Tensor) or (made.shape, made.dtype) != (like.shape, like.dtype):
+            raise ValueError(
+                f"memory {name!r}: run gave {part} as {_described(made)}, expected {_described(like)}"
+            )
+    for part in given:
+        raise ValueError(f"memory {name!r}: run gave {part}, which initial_state has not")
+    for key, loss in out.losses.items():
+        if key in ("policy", "value", "total"):
+            raise ValueError(
+                f"memory {name!r}: the loss {key!r} is the learner's: name it otherwise"
+            )
+        if not isinstance(loss, Tensor) or loss.dim():
+            raise ValueError(
+                f"memory {name!r}: run gave the loss {key!r} as {_described(loss)}, expected a scalar tensor"
+            )
+
+
 def _checked_resets(x: Tensor, resets: Tensor | None) -> Tensor:
     shape = x.shape[:-1]
     if resets is None:
         return torch.zeros(shape, dtype=torch.bool, device=x.device)
-    if resets.shape != shape or resets.dtype != torch.bool:
-        raise ValueError(
-            f"resets is {resets.dtype} {list(resets.shape)}, expected bool {list(shape)}"
-        )
+    fits = isinstance(resets, Tensor) and resets.dtype == torch.bool
+    if not fits or resets.shape != shape:
+        raise ValueError(f"resets is {_described(resets)}, expected bool {list(shape)}")
     if resets.device != x.device:
         raise ValueError(f"resets is on {resets.device} and x on {x.device}: move one to the other")
     return resets
 
 
-def _check_finite(state: State) -> None:
-    if torch.compiler.is_compiling():
-        return  # a compiled call must not look at values
+def _described(given: Any) -> str:
+    """What was given, for an error's line."""
+    kind = "" if isinstance(given, Tensor) else f"{type(given).__module__}.{type(given).__name__} "
+    if not hasattr(given, "dtype"):
+        return kind.removeprefix("builtins.").strip()
+    return f"{kind}{given.dtype} {list(given.shape)}"
+
+
+def _check_kind(state: Any) -> None:
+    """Raises ValueError for what is no dict of tensors."""
+    if not isinstance(state, dict):
+        raise ValueError(f"the state is {_described(state)}: use this core's initial_state")
     for name, given in state.items():
-        if given.device.type == "meta" or not given.is_floating_point():
+        if not isinstance(given, Tensor):
+            raise ValueError(f"state {name!r} is {_described(given)}, expected a torch tensor")
+
+
+def _finite(state: State, new: Tensor) -> State:
+    """The state, with zeros in rows that are `new` (bool [B]) where a tensor holds NaN or infinity.
+
+    Raises:
+        ValueError: where another row holds them.
+    """
+    if torch.compiler.is_compiling():
+        return state  # a compiled call must not look at values
+    found = {}
+    for name, given in state.items():
+        if given.device.type == "meta" or not given.is_floating_point() or _sums(given):
             continue
-        if not bool(given.sum().isfinite()):
+        found[name] = given.masked_fill(new.view(-1, *[1] * (given.dim() - 1)), 0)
+        if not _sums(found[name]):
             raise ValueError(
                 f"state {name!r} holds NaN or infinity: start from initial_state, "
                 "and look for what made it"
             )
+    return {**state, **found} if found else state
+
+
+def _sums(given: Tensor) -> bool:
+    """Whether all numbers are finite; a half's sum may not be one."""
+    half = given.dtype in (torch.float16, torch.bfloat16)
+    return bool(given.sum(dtype=torch.float32 if half else None).isfinite())
 
 
 def state_bytes(state: State) -> int:

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
+from ct_rl.memory.options import check_options
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Identity(MemoryCore):
 
     def __init__(self, d_model: int = 128):
         super().__init__()
+        check_options(type(self).__name__, IdentityOptions, {"d_model": d_model})
         self.d_model = self.d_out = d_model
 
     @property

@@ -6,6 +6,7 @@ Glossary: B batch (rows), T time, L layers, D width (d_model), N state of a laye
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ct_rl.memory.activations import ACTIVATIONS, widths
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
-from ct_rl.memory.options import Activation
+from ct_rl.memory.options import Activation, check_options
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class LinearOptions:
     """Recurrence: minGRU, whose gate sees the input (Feng et al. 2024), or LRU, fixed complex decays (Orvieto 2023)."""
     longest: Annotated[int, Ge(1), Le(1_048_576)] = 128
     """Steps over which the slowest units forget at first [steps]."""
+
+
+_OPTIONS = {field.name for field in dataclasses.fields(LinearOptions)}
 
 
 def scan(decay: Tensor, given: Tensor, start: Tensor) -> Tensor:
@@ -194,7 +198,9 @@ class LinearRecurrence(MemoryCore):
         cell: str = "min_gru",
         longest: int = 128,
     ):
+        given = {key: value for key, value in locals().items() if key in _OPTIONS}
         super().__init__()
+        check_options(type(self).__name__, LinearOptions, given)
         self.d_model = self.d_out = d_model
         self.layers = nn.ModuleList(
             LinearLayer(d_model, hidden, d_ff, activation, cell, longest) for _ in range(n_layers)

@@ -9,7 +9,7 @@ import inspect
 import math
 import textwrap
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -43,6 +43,32 @@ def check_options(title: str, cls: type, given: Mapping[str, Any]) -> dict[str, 
             raise ValueError(f"{title}: {name}={value!r}: expected {wanted}")
     settings = cls(**given)
     return {name: getattr(settings, name) for name in known}
+
+
+def check_declared(what: str, name: str, options: Any) -> None:
+    """Raises ValueError where `options` is no dataclass in which every field has a default."""
+    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        raise ValueError(f"{what} {name!r} has options {options!r}: give a dataclass")
+    for item in dataclasses.fields(options):
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{what} {name!r}: option {item.name!r} has no default: give it one")
+
+
+def check_name(what: str, name: Any, cls: type, before: Any, built_in: Collection[str]) -> None:
+    """Raises ValueError for what is no name, or is that of another class than `cls`.
+
+    Args:
+        before: the class that was registered as `name`, None for none; one made again by the same file may follow it.
+        built_in: names of this package's own.
+    """
+    if not isinstance(name, str) or not name or name != "".join(name.split()):
+        raise ValueError(f"{what} {name!r}: expected a name without blanks")
+    same = before is not None and (before.__module__, before.__qualname__) == (
+        cls.__module__,
+        cls.__qualname__,
+    )
+    if name in built_in or not (before is None or same):
+        raise ValueError(f"{what} {name!r} is there already: choose another name")
 
 
 def option_help(cls: type) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
+from ct_rl.memory.options import check_options
 
 Carried = tuple[Tensor, ...]
 
@@ -33,6 +34,8 @@ class _Recurrent(MemoryCore):
 
     def __init__(self, d_model: int, hidden: int, cell: Callable[..., nn.RNNBase]):
         super().__init__()
+        given = {"d_model": d_model, "hidden": hidden}
+        check_options(type(self).__name__, RecurrentOptions, given)
         self.d_model, self.d_out = d_model, hidden
         self.cell = cell(d_model, hidden, batch_first=True)
 
@@ -90,7 +93,8 @@ class _Recurrent(MemoryCore):
         """torch's kernel from the carried state of the rows that `keep` it, and from zeros in others."""
         hidden = tuple(part.masked_fill(~keep[:, None], 0)[None].contiguous() for part in carried)
         y, after = self.cell(x, hidden if len(hidden) > 1 else hidden[0])
-        return y, tuple(part[0] for part in (after if isinstance(after, tuple) else (after,)))
+        after = after if isinstance(after, tuple) else (after,)
+        return y, tuple(part[0].to(self.like.dtype) for part in after)  # autocast's are halves
 
     def _output(self, y: Tensor, carried: Carried) -> MemoryOutput:
         state = {name: part.detach() for name, part in zip(self.names, carried, strict=True)}

@@ -6,7 +6,7 @@ import dataclasses
 from importlib import import_module
 from typing import Any
 
-from ct_rl.memory.options import check_options
+from ct_rl.memory.options import check_declared, check_name, check_options
 
 # name -> core and options as "module:class" below this package, imported when asked for: a command reads options
 # before it needs torch, which takes a second to import.
@@ -31,13 +31,14 @@ def register_memory(name: str, core: type, options: type) -> None:
             One of them is d_model.
 
     Raises:
-        ValueError: for something that is no core's class, or no such dataclass.
+        ValueError: for something that is no core's class, no such dataclass, or a name that cannot be one or is
+            another's.
     """
     contract: Any = import_module("ct_rl.memory.contract")
     if not (isinstance(core, type) and issubclass(core, contract.MemoryCore)):
         raise ValueError(f"memory {name!r} is {core!r}: give a subclass of MemoryCore")
-    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
-        raise ValueError(f"memory {name!r} has options {options!r}: give a dataclass")
+    check_name("memory", name, core, _CORES.get(name, (None,))[0], _BUILT_IN)
+    check_declared("memory", name, options)
     if "d_model" not in {item.name for item in dataclasses.fields(options)}:
         raise ValueError(f"memory {name!r} has no option d_model: every core has that width")
     _CORES[name] = core, options
@@ -66,10 +67,13 @@ def build_memory(name: str, **options: Any) -> Any:
     """A memory core by its name.
 
     Raises:
-        ValueError: for a name or an option that does not exist, naming those that do, a value out of its bounds, or
-            sizes that do not fit together.
+        ValueError: for a name or an option that does not exist, naming those that do, a value out of its bounds,
+            sizes that do not fit together, or a registered core that does not keep the contract.
     """
-    return memory_class(name)(**check_options(f"memory {name!r}", memory_options(name), options))
+    core = memory_class(name)(**check_options(f"memory {name!r}", memory_options(name), options))
+    if name in _CORES:
+        import_module("ct_rl.memory.contract").check_core(name, core)
+    return core
 
 
 def _find(name: str, part: int) -> type:

@@ -366,6 +366,62 @@ def test_a_state_that_is_not_finite_is_named(name, bad):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_row_that_begins_anew_may_hold_anything(name, bad):
+    core = core_of(name).eval()
+    x = inputs(3)[0]
+    resets = torch.zeros(x.shape[:2], dtype=torch.bool)
+    resets[0, 0] = True
+    wanted = core(x, fresh(core), resets)
+    state = fresh(core)
+    for value in state.values():
+        if value.is_floating_point():
+            value[0] = bad
+    before = {key: value.clone() for key, value in state.items()}
+    out = core(x, state, resets)
+    torch.testing.assert_close(out.y, wanted.y, rtol=0, atol=0)
+    torch.testing.assert_close(out.state, wanted.state, rtol=0, atol=0)
+    torch.testing.assert_close(state, before, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_tensor_and_no_row_is_named(name):
+    core = core_of(name)
+    x, resets = inputs(3)
+    for wrong, words in [
+        ((x.numpy(), fresh(core), resets), "numpy.ndarray float64"),
+        ((x, fresh(core), resets.numpy()), "numpy.ndarray bool"),
+        ((x, {key: value.numpy() for key, value in fresh(core).items()}, resets), "a torch tensor"),
+        ((x, None, resets), "the state is NoneType"),
+        ((x[:0], core.initial_state(0), resets[:0]), "no row: give at least one"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            core(*wrong)
+        with pytest.raises(ValueError, match=words):
+            one = [part[:, 0] if hasattr(part, "dtype") else part for part in wrong]
+            core.step(*one)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_keeps_its_dtype_under_autocast(name):
+    core = core_of(name).float()
+    x = inputs(3)[0].float()
+    with torch.autocast("cpu", torch.bfloat16):
+        state = core(x, core.initial_state(B)).state
+        core.step(x[:, 0], state)
+        core(x, state)
+    assert {k: v.dtype for k, v in state.items()} == {
+        k: v.dtype for k, v in core.initial_state(B).items()
+    }
+
+
+def test_a_large_state_of_halves_is_finite():
+    core = core_of("gru").half()
+    state = {key: torch.full_like(value, 6e4) for key, value in core.initial_state(B).items()}
+    core(inputs(3)[0].half(), state)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_tensors_on_other_devices_are_named(name):
     core = core_of(name)
     x, resets = inputs(3)

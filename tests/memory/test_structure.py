@@ -12,7 +12,9 @@ import pytest
 
 import ct_rl.memory
 from ct_rl.memory import (
+    CompressiveTransformer,
     MemoryCore,
+    MemoryOutput,
     build_memory,
     memory_class,
     memory_names,
@@ -154,4 +156,60 @@ def test_what_is_no_core_is_refused():
 
     with pytest.raises(ValueError, match="has no option d_model"):
         register_memory("wrong", memory_class("gru"), NoWidth)
+
+    @dataclasses.dataclass(frozen=True)
+    class Wanting:
+        d_model: int
+
+    with pytest.raises(ValueError, match="option 'd_model' has no default"):
+        register_memory("wrong", memory_class("gru"), Wanting)
+    for name in ("", 3, "two words", "gru"):
+        with pytest.raises(ValueError, match="memory"):
+            register_memory(name, memory_class("identity"), memory_options("identity"))
     assert "wrong" not in memory_names()
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda out: out.y, "run gave torch.float32 [1, 1, 8], expected a MemoryOutput"),
+        (lambda out: MemoryOutput(out.y[..., :3], out.state), "y as torch.float32 [1, 1, 3]"),
+        (lambda out: MemoryOutput(out.y.double(), out.state), "y as torch.float64"),
+        (
+            lambda out: MemoryOutput(out.y, {"other": out.state["steps"]}),
+            "state 'steps' as NoneType",
+        ),
+        (lambda out: MemoryOutput(out.y, {**out.state, "more": out.y}), "initial_state has not"),
+        (lambda out: MemoryOutput(out.y, out.state, {"own": out.y}), "the loss 'own' as"),
+        (lambda out: MemoryOutput(out.y, out.state, {"policy": out.y.sum()}), "is the learner's"),
+    ],
+)
+def test_a_core_that_breaks_the_contract_is_refused_when_it_is_built(monkeypatch, change, said):
+    class Odd(memory_class("identity")):
+        def run(self, x, state, resets, attention):
+            return change(super().run(x, state, resets, attention))
+
+    monkeypatch.setattr(sys.modules["ct_rl.memory.registry"], "_CORES", {})
+    register_memory("odd", Odd, memory_options("identity"))
+    with pytest.raises(ValueError, match="memory 'odd'") as caught:
+        build_memory("odd", d_model=8)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cls, wrong",
+    [
+        (CompressiveTransformer, {"norm": "x"}),
+        (CompressiveTransformer, {"compression_loss": "atention"}),
+        (CompressiveTransformer, {"n_layers": 0}),
+        (CompressiveTransformer, {"rate": 2.5}),
+        (memory_class("transformer_xl"), {"norm": "none"}),
+        (memory_class("linear"), {"cell": "x"}),
+        (memory_class("lstm"), {"hidden": 0}),
+        (memory_class("identity"), {"d_model": 0}),
+    ],
+)
+def test_a_class_checks_its_options_as_its_name_does(cls, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{cls.__name__}: {name}={value!r}: expected"):
+        cls(**wrong)

@@ -116,13 +116,14 @@ def from_authors(config: Mapping[str, Any], variables: Mapping[str, Any]) -> Aut
     Raises:
         ValueError: for a configuration out of range, or a variable that is missing, left over or misshapen.
     """
-    core = _core(config)
+    try:
+        core, width = _core(config), int(config["input_dim"])
+    except KeyError as error:
+        raise ValueError(f"the configuration has no {error}") from None
     kind, tower = config["kind"], config["core"]
     arrays = {re.sub(r"^(var/)?[^/]*/", "", name): value for name, value in variables.items()}
     pooled = config.get("compressor") == "pool"
-    module = AuthorsCore(
-        core, int(config["input_dim"]), tower.get("output_size"), loss=kind == "ct" and pooled
-    )
+    module = AuthorsCore(core, width, tower.get("output_size"), loss=kind == "ct" and pooled)
     module.to(torch.as_tensor(next(iter(arrays.values()))).dtype if arrays else torch.float32)
     targets = dict(_targets(module, config))
     others = sorted(set(arrays) - set(targets))

@@ -5,6 +5,7 @@ Glossary: B batch (rows), T time, L layers, D width, H heads, C compressed slots
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any, ClassVar, cast
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ct_rl.memory.compressive.acting import step
 from ct_rl.memory.compressive.compression import COMPRESSIONS
 from ct_rl.memory.compressive.layer import Layer, LayerOptions, LayerOutput, Past
+from ct_rl.memory.compressive.options import CompressiveOptions
 from ct_rl.memory.compressive.plan import Plan, Sizes, ends, plan_pass
 from ct_rl.memory.compressive.report import place_weights, watched_step
 from ct_rl.memory.compressive.visible import (
@@ -24,7 +26,10 @@ from ct_rl.memory.compressive.visible import (
     visible_in_blocks,
 )
 from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
+from ct_rl.memory.options import check_options
 from ct_rl.memory.report import AttentionReport, StepAttention
+
+_OPTIONS = {field.name for field in dataclasses.fields(CompressiveOptions)}
 
 
 class CompressiveTransformer(MemoryCore):
@@ -72,7 +77,9 @@ class CompressiveTransformer(MemoryCore):
         gated_reads: bool = False,
         near_first: bool = False,
     ):
+        given = {key: value for key, value in locals().items() if key in _OPTIONS}
         super().__init__()
+        check_options(type(self).__name__, CompressiveOptions, given)
         if d_model % n_heads or d_model % 2:
             raise ValueError(f"d_model={d_model} must be even and a multiple of n_heads={n_heads}")
         if compression not in COMPRESSIONS:
