@@ -18,6 +18,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from agents.actor_critic import ActorCritic, Observation, State, as_tensors
 from agents.distributions import for_env
 
+_OWN = (
+    "return",
+    "length",
+)  # of every episode; an environment's count of such a name is episode_NAME
 LOST = "lost"  # in an environment's infos: how often each world died; of an episode: its world died
 
 
@@ -192,7 +196,7 @@ class Actor:
             if key in infos and np.all(infos.get(f"_{key}", np.ones(self.env.num_envs, bool))[i]):
                 count = float(infos[key][i])
                 if math.isfinite(count):  # a share of nothing is no count
-                    episode[key] = count
+                    episode[f"episode_{key}" if key in _OWN else key] = count
         if lost:
             episode[LOST] = 1.0
         self.finished.append((i, episode))

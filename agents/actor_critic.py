@@ -71,8 +71,14 @@ class Watched:
 def as_tensors(observation: Any, device: torch.device | None = None) -> Observation:
     """An observation of numpy arrays (or a dict of them) as tensors on `device`; copies only where it must."""
     if isinstance(observation, dict):
-        return {key: torch.as_tensor(value, device=device) for key, value in observation.items()}
-    return torch.as_tensor(observation, device=device)
+        return {key: _as_tensor(value, device) for key, value in observation.items()}
+    return _as_tensor(observation, device)
+
+
+def _as_tensor(value: Any, device: torch.device | None) -> Tensor:
+    if isinstance(value, np.ndarray) and min(value.strides, default=0) < 0:
+        value = value.copy()  # a flipped view, which torch does not know
+    return torch.as_tensor(value, device=device)
 
 
 class ActorCritic(nn.Module):
@@ -120,6 +126,11 @@ class ActorCritic(nn.Module):
     ):
         super().__init__()
         check_reward_clip(reward_clip)
+        for name, size, least in (
+            ("width", width, 1), ("head", head, 0), ("bilinear", bilinear, 0), ("value_bins", value_bins, 0),
+        ):  # fmt: skip
+            if isinstance(size, bool) or not isinstance(size, int) or size < least:
+                raise ValueError(f"{name}={size!r}: expected a whole number of at least {least}")
         self.action_space, self.reward_clip, self.around = action_space, reward_clip, around
         self.masks = has_mask(observation_space, action_space)
         self.encoder = build_encoder(observation_space, encoder, width, crop)

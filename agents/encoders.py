@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from agents.errors import unknown
 from agents.rewards import reward_features
 from agents.spots import Spots
+from ct_rl.memory.options import check_name
 
 
 def frame_bounds(space: spaces.Box) -> tuple[float, float] | None:
@@ -269,6 +270,8 @@ IMAGE_ENCODERS: dict[str, type[nn.Module]] = {
     "spots": SpotEncoder,
     "residual": ResidualEncoder,
 }
+_BUILT_IN = frozenset(IMAGE_ENCODERS)
+_DEFAULT = "small"
 
 
 def encoder_names() -> list[str]:
@@ -283,10 +286,11 @@ def register_encoder(name: str, cls: type[nn.Module]) -> None:
         cls: built as `cls(space, width)` for a Box [H, W, C] and called with its frames [N, H, W, C]; has `d_out`.
 
     Raises:
-        ValueError: for something that is no module's class.
+        ValueError: for something that is no module's class, or a name that cannot be one or is another's.
     """
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise ValueError(f"encoder {name!r} is {cls!r}: give a subclass of torch.nn.Module")
+    check_name("encoder", name, cls, IMAGE_ENCODERS.get(name), _BUILT_IN)
     IMAGE_ENCODERS[name] = cls
 
 
@@ -417,7 +421,7 @@ def _module_names(keys: list[str]) -> dict[str, str]:
 
 
 def build_encoder(
-    space: gym.Space, image: str = "small", width: int = 256, crop: Sequence[int] = (0, 0)
+    space: gym.Space, image: str = _DEFAULT, width: int = 256, crop: Sequence[int] = (0, 0)
 ) -> nn.Module:
     """The encoder for an observation space, with `d_out` features.
 
@@ -429,16 +433,22 @@ def build_encoder(
         crop: rows cut from the top and from the bottom of images, and columns from both sides, before they are read.
 
     Raises:
-        ValueError: for an unknown `image`, a space that no encoder reads, or a crop that finds no image.
+        ValueError: for an unknown `image`, a space that no encoder reads, or a crop or a chosen `image` that finds no
+            image.
     """
     if image not in IMAGE_ENCODERS:
         raise ValueError(unknown("encoder", image, encoder_names()))
+    if not isinstance(crop, Sequence) or len(crop) != 2 or min(crop) < 0:
+        raise ValueError(f"crop {crop!r}: give rows and columns, two numbers of at least 0")
     rows, columns = crop
-    if min(rows, columns) < 0:
-        raise ValueError(f"crop {list(crop)}: give rows and columns of at least 0")
     encoder = _build(space, image, width, (rows, columns))
     if (rows or columns) and not any(isinstance(part, Cropped) for part in encoder.modules()):
         raise ValueError(f"crop {list(crop)}: there is no image in {space}")
+    reads = IMAGE_ENCODERS[image]
+    if image != _DEFAULT and not any(isinstance(part, reads) for part in encoder.modules()):
+        raise ValueError(
+            f"encoder {image!r} reads images, and there is none in {space}: leave it out"
+        )
     return encoder
 
 

@@ -19,3 +19,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'ct_rl' has no attribute {name!r}")
     return getattr(importlib.import_module(f"ct_rl.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

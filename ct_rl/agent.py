@@ -6,6 +6,7 @@ Reading any of them executes nothing that they hold.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib import resources
 from pathlib import Path
@@ -108,7 +109,11 @@ class Agent:
         rows = len(next(iter(_leaves(batch))))
         if state is None:
             state = self.initial_state(rows)
-        begins = None if resets is None else np.atleast_1d(np.asarray(resets, bool))
+        begins = None if resets is None else np.asarray(resets, bool)
+        if begins is not None:
+            if begins.shape not in ((), (rows,)):
+                raise ValueError(f"resets is {list(begins.shape)}, expected one bool, or {rows}")
+            begins = np.broadcast_to(begins, rows).copy()
         actions, after = self.net.act(
             batch, state, greedy=greedy, resets=begins, generator=generator
         )
@@ -166,6 +171,7 @@ def pretrained_folder(name: str) -> Path:
 
 
 def _exported(path: Path) -> Agent:
+    config: Any = None
     try:  # what the Hub downloads are links into its cache
         config = read_json(path / CONFIG, _LARGEST, links=True)
         if config["format"] != FORMAT:
@@ -187,8 +193,19 @@ def _exported(path: Path) -> Agent:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OSError,
             SafetensorError, Unreadable) as error:  # fmt: skip
         raise UserError(
-            f"'{path}' holds no agent that can be read: {one_line(error)[:200]}"
+            f"'{path}' holds no agent that can be read: {one_line(error)[:200]}{_to_import(config)}"
         ) from None
+
+
+def _to_import(config: Any) -> str:
+    """Words about modules that an agent's description names and nobody imported, which may be why it cannot be read."""
+    description = config.get("description") if isinstance(config, dict) else None
+    named = description.get("imports") if isinstance(description, dict) else None
+    missing = [str(one)[:80] for one in named or () if one not in sys.modules]
+    if not missing:
+        return ""
+    words = shlex.join(missing)
+    return f"; it needs {words}: add --import {words} if you trust it (in Python: import it first)"
 
 
 def _of_run(path: Path, which: str) -> Agent:

@@ -12,9 +12,10 @@ from typing import Any
 import gymnasium as gym
 from rich.filesize import decimal
 
+import envs
 from ct_rl.config import EnvConfig, TrainConfig, check, resolve_reward_clip
 from ct_rl.config_file import read_recipe
-from ct_rl.errors import RunFailed, UserError, one_line, suggestion
+from ct_rl.errors import RunFailed, UserError, one_line, said, suggestion
 from ct_rl.scores import EnvFacts, env_facts
 from ct_rl.sections import auxiliary_settings, memory_settings
 
@@ -45,7 +46,7 @@ class EnvProbe:
 def env_settings(env: EnvConfig, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Keyword arguments for `envs.make` and `envs.make_vec`; `options` in place of the training ones."""
     settings = dict(env.options if options is None else options)
-    if env.name.startswith("dmlab_"):
+    if envs.has_engines(env.name):
         settings.setdefault("engine", env.engine)
     return settings
 
@@ -55,7 +56,7 @@ def lasting_options(config: TrainConfig) -> dict[str, Any]:
 
     Any other environment's settings say which environment it is, so all of them last.
     """
-    if not config.env.name.startswith("dmlab_"):
+    if not envs.has_engines(config.env.name):
         return dict(config.env.options)
     kept = _INTERFACE if config.env.engine == "embedded" else (*_INTERFACE, *_MACHINE)
     return {key: value for key, value in config.env.options.items() if key in kept}
@@ -67,7 +68,7 @@ def evaluation_options(
     """Settings of an evaluation's environment: the level as it is, or those of training; `more` stands above."""
     options = config.env.options if as_trained else config.eval_env.options
     options = {**lasting_options(config), **options, **(more or {})}
-    if as_trained and "stagger" in options:
+    if as_trained and envs.has_engines(config.env.name) and "stagger" in options:
         options["stagger"] = False  # a first episode cut short is no episode to score
     return options
 
@@ -75,7 +76,7 @@ def evaluation_options(
 def portable_options(env: EnvConfig, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Settings of an environment without this machine's paths: those of training, or `options`."""
     given = env.options if options is None else options
-    machine = _MACHINE if env.name.startswith("dmlab_") else ()
+    machine = _MACHINE if envs.has_engines(env.name) else ()
     return {key: value for key, value in given.items() if key not in machine}
 
 
@@ -85,7 +86,7 @@ def probe(config: TrainConfig) -> EnvProbe:
     Raises UserError for what `envs` refuses: an unknown name or setting, an engine or library not there.
     """
     env = config.env
-    if not env.name.startswith("dmlab_") and env.engine != "auto":
+    if not envs.has_engines(env.name) and env.engine != "auto":
         raise UserError(f"--engine {env.engine}: {env.name} has no engines: leave it out")
     found = probe_env(env)
     if config.eval_env.options:
@@ -98,12 +99,11 @@ def probe(config: TrainConfig) -> EnvProbe:
 
 def probe_env(env: EnvConfig, options: Mapping[str, Any] | None = None) -> EnvProbe:
     """Make an environment once and look at it, before any process starts; raises UserError."""
-    import envs
-
     with env_errors(env.name):
         made = envs.make_vec(env.name, 1, **env_settings(env, options))
     try:
-        facts = env_facts(made.metadata)
+        with env_errors(env.name):
+            facts = env_facts(made.metadata)
         return EnvProbe(made.single_observation_space, made.single_action_space, facts)
     finally:
         made.close()
@@ -121,6 +121,10 @@ def env_errors(name: str) -> Iterator[None]:
         if isinstance(error, ImportError) and "libX11" in text:
             text = f"{text}; install it, for example with: apt-get install libx11-6"
         raise UserError(text if name in text else f"--env {name}: {text}") from error
+    except (RunFailed, MemoryError):
+        raise
+    except Exception as error:  # whatever somebody's own class raises
+        raise UserError(f"--env {name}: {said(error)}") from error
 
 
 def network_settings(config: TrainConfig) -> dict[str, Any]:
@@ -155,8 +159,8 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
         _require_memory(sum(parameter.numel() for parameter in sketch.parameters()))
     except (ValueError, TypeError) as error:
         raise UserError(one_line(error)) from error
-    except (RuntimeError, NotImplementedError):
-        pass  # a part of somebody's own that torch's meta device does not know
+    except Exception:
+        pass  # a part of somebody's own that torch's meta device does not know, or an error that comes again
     try:
         net = ActorCritic(probe.observation_space, probe.action_space, **settings)
         known = net.loss_names()
@@ -164,6 +168,8 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
         raise UserError(one_line(error)) from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise UserError(f"this network cannot be built: {one_line(error)[:300]}") from error
+    except Exception as error:  # whatever somebody's own class raises
+        raise UserError(f"this network cannot be built: {said(error)}") from error
     for name in config.training.loss_coeffs:
         if name not in known:
             raise UserError(

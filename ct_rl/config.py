@@ -247,6 +247,8 @@ def check(config: TrainConfig) -> None:
 def resolve_reward_clip(config: TrainConfig) -> str:
     """Sets and returns the clipping that `auto` stands for: what DeepMind Lab's scores were made with, else none."""
     if config.network.reward_clip == "auto":
-        lab = config.env.name.startswith("dmlab_")
+        import envs
+
+        lab = envs.has_engines(config.env.name)
         config.network.reward_clip = "optimistic_asymmetric" if lab else "none"
     return config.network.reward_clip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
@@ -85,3 +86,14 @@ def run_command(command: Callable[[], int]) -> int:
 
 def _complain(message: object) -> None:
     print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def said(error: Exception) -> str:
+    """One line; a ValueError's own words say all, others need their kind and place."""
+    text = one_line(error)[:400]
+    if isinstance(error, ValueError):
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(error).__name__}: {text} ({place.filename}, line {place.lineno}, in {place.name})"
+    )

@@ -74,10 +74,11 @@ def command(argv: list[str]) -> int:
 
 
 def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
+    import envs
     from ct_rl.algorithm import env_settings, evaluation_options
 
     if given.engine is not None:
-        if not config.env.name.startswith("dmlab_"):
+        if not envs.has_engines(config.env.name):
             raise UserError(
                 f"--engine {given.engine}: {config.env.name} has no engines: leave it out"
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 
 from agents.acting import LOST, Actor
 from ct_rl.checkpoint import Checkpoint
-from ct_rl.errors import RunFailed, UserError, one_line
+from ct_rl.errors import RunFailed, UserError, one_line, said
 from ct_rl.insight import Insight, attends, drawn_observation
 from ct_rl.insight import watch as watch_step
 from ct_rl.scores import EnvFacts, episode_means, human_normalised
@@ -107,18 +106,7 @@ def playing() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise RunFailed(f"playing stopped: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    """One line; a ValueError's own words say all, others need their kind and place."""
-    text = one_line(error)[:400]
-    if isinstance(error, ValueError):
-        return text
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"{type(error).__name__}: {text} ({place.filename}, line {place.lineno}, in {place.name})"
-    )
+        raise RunFailed(f"playing stopped: {said(error)}") from error
 
 
 def worlds_for(episodes: int) -> int:
@@ -215,6 +203,12 @@ def _picture(env: Any, obs: Any, watch: bool) -> Any:
         picture = env.render() if draws else None
     except gym.error.Error as error:  # a library for drawing is missing
         raise RunFailed(one_line(error)[:300]) from error
+    except NotImplementedError as error:
+        if not watch:
+            raise RunFailed(
+                "the environment has no render(): leave --video out, or add --attention, which films what it observes"
+            ) from error
+        picture = None
     return drawn_observation(obs) if watch and picture is None else picture
 
 

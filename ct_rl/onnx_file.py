@@ -142,7 +142,13 @@ def _compare(content: bytes, step: _Step, rows: int) -> tuple[int, float]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a type or an operator that onnxruntime has not
+        core = type(step.net.core).__name__
+        raise UserError(
+            f"--onnx: onnxruntime cannot run the network with {core}: {_reason(error)}"
+        ) from None
     net, space = step.net, step.observation_space
     space.seed(0)
     steps = _STEPS + min(net.core.context_length or 0, _MOST_STEPS)
@@ -223,7 +229,7 @@ def _for_env(space: gym.Space, action: Tensor) -> Tensor:
     assert isinstance(space, spaces.Box)
     low, high = (torch.as_tensor(x.astype(np.float64)) for x in (space.low, space.high))
     value = action.double()
-    if bool(torch.isfinite(low).all()) and bool(torch.isfinite(high).all()):
+    if np.isfinite([space.low, space.high]).all():  # a trace must not ask tensors
         inside = (value.clamp(-1.0, 1.0) + 1.0) / 2.0
         value = low * (1.0 - inside) + high * inside
     else:

@@ -162,6 +162,8 @@ def _strict_hint(hint: Any) -> Any:
         return Union[tuple(_strict_hint(one) for one in get_args(hint))]  # noqa: UP007
     if get_origin(hint) in (list, dict):
         return get_origin(hint)[tuple(_strict_hint(one) for one in get_args(hint))]
+    if get_origin(hint) is tuple:
+        return Annotated[hint, BeforeValidator(_as_tuple)]  # type: ignore[return-value]
     return hint
 
 
@@ -191,6 +193,11 @@ def _shape(cls: type, sections: Mapping[str, type], extra: str) -> Any:
     shape = TypedDict(cls.__name__, items)  # type: ignore[misc, operator]
     setattr(shape, "__pydantic_config__", {**_STRICT, "extra": extra})  # noqa: B010
     return shape
+
+
+def _as_tuple(data: Any) -> Any:
+    """A list as a tuple: YAML, JSON and flags have no other way to write one."""
+    return tuple(data) if isinstance(data, list) else data
 
 
 def _required(item: Any) -> bool:

@@ -31,11 +31,18 @@ class EnvFacts:
 
 
 def env_facts(metadata: Mapping[str, Any]) -> EnvFacts:
-    """The facts that an environment's metadata states, defaults for the rest."""
+    """The facts that an environment's metadata states, defaults for the rest.
+
+    Raises:
+        ValueError: for counts that are no list of names.
+    """
     bounds = metadata.get("score_range")
+    counts = metadata.get("episode_metrics", ())
+    if isinstance(counts, str) or not all(isinstance(name, str) for name in counts):
+        raise ValueError(f"metadata['episode_metrics'] is {counts!r}: expected a list of names")
     return EnvFacts(
         action_repeat=int(metadata.get("action_repeat", 1)),
-        episode_metrics=tuple(metadata.get("episode_metrics", ())),
+        episode_metrics=tuple(counts),
         score_range=(float(bounds[0]), float(bounds[1])) if bounds else None,
         fps=float(metadata.get("render_fps") or 30.0),
         engine=metadata.get("engine"),
@@ -60,11 +67,9 @@ def episode_means(
     """
     episodes = list(episodes)
     means: dict[str, float] = {}
-    for key, name in (
-        ("return", "return"),
-        ("length", "length"),
-        *((m, count_key(m)) for m in metrics),
-    ):
+    own = ("return", "length")
+    counts = [(count_key(m) if m in own else m, count_key(m)) for m in metrics]
+    for key, name in (*zip(own, own, strict=True), *counts):
         given = [float(episode[key]) for episode in episodes if episode.get(key) is not None]
         if given and name not in means:
             means[name] = sum(given) / len(given)

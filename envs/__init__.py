@@ -3,6 +3,7 @@
 from envs.adapt import adapt, adapt_vec
 from envs.errors import MissingDependencyError
 from envs.registry import (
+    has_engines,
     import_modules,
     make,
     make_vec,
@@ -16,6 +17,7 @@ __all__ = [
     "MissingDependencyError",
     "adapt",
     "adapt_vec",
+    "has_engines",
     "import_modules",
     "make",
     "make_vec",

@@ -82,6 +82,12 @@ def import_modules(modules: Sequence[str]) -> None:
             ) from error
 
 
+def has_engines(name: str) -> bool:
+    """Whether `name` is of the package's own DeepMind Lab environments, which take `engine`."""
+    own = _ENVIRONMENTS.get(name, "envs.")
+    return name.startswith("dmlab_") and isinstance(own, str) and own.startswith("envs.")
+
+
 def registration(name: str) -> Factory | EnvSpec | None:
     """What `name` was registered with, here or in gymnasium, to be carried to another process; None if unknown."""
     return _ENVIRONMENTS.get(name) or gym.registry.get(name)
@@ -137,7 +143,7 @@ def make(name: str, /, **settings: Any) -> gym.Env:
         made = _resolve(name, factory)
         if _makes_vectors(made):
             return Single(_vector(name, made, 1, settings))
-        return _finished(name, made(**settings), gym.Env)
+        return LastStep(_one(name, factory, settings))
     check_render_mode(name, settings.get("render_mode"))
     return LastStep(_bare(_spec(name, settings), package))
 
@@ -176,7 +182,12 @@ def _vector(
         raise ValueError(
             f"environment {name!r} has no setting 'num_envs': it is how many there are"
         )
-    return _finished(name, factory(num_envs, **settings), VectorEnv)
+    made = _finished(name, factory(num_envs, **settings), VectorEnv)
+    if made.num_envs != num_envs:
+        raise ValueError(
+            f"environment {name!r}: its factory made {made.num_envs} worlds, expected {num_envs} (num_envs)"
+        )
+    return made
 
 
 def _finished(name: str, given: Any, kind: type) -> Any:

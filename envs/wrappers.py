@@ -111,6 +111,13 @@ class Single(gym.Env):
     """A vector environment of one world as a plain gymnasium environment; infos that were not given are not there."""
 
     def __init__(self, env: VectorEnv):
+        mode = env.metadata.get("autoreset_mode")
+        if (
+            mode == AutoresetMode.SAME_STEP
+        ):  # the last observation would be the next episode's first
+            raise ValueError(
+                f"one environment does not reset itself, and autoreset_mode={mode.value!r} was given: leave it out"
+            )
         self.env = env
         self.metadata = env.metadata
         self.render_mode = env.render_mode

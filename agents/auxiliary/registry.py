@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import keyword
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from agents.auxiliary.options import (
     ReconstructionOptions,
 )
 from agents.errors import unknown
+from ct_rl.memory.options import check_declared, check_name, check_options
 
 if TYPE_CHECKING:
     from agents.auxiliary.contract import AuxiliaryLoss, Sizes
@@ -26,20 +27,35 @@ _OURS: dict[str, tuple[str, type]] = {
     "reconstruction": ("Reconstruction", ReconstructionOptions),
 }
 _LOSSES: dict[str, type[AuxiliaryLoss]] = {}
+_TAKEN = {"none", "policy", "value", "total"}  # a flag's word, and the learner's own
 
 
 def register_auxiliary(name: str, cls: type[AuxiliaryLoss]) -> None:
     """Makes `cls` known as `name`: `--auxiliary NAME`, its loss is logged as NAME_loss.
 
     Raises:
-        ValueError: for a class that is no `AuxiliaryLoss`, or whose `Options` is no dataclass.
+        ValueError: for a class that is no `AuxiliaryLoss`, whose `Options` is no dataclass with defaults, or a name
+            that cannot be one or is another's.
     """
+    from torch.nn import ModuleDict
+
     from agents.auxiliary.contract import AuxiliaryLoss
 
     if not (isinstance(cls, type) and issubclass(cls, AuxiliaryLoss)):
         raise ValueError(f"auxiliary loss {name!r} is {cls!r}: give a subclass of AuxiliaryLoss")
-    if not dataclasses.is_dataclass(cls.Options):
-        raise ValueError(f"auxiliary loss {name!r} has no dataclass Options: give it one")
+    check_name("auxiliary loss", name, cls, _LOSSES.get(name), _OURS)
+    # The losses lie in a ModuleDict and are reported beside the learner's, as fields of a section.
+    if (
+        not name.isidentifier()
+        or keyword.iskeyword(name)
+        or name in _TAKEN
+        or hasattr(ModuleDict, name)
+    ):
+        raise ValueError(
+            f"auxiliary loss {name!r}: expected a name as Python's variables have, and none of "
+            f"{', '.join(sorted(_TAKEN))} or what torch.nn.ModuleDict has"
+        )
+    check_declared("auxiliary loss", name, cls.Options)
     _LOSSES[name] = cls
 
 
@@ -63,15 +79,10 @@ def build_auxiliary(name: str, sizes: Sizes, options: Mapping[str, Any]) -> Auxi
     """An auxiliary loss by its name.
 
     Raises:
-        ValueError: for a name or an option that does not exist, naming those that do.
+        ValueError: for a name or an option that does not exist, naming those that do, or a value out of its bounds.
     """
     cls = _class(name)
-    known = [field.name for field in dataclasses.fields(cls.Options)]
-    for option in options:
-        if option not in known:
-            raise ValueError(unknown(f"option of auxiliary loss {name!r}", option, known))
-    settings = cls.Options(**options)
-    return cls(sizes, **{key: getattr(settings, key) for key in known})
+    return cls(sizes, **check_options(f"auxiliary loss {name!r}", cls.Options, options))
 
 
 def _class(name: str) -> type[AuxiliaryLoss]:

@@ -29,6 +29,7 @@ from agents.rllib.runner import (
     FINISHED_EPISODES,
     LOST_WORLDS,
     MEMORY_BYTES,
+    make_runner_here,
     runner_failed,
 )
 
@@ -52,7 +53,12 @@ class MemoryAlgorithm(Algorithm):
         self._before = dict.fromkeys((NUM_ENV_STEPS_SAMPLED_LIFETIME, *_TRAINED), 0)
         self._seen: dict[str, int] = dict(self._before)  # the counters of the last update
         self._lives = self._lost = self._restarted = 0
-        super().setup(config)
+        try:
+            super().setup(config)
+        except IndexError:
+            # RLlib asks its first remote runner for spaces, and has only logged why there is none.
+            make_runner_here(config)
+            raise
         self.learner_group.update = self._guarded(
             self._update_each if config.num_learners else self.learner_group.update
         )

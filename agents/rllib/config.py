@@ -12,7 +12,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from agents.rllib.connector import FragmentsToBatch
-from agents.rllib.module import MemoryRLModule
+from agents.rllib.learner import MemoryLearner
+from agents.rllib.module import MemoryRLModule, check_network
 from agents.rllib.registration import (
     environment_settings,
     look_at_resets,
@@ -209,6 +210,12 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
                 "set env_runners(batch_mode='truncate_episodes')"
             )
         check_settings(self)
+        check_network(self.network_settings, self.imported_modules)
+        if not issubclass(self.learner_class, MemoryLearner):
+            raise ValueError(
+                f"{name} learns from fragments, which {self.learner_class.__name__} does not: leave "
+                f"learner_class as it is, or subclass {self.get_default_learner_class().__name__}"
+            )
         module_class = self.rl_module_spec.module_class
         if not (isinstance(module_class, type) and issubclass(module_class, MemoryRLModule)):
             raise ValueError(

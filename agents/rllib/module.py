@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -34,9 +34,12 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from agents.actor_critic import ActorCritic, ActorCriticOutput
-from agents.auxiliary import Experience
+from agents.auxiliary import Experience, auxiliary_options
+from agents.encoders import encoder_names
 from agents.errors import unknown
 from agents.fragment import IGNORED, PICKED, RESETS
+from ct_rl.memory import memory_options
+from ct_rl.memory.options import check_options
 
 ESTIMATE = "value_estimate"  # what `forward_train` made the value of (`agents.critics`)
 LOSSES = "losses"  # where `forward_train` puts every loss beside the task's, by name
@@ -64,6 +67,27 @@ def network_arguments(model_config: dict[str, Any]) -> dict[str, Any]:
         if key not in _OWN and key not in _RLLIB_KEYS:
             raise ValueError(unknown("model_config key of MemoryRLModule", key, _OWN))
     return {key: value for key, value in model_config.items() if key in SETTINGS}
+
+
+def check_network(settings: Mapping[str, Any], imports: Sequence[str] = ()) -> None:
+    """Looks at the names among `ActorCritic`'s settings and at the options that belong to them, in the driver.
+
+    A remote runner's refusal would be lost: RLlib only logs what its constructor raises.
+
+    Raises:
+        ValueError: one line that says what does not exist and what does, or which value is out of its bounds.
+    """
+    for module in imports:
+        import_module(module)
+    memory = settings.get("memory", "compressive")
+    check_options(
+        f"memory {memory!r}", memory_options(memory), settings.get("memory_options") or {}
+    )
+    encoder = settings.get("encoder")
+    if encoder is not None and encoder not in encoder_names():
+        raise ValueError(unknown("encoder", str(encoder), encoder_names()))
+    for name, options in (settings.get("auxiliary") or {}).items():
+        check_options(f"auxiliary loss {name!r}", auxiliary_options(name), options)
 
 
 def refuse_for_stock_learners(value_bins: int, reward_clip: str) -> None:
@@ -172,10 +196,10 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
                 f"the batch has no {Columns.STATE_IN!r} (it has {', '.join(batch)}): keep RLlib's "
                 "default connectors, which carry the memory"
             )
-        dtype = self.net.inlet.weight.dtype
+        empty = self.net.initial_state(1)
+        # RLlib's connectors turn int64 counters into int32.
         state = {
-            # RLlib's connectors turn int64 counters into int32.
-            key: x.to(dtype if x.is_floating_point() else torch.int64)
+            key: x.to(empty[key].dtype) if key in empty else x
             for key, x in batch[Columns.STATE_IN].items()
         }
         return (net or self.net)(batch[Columns.OBS], state, batch.get(RESETS), batch.get(PICKED))

@@ -63,9 +63,19 @@ def register_class(cls: Callable[..., Any]) -> str:
 
     What it makes is adapted, as what is made by name is: the same environment is the same at both doors.
     """
+    for known, name in _NAMES:
+        if known is cls:
+            return name
     name = f"{cls.__module__}.{getattr(cls, '__qualname__', repr(cls))} (adapted)"
+    alike = sum(known.startswith(name) for _, known in _NAMES)
+    if alike:  # another function of the same name, such as a lambda
+        name += f" {alike + 1}"
+    _NAMES.append((cls, name))
     register_env(name, _Adapted(cls))
     return name
+
+
+_NAMES: list[tuple[Callable[..., Any], str]] = []  # held, so that no other is taken for one of them
 
 
 class _Adapted:

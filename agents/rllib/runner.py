@@ -28,6 +28,13 @@ FAILURE = "failure"
 _RESTARTS = 10  # of environments that fail before they have given a fragment
 
 
+def make_runner_here(config: Any) -> None:
+    """Makes a runner as a remote process would, for what its constructor raises."""
+    alone = config.copy(copy_frozen=False)
+    alone.num_env_runners = 0
+    config.env_runner_cls(config=alone, worker_index=0).stop()
+
+
 class MemoryEnvRunner(SingleAgentEnvRunner):
     """Samples `Fragment`s of exactly T vector steps; everything else is RLlib's runner.
 

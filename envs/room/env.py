@@ -100,8 +100,8 @@ class RoomVectorEnv(VectorEnv):
                 choices = ", ".join(str(getattr(item, "value", item)) for item in known[:3])
                 raise ValueError(f"unknown {name} {value!r}: choose one of {choices}")
         for name, size in (("render_height", render_height), ("render_width", render_width)):
-            if size < 1:
-                raise ValueError(f"{name}={size}: expected 1 or more pixels")
+            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+                raise ValueError(f"{name}={size!r}: expected 1 or more pixels, a whole number")
         self.settings = RoomSettings.from_kwargs(**settings)
         # Opened here, so that a missing library is an error of the constructor.
         self.renderer = choose_renderer(renderer)

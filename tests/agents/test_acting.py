@@ -7,6 +7,8 @@ import torch
 
 from agents import ActorCritic
 from agents.acting import Actor, reset
+from agents.actor_critic import as_tensors
+from ct_rl.scores import env_facts, episode_means
 from envs.seeding import world_seeds
 from tests.agents.counting import CountingEnv
 
@@ -153,3 +155,36 @@ def test_an_error_of_a_reset_is_not_swallowed():
 
     with pytest.raises(ValueError, match="no such level"):
         reset(Broken(2), [1, 2])
+
+
+class Named(CountingEnv):
+    """Its counts have the names of what every episode has."""
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, info = super().step(actions)
+        own = np.full(self.num_envs, 77.0)
+        return obs, reward, terminated, truncated, {**info, "return": own, "length": own}
+
+
+def test_a_count_named_as_an_episodes_own_stands_beside_it():
+    playing = actor(Named(2), metrics=("hits", "return", "length"))
+    for _ in range(9):
+        playing.step(explore=True)
+    episodes = [episode for _, episode in playing.take_finished()]
+    assert [(e["length"], e["return"] == e["hits"]) for e in episodes] == [(7, True), (8, True)]
+    means = episode_means(episodes, ("hits", "return", "length"))
+    assert means["length"] == 7.5 and means["return"] == means["hits"]
+    assert means["episode_length"] == means["episode_return"] == 77.0
+
+
+def test_an_observation_may_be_a_flipped_view():
+    space = gym.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    frame = np.arange(36 * 36 * 3).reshape(36, 36, 3).astype(np.uint8)
+    flipped = as_tensors({"frame": frame[None, ::-1]})["frame"]
+    assert np.array_equal(flipped.numpy(), np.ascontiguousarray(frame[None, ::-1]))
+    assert space.contains(flipped[0].numpy())
+
+
+def test_counts_that_are_no_list_are_refused():
+    with pytest.raises(ValueError, match="'score': expected a list of names"):
+        env_facts({"episode_metrics": ("score")})

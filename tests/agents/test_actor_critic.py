@@ -50,3 +50,18 @@ def test_products_are_those_of_memory_and_sight_around_the_memory_or_not():
     held = net.norm(y)
     naive = torch.cat([held, net.held(held) * net.seen(sight)], -1)
     torch.testing.assert_close(net._heads(y, sight, sight)[1], net.value(naive).squeeze(-1))
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"width": 0}, "width=0: expected a whole number of at least 1"),
+        ({"head": -1}, "head=-1: expected"),
+        ({"bilinear": 1.5}, "bilinear=1.5: expected"),
+        ({"crop": 3}, "crop 3: give rows and columns"),
+        ({"encoder": "spots"}, "encoder 'spots' reads images, and there is none"),
+    ],
+)
+def test_sizes_and_parts_that_cannot_be_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        ActorCritic(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), memory="gru", **wrong)

@@ -110,7 +110,7 @@ def test_every_option_has_a_default_and_a_help_text(name):
     options()
     known = {field.name for field in dataclasses.fields(options)}
     assert set(_class(name).small) <= known
-    with pytest.raises(ValueError, match="unknown option of auxiliary loss"):
+    with pytest.raises(ValueError, match="has no option 'no_such_option'"):
         build_auxiliary(name, sizes(), {"no_such_option": 1})
 
 
@@ -277,6 +277,42 @@ def test_one_class_and_one_line_add_a_loss(monkeypatch):
         auxiliary={"mean_square": {}},
     )
     assert isinstance(net.auxiliary["mean_square"], Mean)
+
+
+@pytest.mark.parametrize(
+    "name, options, said",
+    [
+        ("prediction", {"loss": "xx"}, "loss='xx': expected one of"),
+        ("contrast", {"temperature": 0.0}, "temperature=0.0: expected a number above 0"),
+        ("contrast", {"horizon": 0}, "horizon=0: expected a whole number of at least 1"),
+        ("recall", {"pairs": "many"}, "pairs='many'"),
+    ],
+)
+def test_an_option_out_of_its_bounds_is_refused(name, options, said):
+    with pytest.raises(ValueError, match=said):
+        build_auxiliary(name, sizes(), options)
+
+
+@pytest.mark.parametrize(
+    "name", ["", 5, "none", "policy", "my-loss", "my loss", "class", "items", "recall"]
+)
+def test_a_name_that_could_not_be_used_is_refused(name):
+    with pytest.raises(ValueError, match="auxiliary loss"):
+        register_auxiliary(name, Mean)
+    assert name == "recall" or name not in auxiliary_names()
+
+
+def test_a_loss_with_an_option_that_must_be_given_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        margin: float
+
+    class Wanting(Mean):
+        pass
+
+    Wanting.Options = Options
+    with pytest.raises(ValueError, match="option 'margin' has no default"):
+        register_auxiliary("wanting", Wanting)
 
 
 def test_what_is_no_loss_is_refused():

@@ -11,6 +11,8 @@ import torch
 
 import envs
 from agents import MemoryPPOConfig
+from agents.rllib.internals import environment_creator
+from agents.rllib.registration import register_class
 from agents.rllib.runner import MemoryEnvRunner
 
 
@@ -153,3 +155,32 @@ def test_a_setting_named_num_envs_is_the_environments_own():
     config = MemoryPPOConfig().environment("Sized-v0", env_config={"num_envs": 7, "size": 3})
     env = environment_creator("Sized-v0")({**config.env_config})
     assert env.unwrapped.size == (7, 3)
+
+
+def test_functions_of_one_name_are_environments_of_their_own():
+    def maker(length):
+        return lambda context: gym.make("CartPole-v1", max_episode_steps=length)
+
+    one, other = maker(3), maker(4)
+    names = [register_class(each) for each in (one, other, one)]
+    assert names[0] == names[2] != names[1]
+    lengths = [environment_creator(name)({}).spec.max_episode_steps for name in names[:2]]
+    assert lengths == [3, 4]
+
+
+def broken(context):
+    raise KeyError("no such map")
+
+
+@pytest.mark.parametrize(
+    "change, error, said",
+    [
+        (lambda config: config.environment(broken), KeyError, "no such map"),
+        (lambda config: config.memory("compressive", rate=3, window=16), ValueError, "rate=3"),
+    ],
+    ids=["environment", "memory"],
+)
+def test_what_a_remote_runner_cannot_make_is_said_in_the_driver(cluster, change, error, said):
+    config = MemoryPPOConfig().environment("CartPole-v1").env_runners(num_env_runners=1)
+    with pytest.raises(error, match=said):
+        change(config).build_algo()

@@ -4,9 +4,12 @@ import warnings
 
 import gymnasium as gym
 import pytest
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from agents import with_memory
 from agents.rllib.module import MemoryRLModule
 from agents.rllib.settings import HONOURED, REFUSED, check_settings
 from tests.agents.conftest import CONFIGS
@@ -251,3 +254,27 @@ def test_the_weight_of_a_loss_that_is_not_there_is_refused():
         ValueError, match=r"unknown loss .* 'compresion': did you mean 'compression'"
     ):
         MemoryRLModule(**module, model_config={**given, "loss_coeffs": {"compresion": 0.0}})
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda c: c.memory("compresive"), "unknown memory 'compresive'"),
+        (lambda c: c.memory("lstm", rate=4), "memory 'lstm' has no option 'rate'"),
+        (lambda c: c.memory("lstm", hidden=0), "hidden=0: expected"),
+        (lambda c: c.network(encoder="x"), "unknown encoder 'x'"),
+        (lambda c: c.auxiliary("contrast", horizon=0), "horizon=0: expected"),
+        (lambda c: c.auxiliary("contrats"), "unknown auxiliary loss 'contrats'"),
+        (lambda c: c.training(learner_class=PPOTorchLearner), "leave learner_class as it is"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_what_a_runner_would_refuse_out_of_sight_is_refused_in_the_driver(algorithm, change, said):
+    config = CONFIGS[algorithm]().environment("CartPole-v1").env_runners(num_env_runners=2)
+    with pytest.raises(ValueError, match=said):
+        change(config).validate()
+
+
+def test_a_stock_config_is_looked_at_in_the_driver_too():
+    with pytest.raises(ValueError, match="memory 'lstm' has no option 'rate'"):
+        with_memory(PPOConfig().environment("CartPole-v1"), "lstm", rate=4)

@@ -21,7 +21,8 @@ from ray.tune import register_env
 from agents import MemoryRLModule, check_stock, with_memory
 from agents.distributions import for_env
 from agents.rllib.stock import check_environment
-from ct_rl.memory import memory_names
+from ct_rl.memory import memory_class, memory_names, memory_options
+from ct_rl.memory.registry import _CORES
 from tests.agents.counting import create
 from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
 from tests.agents.test_fragments import SMALL
@@ -36,7 +37,7 @@ def stock_config(algorithm, memory, fragment=11, **model_config):
     register_env("counting", create)
     settings = {
         "memory": memory,
-        "memory_options": {"d_model": 16, **SMALL[memory]},
+        "memory_options": {"d_model": 16, **SMALL.get(memory, {})},
         "width": 16,
         "around": False,
         "max_seq_len": 2 * fragment,
@@ -279,3 +280,23 @@ def test_actions_are_what_the_environment_takes():
     action = for_env(box, np.array([[-1.0, 1.0], [0.0, 5.0]]))
     np.testing.assert_allclose(action, [[-2.0, 10.0], [0.0, 10.0]])
     assert for_env(gym.spaces.Discrete(3, start=5), np.array([2])) == 7
+
+
+class Flagged(memory_class("identity")):
+    """Remembers by a flag that an episode runs."""
+
+    def initial_state(self, batch_size):
+        running = torch.zeros(batch_size, 1, dtype=torch.bool)
+        return {**super().initial_state(batch_size), "running": running}
+
+    def run(self, x, state, resets, attention):
+        assert state["running"].dtype == torch.bool
+        out = super().run(x, state, resets, attention)
+        out.state["running"] = torch.ones_like(state["running"])
+        return out
+
+
+def test_a_state_of_any_type_trains(monkeypatch):
+    monkeypatch.setitem(_CORES, "flagged", (Flagged, memory_options("identity")))
+    module, batches = sampled(stock_config("ppo", "flagged"), rounds=1)
+    module.forward_train(batches[0])

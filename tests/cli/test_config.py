@@ -1,5 +1,6 @@
 """Recipes and flags: complete round trip, precedence, every field a flag, mistakes named."""
 
+import dataclasses
 import re
 from dataclasses import fields, is_dataclass, replace
 
@@ -20,6 +21,7 @@ from ct_rl.config import (
 )
 from ct_rl.errors import UserError
 from ct_rl.memory import memory_names, memory_options, option_help
+from ct_rl.reader import read
 from ct_rl.sections import auxiliary_section, memory_section, memory_settings
 from ct_rl.train import Arguments, _new_config
 
@@ -317,3 +319,15 @@ def test_a_reader_without_extra_keys_ignores_them_only_where_told():
     with pytest.raises(reader.Invalid, match="unknown key"):
         reader.read(RunConfig, {"seed": 1, "colour": 2})
     assert reader.read(RunConfig, {"seed": 1, "colour": 2}, extra="ignore").seed == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class WithTuple:
+    sizes: tuple[int, ...] = (4, 4)
+
+
+def test_a_tuple_is_written_as_a_list():
+    assert read(WithTuple, {"sizes": [1, 2]}).sizes == (1, 2)
+    assert read(WithTuple, {}).sizes == (4, 4)
+    with pytest.raises(ValueError, match="sizes"):
+        read(WithTuple, {"sizes": ["a"]})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from agents import ActorCritic
-from ct_rl import video
+from ct_rl import evaluation, video
 from ct_rl.algorithm import evaluation_options, lasting_options
 from ct_rl.config import TrainConfig
 from ct_rl.errors import RunFailed, UserError
@@ -424,3 +424,11 @@ def test_the_overlay_tells_return_reward_step_and_action():
     plain = video.compose(base)
     for change in ({"total": 4.0}, {"reward": 1.0}, {"step": 6}, {"action": "fire"}):
         assert (video.compose(Moment(**{**base.__dict__, **change})) != plain).any()
+
+
+def test_an_environment_that_cannot_draw_is_one_line_or_shows_what_it_observes():
+    env, frame = Shown(None), np.zeros((48, 64, 3), np.uint8)
+    env.render_mode, env.render = "rgb_array", super(Shown, env).render
+    with pytest.raises(RunFailed, match=r"has no render\(\): leave --video out"):
+        evaluation._picture(env, frame, watch=False)
+    assert np.asarray(evaluation._picture(env, frame, watch=True)).ndim == 3

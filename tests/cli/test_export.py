@@ -82,6 +82,12 @@ def test_a_batch_acts_as_its_rows_do(agent):
     batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     actions, _ = agent.act(batch, greedy=True)
     assert [agent.act(row, greedy=True)[0] for row in rows] == list(actions)
+    _, state = agent.act(batch)
+    for resets in (True, [True] * 3):
+        begun, _ = agent.act(batch, state, resets=resets, greedy=True)
+        assert list(begun) == list(actions)
+    with pytest.raises(ValueError, match="expected one bool, or 3"):
+        agent.act(batch, state, resets=[True, False])
     with pytest.raises(ValueError, match="expected"):
         agent.act({**rows[0], "frame": np.zeros((9, 9, 3), np.uint8)})
 

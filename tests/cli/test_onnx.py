@@ -129,6 +129,17 @@ def test_a_file_that_acts_otherwise_is_refused(exported, monkeypatch):
         acting.net.policy.bias[0] -= 1.0
 
 
+def test_a_trace_finds_the_bounds_of_actions():
+    class Actions(torch.nn.Module):
+        def forward(self, action):
+            return onnx_file._for_env(space, action)
+
+    space = gym.spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 9.0]), dtype=np.float32)
+    given = torch.randn(3, 2)
+    traced = torch.export.export(Actions(), (given,), strict=False).module()
+    torch.testing.assert_close(traced(given), onnx_file._for_env(space, given))
+
+
 @needs_onnx
 @pytest.mark.parametrize(
     "space",

@@ -1,13 +1,20 @@
 """Somebody's own environment and memory by `--import`: trained in a runner's process, resumed, evaluated, filmed."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+import envs
 from ct_rl import command_line, evaluate, train
+from ct_rl.algorithm import check_network, probe_env
+from ct_rl.config import EnvConfig, TrainConfig
 from ct_rl.errors import UserError, run_command
+from ct_rl.memory import GRUMemory, memory_options, register_memory
+from ct_rl.sections import memory_section
+from envs import registry
 from tests.cli.conftest import command
 
 MODULE = """
@@ -125,3 +132,32 @@ def test_a_module_that_breaks_is_one_line(tmp_path, monkeypatch, text, says):
     with pytest.raises(UserError, match=says) as error:
         command_line.import_modules([f"broken_{says.lower()}"])
     assert "\n" not in str(error.value) and str(error.value).startswith("--import broken_")
+
+
+@pytest.mark.parametrize(
+    "error", ["KeyError('map')", "AttributeError('map')", "AssertionError('map')"]
+)
+def test_an_environment_that_cannot_be_made_is_one_line(monkeypatch, error):
+    def broken(**settings):
+        raise eval(error)
+
+    monkeypatch.setattr(registry, "_ENVIRONMENTS", dict(registry._ENVIRONMENTS))
+    envs.register("mine", broken)
+    with pytest.raises(UserError, match=r"--env mine: .*Error: .*map.* line \d+, in broken"):
+        probe_env(EnvConfig(name="mine"))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("size"), AssertionError("size"), AttributeError("size")]
+)
+def test_a_memory_that_cannot_be_built_is_one_line(monkeypatch, error):
+    class Broken(GRUMemory):
+        def run(self, x, state, resets, attention):
+            raise error
+
+    monkeypatch.setattr(sys.modules["ct_rl.memory.registry"], "_CORES", {})
+    register_memory("broken", Broken, memory_options("gru"))
+    config = TrainConfig(env=EnvConfig(name="CartPole-v1"), memory=memory_section("broken")())
+    config.network.reward_clip = "none"
+    with pytest.raises(UserError, match=r"cannot be built: .*size.* line \d+, in run"):
+        check_network(config, probe_env(config.env))

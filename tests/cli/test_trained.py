@@ -180,3 +180,12 @@ def test_paths_of_this_machine_are_not_exported():
     env.options = {"seconds": 3, "level_cache": "/home/me/cache", "dataset_path": "/data"}
     assert portable_options(env) == {"seconds": 3}
     assert portable_options(EnvConfig(name="Some-v0"), {"dataset_path": 1}) == {"dataset_path": 1}
+
+
+def test_an_agent_whose_parts_nobody_imported_says_what_to_import(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["network"]["memory"] = "leaky"
+    config["description"]["imports"] = ["my_memories"]
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"unknown memory 'leaky'.*add --import my_memories"):
+        open_trained(str(copy), "last", [])

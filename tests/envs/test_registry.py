@@ -188,3 +188,68 @@ def test_what_an_environment_lacks_is_one_line():
             envs.make_vec("Lacks-v0", 2)
     finally:
         del gym.registry["Lacks-v0"]
+
+
+class Half(gym.RewardWrapper):
+    def reward(self, reward):
+        return reward / 2
+
+
+class Looking(gym.Env):
+    """Observes parts that have this package's names."""
+
+    observation_space = gym.spaces.Dict(
+        {"last_reward": gym.spaces.Box(-9, 9, (1,)), "last_action": gym.spaces.Discrete(7)}
+    )
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {"last_reward": np.full(1, 5, np.float32), "last_action": 6}, {}
+
+    def step(self, action):
+        return self.reset()[0], 1.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda **settings: Half(envs.make("CartPole-v1", **settings)),
+        lambda **settings: Half(gym.make("CartPole-v1", **settings)),
+        lambda **settings: gym.wrappers.TransformAction(
+            envs.make("CartPole-v1"), lambda action: action // 2, gym.spaces.Discrete(4)
+        ),
+        Looking,
+    ],
+    ids=["wrapped ours", "wrapped", "actions", "names"],
+)
+def test_one_and_many_show_the_same(own, factory):
+    envs.register("mine", factory)
+    one, many = envs.make("mine"), envs.make_vec("mine", 1)
+    assert one.observation_space == many.single_observation_space
+    assert one.action_space == many.single_action_space
+    alone, together = [one.reset(seed=3)[0]], [many.reset(seed=[3])[0]]
+    for action in (1, 0, 1):
+        shown, reward, *_ = one.step(action)
+        batch, rewards, *_ = many.step(np.array([action]))
+        assert reward == rewards[0]
+        alone.append(shown), together.append(batch)
+    for shown, batch in zip(alone, together, strict=True):
+        assert one.observation_space.contains(shown)
+        for key, value in shown.items():
+            assert np.array_equal(value, batch[key][0]), key
+
+
+def test_a_factory_that_makes_other_worlds_than_asked_is_refused(own):
+    envs.register("mine", lambda num_envs, **settings: make_walks(2, **settings))
+    assert "made 2 worlds, expected 3" in line(envs.make_vec, "mine", 3)
+
+
+def test_one_environment_of_ours_resets_itself_in_no_step():
+    assert "leave it out" in line(envs.make, "dmlab_rooms_select", autoreset_mode="SameStep")
+
+
+def test_an_environment_of_a_users_own_has_no_engines_whatever_its_name(own):
+    envs.register("dmlab_mine", Walk)
+    assert not envs.has_engines("dmlab_mine") and not envs.has_engines("CartPole-v1")
+    assert envs.has_engines("dmlab_rooms_select")
