@@ -157,6 +157,8 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
         with torch.device("meta"):  # sizes without memory
             sketch = ActorCritic(probe.observation_space, probe.action_space, **settings)
         _require_memory(sum(parameter.numel() for parameter in sketch.parameters()))
+    except UserError:
+        raise
     except (ValueError, TypeError) as error:
         raise UserError(one_line(error)) from error
     except Exception:
