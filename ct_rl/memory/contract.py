@@ -241,11 +241,9 @@ def check_core(name: str, core: MemoryCore) -> None:
     if core.like.device.type == "meta":
         return
     x = core.like.new_zeros(1, 1, core.d_model)
-    was_training, empty = core.training, core.initial_state(1)
-    core.train()
+    empty = core.initial_state(1)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
         out = core(x, empty)
-    core.train(was_training)
     if not isinstance(out, MemoryOutput):
         raise ValueError(f"memory {name!r}: run gave {_described(out)}, expected a MemoryOutput")
     given = {"y": out.y} | {f"state {key!r}": part for key, part in out.state.items()}
