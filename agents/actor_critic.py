@@ -5,6 +5,7 @@ Shapes: B batch (rows), T time, P parameters of the action distribution.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +130,7 @@ class ActorCritic(nn.Module):
         for name, size, least in (
             ("width", width, 1), ("head", head, 0), ("bilinear", bilinear, 0), ("value_bins", value_bins, 0),
         ):  # fmt: skip
-            if isinstance(size, bool) or not isinstance(size, int) or size < least:
+            if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < least:
                 raise ValueError(f"{name}={size!r}: expected a whole number of at least {least}")
         self.action_space, self.reward_clip, self.around = action_space, reward_clip, around
         self.masks = has_mask(observation_space, action_space)

@@ -271,7 +271,6 @@ IMAGE_ENCODERS: dict[str, type[nn.Module]] = {
     "residual": ResidualEncoder,
 }
 _BUILT_IN = frozenset(IMAGE_ENCODERS)
-_DEFAULT = "small"
 
 
 def encoder_names() -> list[str]:
@@ -421,7 +420,7 @@ def _module_names(keys: list[str]) -> dict[str, str]:
 
 
 def build_encoder(
-    space: gym.Space, image: str = _DEFAULT, width: int = 256, crop: Sequence[int] = (0, 0)
+    space: gym.Space, image: str = "small", width: int = 256, crop: Sequence[int] = (0, 0)
 ) -> nn.Module:
     """The encoder for an observation space, with `d_out` features.
 
@@ -433,23 +432,24 @@ def build_encoder(
         crop: rows cut from the top and from the bottom of images, and columns from both sides, before they are read.
 
     Raises:
-        ValueError: for an unknown `image`, a space that no encoder reads, or a crop or a chosen `image` that finds no
-            image.
+        ValueError: for an unknown `image`, a space that no encoder reads, or a crop that finds no image.
     """
     if image not in IMAGE_ENCODERS:
         raise ValueError(unknown("encoder", image, encoder_names()))
-    if not isinstance(crop, Sequence) or len(crop) != 2 or min(crop) < 0:
+    if np.shape(crop) != (2,) or min(crop) < 0:
         raise ValueError(f"crop {crop!r}: give rows and columns, two numbers of at least 0")
     rows, columns = crop
     encoder = _build(space, image, width, (rows, columns))
     if (rows or columns) and not any(isinstance(part, Cropped) for part in encoder.modules()):
         raise ValueError(f"crop {list(crop)}: there is no image in {space}")
-    reads = IMAGE_ENCODERS[image]
-    if image != _DEFAULT and not any(isinstance(part, reads) for part in encoder.modules()):
-        raise ValueError(
-            f"encoder {image!r} reads images, and there is none in {space}: leave it out"
-        )
     return encoder
+
+
+def has_image(space: gym.Space) -> bool:
+    """Whether an observation has a part that the image encoder reads."""
+    if isinstance(space, spaces.Dict):
+        return any(map(has_image, space.values()))
+    return isinstance(space, spaces.Box) and _is_picture(space)
 
 
 def _build(space: gym.Space, image: str, width: int, crop: tuple[int, int]) -> nn.Module:

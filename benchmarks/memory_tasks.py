@@ -235,10 +235,15 @@ def finished(path: Path, tasks: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that a file has already; one of other tasks or settings than `tasks` ends the program."""
     if not path.exists():
         return []
-    known = json.loads(path.read_text())
+    try:
+        known = json.loads(path.read_text())
+    except ValueError as error:
+        raise SystemExit(f"{path} is no result of this benchmark: {error}") from None
     for row in known["rows"]:
         task, memory = row["task"], row["memory"]
         made, asked = (_of(where, task, memory) for where in (known["tasks"], tasks))
+        if asked is None:
+            raise SystemExit(f"{path} holds rows of {task}, too: name it in --tasks")
         if made != asked:
             raise SystemExit(
                 f"{path}: {memory} on {task} was made with other settings: give --out another file"

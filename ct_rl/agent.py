@@ -201,7 +201,8 @@ def _to_import(config: Any) -> str:
     """Words about modules that an agent's description names and nobody imported, which may be why it cannot be read."""
     description = config.get("description") if isinstance(config, dict) else None
     named = description.get("imports") if isinstance(description, dict) else None
-    missing = [str(one)[:80] for one in named or () if one not in sys.modules]
+    listed = named if isinstance(named, list) else []
+    missing = [one[:80] for one in listed if isinstance(one, str) and one not in sys.modules]
     if not missing:
         return ""
     words = shlex.join(missing)

@@ -13,7 +13,7 @@ import gymnasium as gym
 from rich.filesize import decimal
 
 import envs
-from ct_rl.config import EnvConfig, TrainConfig, check, resolve_reward_clip
+from ct_rl.config import EnvConfig, NetworkConfig, TrainConfig, check, resolve_reward_clip
 from ct_rl.config_file import read_recipe
 from ct_rl.errors import RunFailed, UserError, one_line, said, suggestion
 from ct_rl.scores import EnvFacts, env_facts
@@ -151,6 +151,7 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
     import torch
 
     from agents import ActorCritic
+    from agents.encoders import has_image
 
     settings = network_settings(config)
     try:
@@ -172,6 +173,9 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
         raise UserError(f"this network cannot be built: {one_line(error)[:300]}") from error
     except Exception as error:  # whatever somebody's own class raises
         raise UserError(f"this network cannot be built: {said(error)}") from error
+    encoder = config.network.encoder
+    if encoder != NetworkConfig().encoder and not has_image(probe.observation_space):
+        print(f"note: --network.encoder {encoder} reads images, and there is none: it is not used")
     for name in config.training.loss_coeffs:
         if name not in known:
             raise UserError(
@@ -301,7 +305,11 @@ def build_algorithm(config: TrainConfig) -> Any:
         return algorithm_config(config).build_algo()
     except ValueError as error:
         raise UserError(one_line(error)[:400]) from error
-    except IndexError as error:  # RLlib asks its first runner, and none is there
+    except UserError:
+        raise
+    except Exception as error:  # an IndexError: RLlib asks its first runner, and none is there
+        if not isinstance(error, IndexError):
+            raise RunFailed(f"no environment runner could be started: {said(error)}") from error
         raise RunFailed(
             "no environment runner could be started: its process failed while it made its environments "
             "(too little memory, or a module that it cannot import)"

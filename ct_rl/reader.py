@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from ct_rl.errors import one_line, suggestion
+from ct_rl.memory.options import as_tuple
 
 Read = TypeVar("Read")
 Where = tuple[str | int, ...]
@@ -162,8 +163,9 @@ def _strict_hint(hint: Any) -> Any:
         return Union[tuple(_strict_hint(one) for one in get_args(hint))]  # noqa: UP007
     if get_origin(hint) in (list, dict):
         return get_origin(hint)[tuple(_strict_hint(one) for one in get_args(hint))]
-    if get_origin(hint) is tuple:
-        return Annotated[hint, BeforeValidator(_as_tuple)]  # type: ignore[return-value]
+    if hint is tuple or get_origin(hint) is tuple:
+        parts = tuple(one if one is ... else _strict_hint(one) for one in get_args(hint))
+        return Annotated[tuple[parts] if parts else tuple, BeforeValidator(as_tuple)]  # type: ignore[valid-type]
     return hint
 
 
@@ -193,11 +195,6 @@ def _shape(cls: type, sections: Mapping[str, type], extra: str) -> Any:
     shape = TypedDict(cls.__name__, items)  # type: ignore[misc, operator]
     setattr(shape, "__pydantic_config__", {**_STRICT, "extra": extra})  # noqa: B010
     return shape
-
-
-def _as_tuple(data: Any) -> Any:
-    """A list as a tuple: YAML, JSON and flags have no other way to write one."""
-    return tuple(data) if isinstance(data, list) else data
 
 
 def _required(item: Any) -> bool:

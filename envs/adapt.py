@@ -29,13 +29,17 @@ Path = tuple[Any, ...]
 def adapt(env: gym.Env) -> gym.Env:
     """One environment with flat observations, the last reward and action beside them, and a policy's actions.
 
-    What was adapted before, or comes from `envs.make`, is given back as it is; so are environments of several agents.
+    What was adapted before, or comes from `envs.make`, is given back as it is, but for the last step, which is the
+    outermost layer's; so are environments of several agents.
 
     Raises:
         ValueError: for spaces that no network here reads or writes.
     """
-    if is_adapted(env) or any(kind.__name__ == "MultiAgentEnv" for kind in type(env).__mro__):
+    if any(kind.__name__ == "MultiAgentEnv" for kind in type(env).__mro__):
         return env
+    if is_adapted(env):
+        whole = isinstance(env, LastStep | Single) or _READY in vars(env)
+        return env if whole else LastStep(env)
     return LastStep(env if isinstance(env, Adapted) else Adapted(env))
 
 
@@ -57,8 +61,10 @@ def is_adapted(env: gym.Env | VectorEnv) -> bool:
         if isinstance(layer, LastStep | LastStepVector | Single) or getattr(layer, _READY, False):
             return True
         layer = getattr(layer, "env", None)
+    if not isinstance(env, VectorEnv):
+        return False
     # The worlds inside a vector environment of gymnasium's cannot be seen from here, what they show can.
-    space = getattr(env, "single_observation_space", env.observation_space)
+    space = env.single_observation_space
     found = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
     reward, action = found.pop(REWARD, None), found.pop(ACTION, None)
     found.pop(INSTRUCTION, None)

@@ -210,7 +210,6 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
                 "set env_runners(batch_mode='truncate_episodes')"
             )
         check_settings(self)
-        check_network(self.network_settings, self.imported_modules)
         if not issubclass(self.learner_class, MemoryLearner):
             raise ValueError(
                 f"{name} learns from fragments, which {self.learner_class.__name__} does not: leave "
@@ -222,6 +221,8 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
                 f"{name} trains MemoryRLModule, not {module_class!r}: leave the module_class out of "
                 "rl_module(rl_module_spec=...), or subclass agents.MemoryRLModule"
             )
+        if module_class is MemoryRLModule:  # another may register what it needs
+            check_network(self.network_settings, self.imported_modules)
         rate = self.network_settings.get("memory_options", {}).get("dropout", 0.0)
         if rate > 0 and not self.in_evaluation:
             warnings.warn(

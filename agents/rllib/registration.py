@@ -63,19 +63,21 @@ def register_class(cls: Callable[..., Any]) -> str:
 
     What it makes is adapted, as what is made by name is: the same environment is the same at both doors.
     """
-    for known, name in _NAMES:
-        if known is cls:
-            return name
-    name = f"{cls.__module__}.{getattr(cls, '__qualname__', repr(cls))} (adapted)"
-    alike = sum(known.startswith(name) for _, known in _NAMES)
-    if alike:  # another function of the same name, such as a lambda
-        name += f" {alike + 1}"
-    _NAMES.append((cls, name))
+    place = getattr(cls, "__qualname__", "<unnamed>")
+    name = (
+        f"{cls.__module__ if '__module__' in dir(cls) else type(cls).__module__}.{place} (adapted)"
+    )
+    if "<" in place:  # a lambda, or made inside a function: others may have the same name
+        made = _MADE.setdefault(name, [])
+        if cls not in made:
+            made.append(cls)
+        number = made.index(cls) + 1
+        name += f" {number}" if number > 1 else ""
     register_env(name, _Adapted(cls))
     return name
 
 
-_NAMES: list[tuple[Callable[..., Any], str]] = []  # held, so that no other is taken for one of them
+_MADE: dict[str, list[Callable[..., Any]]] = {}  # held, so that no other is taken for one of them
 
 
 class _Adapted:

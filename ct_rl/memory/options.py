@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import numbers
 import textwrap
 import types
 from collections.abc import Collection, Mapping
@@ -36,13 +37,24 @@ def check_options(title: str, cls: type, given: Mapping[str, Any]) -> dict[str, 
             raise ValueError(
                 f"{title} has no option {name!r}{hint}: its options are {', '.join(known)}"
             )
-    hints = get_type_hints(cls, include_extras=True)
+    try:
+        hints = get_type_hints(cls, include_extras=True) if given else {}
+    except NameError:  # a type that is imported for type checkers alone
+        hints = dict.fromkeys(given, Any)
     for name, value in given.items():
         wanted = _unfit(hints[name], value)
         if wanted is not None:
             raise ValueError(f"{title}: {name}={value!r}: expected {wanted}")
-    settings = cls(**given)
+    listed = {key for key, hint in hints.items() if get_origin(hint) is tuple or hint is tuple}
+    settings = cls(
+        **{key: as_tuple(value) if key in listed else value for key, value in given.items()}
+    )
     return {name: getattr(settings, name) for name in known}
+
+
+def as_tuple(value: Any) -> Any:
+    """Lists, within lists too, as tuples: YAML, JSON and flags have no other way to write one."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def check_declared(what: str, name: str, options: Any) -> None:
@@ -58,16 +70,15 @@ def check_name(what: str, name: Any, cls: type, before: Any, built_in: Collectio
     """Raises ValueError for what is no name, or is that of another class than `cls`.
 
     Args:
-        before: the class that was registered as `name`, None for none; one made again by the same file may follow it.
+        before: the class that was registered as `name`, None for none; one made again by the same file may follow it,
+            and any of a script or a notebook.
         built_in: names of this package's own.
     """
     if not isinstance(name, str) or not name or name != "".join(name.split()):
         raise ValueError(f"{what} {name!r}: expected a name without blanks")
-    same = before is not None and (before.__module__, before.__qualname__) == (
-        cls.__module__,
-        cls.__qualname__,
-    )
-    if name in built_in or not (before is None or same):
+    again = before is None or "__main__" in (before.__module__, cls.__module__)
+    again = again or (before.__module__, before.__qualname__) == (cls.__module__, cls.__qualname__)
+    if name in built_in or not again:
         raise ValueError(f"{what} {name!r} is there already: choose another name")
 
 
@@ -107,8 +118,8 @@ def _unfit(hint: Any, value: Any) -> str | None:
         fits = any(value == choice and type(value) is type(choice) for choice in choices)
         return None if fits else "one of " + ", ".join(map(str, choices))
     fits = {
-        int: isinstance(value, int) and not isinstance(value, bool),
-        float: isinstance(value, int | float)
+        int: isinstance(value, numbers.Integral) and not isinstance(value, bool),
+        float: isinstance(value, numbers.Real)
         and not isinstance(value, bool)
         and math.isfinite(value),
         bool: isinstance(value, bool),

@@ -59,7 +59,6 @@ def test_products_are_those_of_memory_and_sight_around_the_memory_or_not():
         ({"head": -1}, "head=-1: expected"),
         ({"bilinear": 1.5}, "bilinear=1.5: expected"),
         ({"crop": 3}, "crop 3: give rows and columns"),
-        ({"encoder": "spots"}, "encoder 'spots' reads images, and there is none"),
     ],
 )
 def test_sizes_and_parts_that_cannot_be_are_refused(wrong, said):

@@ -168,6 +168,15 @@ def test_functions_of_one_name_are_environments_of_their_own():
     assert lengths == [3, 4]
 
 
+def test_a_class_that_is_made_again_takes_its_name_and_place():
+    def made(length):
+        return type("Again", (Nested,), {"__qualname__": "Again", "length": length})
+
+    names = [register_class(made(length)) for length in (1, 2)]
+    assert names[0] == names[1]
+    assert environment_creator(names[0])({}).unwrapped.length == 2
+
+
 def broken(context):
     raise KeyError("no such map")
 

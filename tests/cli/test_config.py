@@ -324,10 +324,13 @@ def test_a_reader_without_extra_keys_ignores_them_only_where_told():
 @dataclasses.dataclass(frozen=True)
 class WithTuple:
     sizes: tuple[int, ...] = (4, 4)
+    pairs: tuple[tuple[int, int], ...] = ()
 
 
 def test_a_tuple_is_written_as_a_list():
     assert read(WithTuple, {"sizes": [1, 2]}).sizes == (1, 2)
     assert read(WithTuple, {}).sizes == (4, 4)
+    assert read(WithTuple, {"sizes": [1e3]}).sizes == (1000,)
+    assert read(WithTuple, {"pairs": [[1, 2]]}).pairs == ((1, 2),)
     with pytest.raises(ValueError, match="sizes"):
         read(WithTuple, {"sizes": ["a"]})

@@ -9,9 +9,9 @@ import yaml
 
 import envs
 from ct_rl import command_line, evaluate, train
-from ct_rl.algorithm import check_network, probe_env
+from ct_rl.algorithm import build_algorithm, check_network, probe_env
 from ct_rl.config import EnvConfig, TrainConfig
-from ct_rl.errors import UserError, run_command
+from ct_rl.errors import RunFailed, UserError, run_command
 from ct_rl.memory import GRUMemory, memory_options, register_memory
 from ct_rl.sections import memory_section
 from envs import registry
@@ -145,6 +145,22 @@ def test_an_environment_that_cannot_be_made_is_one_line(monkeypatch, error):
     envs.register("mine", broken)
     with pytest.raises(UserError, match=r"--env mine: .*Error: .*map.* line \d+, in broken"):
         probe_env(EnvConfig(name="mine"))
+
+
+def test_a_runner_that_cannot_begin_is_one_line(monkeypatch):
+    def fails(config):
+        raise KeyError("map")
+
+    monkeypatch.setattr("ct_rl.algorithm.algorithm_config", fails)
+    with pytest.raises(RunFailed, match=r"no environment runner could be started: KeyError: 'map'"):
+        build_algorithm(TrainConfig())
+
+
+def test_an_encoder_of_images_is_noted_where_there_is_none(capsys):
+    config = TrainConfig(env=EnvConfig(name="CartPole-v1"), memory=memory_section("gru")())
+    config.network.reward_clip, config.network.encoder = "none", "spots"
+    check_network(config, probe_env(config.env))
+    assert "--network.encoder spots reads images, and there is none" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

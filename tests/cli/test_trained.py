@@ -189,3 +189,12 @@ def test_an_agent_whose_parts_nobody_imported_says_what_to_import(copy):
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"unknown memory 'leaky'.*add --import my_memories"):
         open_trained(str(copy), "last", [])
+
+
+@pytest.mark.parametrize("imports", [5, True, "x", [["x"]], [{}]])
+def test_imports_that_are_no_names_are_one_line(copy, imports):
+    described(copy, imports=imports)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "format": "x"}))
+    with pytest.raises(UserError, match="holds no agent that can be read"):
+        open_trained(str(copy), "last", [])

@@ -211,6 +211,13 @@ class Looking(gym.Env):
         return self.reset()[0], 1.0, False, False, {}
 
 
+def test_a_wrapper_around_ours_shows_the_same_by_adapt():
+    env = envs.adapt(Half(envs.make("CartPole-v1")))
+    env.reset(seed=3)
+    assert env.step(0)[0]["last_reward"] == 0.5
+    assert envs.adapt(env) is env
+
+
 @pytest.mark.parametrize(
     "factory",
     [

@@ -367,7 +367,9 @@ def test_a_state_that_is_not_finite_is_named(name, bad):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_row_that_begins_anew_may_hold_anything(name, bad):
+@pytest.mark.parametrize("compiling", [False, True])
+def test_a_row_that_begins_anew_may_hold_anything(monkeypatch, name, bad, compiling):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     core = core_of(name).eval()
     x = inputs(3)[0]
     resets = torch.zeros(x.shape[:2], dtype=torch.bool)

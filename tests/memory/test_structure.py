@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+import torch
 
 import ct_rl.memory
 from ct_rl.memory import (
@@ -21,6 +23,7 @@ from ct_rl.memory import (
     memory_options,
     option_help,
     register_memory,
+    registry,
 )
 from ct_rl.memory.activations import ACTIVATIONS
 from ct_rl.memory.compressive.options import CompressiveOptions
@@ -172,8 +175,8 @@ def test_what_is_no_core_is_refused():
 @pytest.mark.parametrize(
     "change, said",
     [
-        (lambda out: out.y, "run gave torch.float32 [1, 1, 8], expected a MemoryOutput"),
-        (lambda out: MemoryOutput(out.y[..., :3], out.state), "y as torch.float32 [1, 1, 3]"),
+        (lambda out: out.y, "run gave torch.float32 [2, 2, 8], expected a MemoryOutput"),
+        (lambda out: MemoryOutput(out.y[..., :3], out.state), "y as torch.float32 [2, 2, 3]"),
         (lambda out: MemoryOutput(out.y.double(), out.state), "y as torch.float64"),
         (
             lambda out: MemoryOutput(out.y, {"other": out.state["steps"]}),
@@ -189,7 +192,7 @@ def test_a_core_that_breaks_the_contract_is_refused_when_it_is_built(monkeypatch
         def run(self, x, state, resets, attention):
             return change(super().run(x, state, resets, attention))
 
-    monkeypatch.setattr(sys.modules["ct_rl.memory.registry"], "_CORES", {})
+    monkeypatch.setattr(registry, "_CORES", {})
     register_memory("odd", Odd, memory_options("identity"))
     with pytest.raises(ValueError, match="memory 'odd'") as caught:
         build_memory("odd", d_model=8)
@@ -213,3 +216,60 @@ def test_a_class_checks_its_options_as_its_name_does(cls, wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"{cls.__name__}: {name}={value!r}: expected"):
         cls(**wrong)
+
+
+def test_what_a_core_is_asked_leaves_it_as_it_was(monkeypatch):
+    """Also one that learns from its first batch, or needs a gradient or more rows than one."""
+
+    class First(memory_class("identity")):
+        def __init__(self, d_model=128):
+            super().__init__(d_model)
+            self.register_buffer("seen", torch.zeros(()))
+            self.norm = torch.nn.BatchNorm1d(d_model)
+
+        def run(self, x, state, resets, attention):
+            self.seen += 1
+            x = self.norm(x.flatten(0, 1)).view_as(x)
+            torch.autograd.grad(x.sum(), self.norm.bias, retain_graph=True)
+            return super().run(x, state, resets, attention)
+
+    monkeypatch.setattr(registry, "_CORES", {})
+    register_memory("first", First, memory_options("identity"))
+    core = build_memory("first", d_model=8)
+    assert core.seen == 0 and core.norm.num_batches_tracked == 0 and core.training
+
+
+def test_a_script_or_a_notebook_registers_again(monkeypatch):
+    monkeypatch.setattr(registry, "_CORES", {})
+    identity, options = memory_class("identity"), memory_options("identity")
+
+    def made(module, name="Mine"):
+        return type(name, (identity,), {"__module__": module, "__qualname__": name})
+
+    register_memory("mine", made("script"), options)
+    register_memory("mine", made("script"), options)  # a module that was reloaded
+    register_memory("mine", made("__main__"), options)  # the same script as the program
+    register_memory("mine", made("__main__", "Better"), options)
+    register_memory("mine", made("script"), options)
+    with pytest.raises(ValueError, match="memory 'mine' is there already"):
+        register_memory("mine", made("another"), options)
+
+
+def test_options_may_be_numpys_numbers_lists_for_tuples_and_of_types_for_checkers_alone():
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        sizes: tuple[tuple[int, int], ...] = ()
+        width: int = 3
+        share: float = 0.5
+
+    given = {"sizes": [[1, 2]], "width": np.int64(4), "share": np.float32(0.25)}
+    assert check_options("x", Options, given) == {"sizes": ((1, 2),), "width": 4, "share": 0.25}
+    with pytest.raises(ValueError, match="width=True: expected a whole number"):
+        check_options("x", Options, {"width": True})
+
+    @dataclasses.dataclass(frozen=True)
+    class Unseen:
+        layers: "Sequence[int]" = (1, 2)  # noqa: F821
+
+    assert check_options("x", Unseen, {}) == {"layers": (1, 2)}
+    assert check_options("x", Unseen, {"layers": (3,)}) == {"layers": (3,)}
