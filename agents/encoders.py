@@ -388,7 +388,7 @@ def _part_encoder(
 ) -> nn.Module:
     if key == "last_reward" and space.shape == (1,):
         return RewardEncoder()
-    if key == "instruction" or key.startswith("instruction:"):
+    if is_instruction(key):
         return InstructionEncoder(space)
     if key == "action_mask" and _is_mask(space):
         return BitsEncoder(space)
@@ -443,6 +443,11 @@ def build_encoder(
     if (rows or columns) and not any(isinstance(part, Cropped) for part in encoder.modules()):
         raise ValueError(f"crop {list(crop)}: there is no image in {space}")
     return encoder
+
+
+def is_instruction(key: str) -> bool:
+    """Whether a part of a Dict observation holds hashed words."""
+    return key == "instruction" or key.startswith("instruction:")
 
 
 def has_image(space: gym.Space) -> bool:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
 from agents.auxiliary.options import ReconstructionOptions
-from agents.encoders import frame_bounds
+from agents.encoders import frame_bounds, is_instruction
 
 
 class Reconstruction(AuxiliaryLoss):
     """Squared error of the observation rebuilt by a perceptron from the memory's output, the mean over its numbers.
 
+    An instruction is left out: it is told anew in every step, and as one-hot words would outweigh all else by far.
     Frames are averaged down to `side` pixels and read by their space's bounds as 0 to 1; discrete values are one-hot;
     other numbers, frames without bounds among them, are put on a signed logarithmic scale. As in Memory Gym (Pleines
     et al. 2023, arXiv 2309.17207). The gradient reaches the memory, and through it the encoder.
@@ -55,8 +56,8 @@ class Reconstruction(AuxiliaryLoss):
 def targets(space: gym.Space, observation: Any, side: int) -> Tensor:
     """What is to be rebuilt of observations [S, ...] of a space: numbers [S, size] of about unit scale."""
     if isinstance(space, spaces.Dict):
-        parts = [targets(part, observation[key], side) for key, part in sorted(space.items())]
-        return torch.cat(parts, 1)
+        names = [key for key in sorted(space) if not is_instruction(key)] or sorted(space)
+        return torch.cat([targets(space[key], observation[key], side) for key in names], 1)
     if isinstance(space, spaces.Discrete):
         return F.one_hot((observation.long() - int(space.start)).flatten(), int(space.n)).float()
     if isinstance(space, spaces.MultiDiscrete):

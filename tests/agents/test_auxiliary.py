@@ -320,3 +320,13 @@ def test_what_is_no_loss_is_refused():
         register_auxiliary("wrong", dict)
     with pytest.raises(ValueError, match="unknown auxiliary loss 'contrats': did you mean"):
         auxiliary_options("contrats")
+
+
+def test_an_instruction_is_not_rebuilt():
+    """It is told in every step, and as one-hot words would be nearly all that there is."""
+    words = gym.spaces.MultiDiscrete([1000] * 16)
+    parts = {"pose": gym.spaces.Box(-1, 1, (3,)), "instruction": words, "instruction:goal": words}
+    seen = {key: torch.as_tensor(space.sample())[None] for key, space in parts.items()}
+    assert targets(gym.spaces.Dict(parts), seen, 6).shape == (1, 3)
+    del parts["pose"]
+    assert targets(gym.spaces.Dict(parts), seen, 6).shape == (1, 32_000)
