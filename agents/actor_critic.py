@@ -128,8 +128,10 @@ class ActorCritic(nn.Module):
         super().__init__()
         check_reward_clip(reward_clip)
         for name, size, least in (
-            ("width", width, 1), ("head", head, 0), ("bilinear", bilinear, 0), ("value_bins", value_bins, 0),
-        ):  # fmt: skip
+            ("width", width, 1),
+            ("head", head, 0),
+            ("bilinear", bilinear, 0),
+        ):
             if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < least:
                 raise ValueError(f"{name}={size!r}: expected a whole number of at least {least}")
         self.action_space, self.reward_clip, self.around = action_space, reward_clip, around
