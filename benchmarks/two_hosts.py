@@ -241,12 +241,13 @@ def main() -> None:
     given = parser.parse_args()
     parts = {"experiment": experiment, "training": training}
     result = json.loads(given.out.read_text()) if given.out.exists() else {}
+    made_by = {"commit": commit(), "machine": machine()}  # the first part's result changes the checkout
     for part in given.part or parts:
         with tempfile.TemporaryDirectory(prefix="ct_rl-two-hosts-") as work:
             begun = time.monotonic()
             result[part] = parts[part](Path(work))
             result[part]["seconds"] = round(time.monotonic() - begun)
-            result[part] |= {"commit": commit(), "machine": machine()}
+            result[part] |= made_by
         print(part, json.dumps(result[part], indent=1), flush=True)
         write_atomically(given.out, (json.dumps(result, indent=1) + "\n").encode())
 
