@@ -241,7 +241,8 @@ def main() -> None:
     given = parser.parse_args()
     parts = {"experiment": experiment, "training": training}
     result = json.loads(given.out.read_text()) if given.out.exists() else {}
-    made_by = {"commit": commit(), "machine": machine()}  # the first part's result changes the checkout
+    # Asked once: the first part's result changes the checkout.
+    made_by = {"commit": commit(), "machine": machine()}
     for part in given.part or parts:
         with tempfile.TemporaryDirectory(prefix="ct_rl-two-hosts-") as work:
             begun = time.monotonic()
