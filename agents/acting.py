@@ -17,11 +17,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.actor_critic import ActorCritic, Observation, State, as_tensors
 from agents.distributions import for_env
+from agents.episodes import LENGTH, RETURN, count_place
 
-_OWN = (
-    "return",
-    "length",
-)  # of every episode; an environment's count of such a name is episode_NAME
 LOST = "lost"  # in an environment's infos: how often each world died; of an episode: its world died
 
 
@@ -190,13 +187,13 @@ class Actor:
 
     def _finish(self, i: int, infos: Mapping[str, Any], *, lost: bool) -> None:
         """Notes the episode that has just ended in world i, and starts counting anew."""
-        episode = {"return": float(self.returns[i]), "length": int(self.lengths[i])}
+        episode = {RETURN: float(self.returns[i]), LENGTH: int(self.lengths[i])}
         for key in self.metrics:
             # gymnasium says beside each info in which worlds it was given.
             if key in infos and np.all(infos.get(f"_{key}", np.ones(self.env.num_envs, bool))[i]):
                 count = float(infos[key][i])
                 if math.isfinite(count):  # a share of nothing is no count
-                    episode[f"episode_{key}" if key in _OWN else key] = count
+                    episode[count_place(key)] = count
         if lost:
             episode[LOST] = 1.0
         self.finished.append((i, episode))

@@ -440,7 +440,7 @@ def build_encoder(
         raise ValueError(f"crop {crop!r}: give rows and columns, two numbers of at least 0")
     rows, columns = crop
     encoder = _build(space, image, width, (rows, columns))
-    if (rows or columns) and not any(isinstance(part, Cropped) for part in encoder.modules()):
+    if (rows or columns) and not has_image(space):
         raise ValueError(f"crop {list(crop)}: there is no image in {space}")
     return encoder
 

@@ -6,7 +6,6 @@ Reading any of them executes nothing that they hold.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from importlib import resources
 from pathlib import Path
@@ -205,8 +204,9 @@ def _to_import(config: Any) -> str:
     missing = [one[:80] for one in listed if isinstance(one, str) and one not in sys.modules]
     if not missing:
         return ""
-    words = shlex.join(missing)
-    return f"; it needs {words}: add --import {words} if you trust it (in Python: import it first)"
+    from ct_rl.config_file import how_to_import
+
+    return f"; it needs {', '.join(missing)}: {how_to_import(missing)}"
 
 
 def _of_run(path: Path, which: str) -> Agent:

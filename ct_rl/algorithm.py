@@ -305,15 +305,15 @@ def build_algorithm(config: TrainConfig) -> Any:
         return algorithm_config(config).build_algo()
     except ValueError as error:
         raise UserError(one_line(error)[:400]) from error
-    except UserError:
-        raise
-    except Exception as error:  # an IndexError: RLlib asks its first runner, and none is there
-        if not isinstance(error, IndexError):
-            raise RunFailed(f"no environment runner could be started: {said(error)}") from error
+    except IndexError as error:  # RLlib asks its first runner, and none is there
         raise RunFailed(
             "no environment runner could be started: its process failed while it made its environments "
             "(too little memory, or a module that it cannot import)"
         ) from error
+    except UserError:
+        raise
+    except Exception as error:  # what a runner raised when it was made here
+        raise RunFailed(f"no environment runner could be started: {said(error)}") from error
 
 
 def _schedule(value: float | list[list[float]]) -> Any:

@@ -183,6 +183,11 @@ def from_data(
         raise UserError(f"{name}: {one_line(error)}") from None
 
 
+def how_to_import(modules: Sequence[str]) -> str:
+    """What a person does about modules that a file names: code is never imported because a file says so."""
+    return f"add --import {shlex.join(modules)} if you trust it (in Python: import it first)"
+
+
 def _require_imports(data: dict[str, Any], name: str, imported: Sequence[str]) -> None:
     """Raise UserError where data name modules that no flag named: code is never imported because a file says so."""
     run, env = data.get("run"), data.get("env")
@@ -194,10 +199,7 @@ def _require_imports(data: dict[str, Any], name: str, imported: Sequence[str]) -
     if colon and module not in (*imported, *missing):
         missing.append(module[:80])  # gymnasium would import it
     if missing:
-        words = shlex.join(missing)
-        raise UserError(
-            f"{name} would import {words}: add --import {words} if you trust it (in Python: import it first)"
-        )
+        raise UserError(f"{name} would import {shlex.join(missing)}: {how_to_import(missing)}")
 
 
 def over(below: dict[str, Any], above: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agents.episodes import LENGTH, RETURN, count_place
 from ct_rl.metrics import count_key
 
 
@@ -67,9 +68,8 @@ def episode_means(
     """
     episodes = list(episodes)
     means: dict[str, float] = {}
-    own = ("return", "length")
-    counts = [(count_key(m) if m in own else m, count_key(m)) for m in metrics]
-    for key, name in (*zip(own, own, strict=True), *counts):
+    counts = [(count_place(m), count_key(m)) for m in metrics]
+    for key, name in ((RETURN, RETURN), (LENGTH, LENGTH), *counts):
         given = [float(episode[key]) for episode in episodes if episode.get(key) is not None]
         if given and name not in means:
             means[name] = sum(given) / len(given)

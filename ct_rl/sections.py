@@ -17,7 +17,7 @@ from ct_rl.errors import UserError, suggestion
 
 DEFAULT = "compressive"
 KIND = "kind"
-_OWN = " (for one of your own: --import MODULE)"
+_IMPORT_HINT = " (for one of your own: --import MODULE)"
 
 
 class Memory:
@@ -59,7 +59,7 @@ def memory_section(kind: str) -> Any:
     try:
         options: Any = memory_options(kind)
     except ValueError as error:
-        raise UserError(f"{error}{_OWN}") from None
+        raise UserError(f"{error}{_IMPORT_HINT}") from None
     return _memory_section(kind, options)
 
 
@@ -98,7 +98,7 @@ def auxiliary_section(names: Sequence[str]) -> Any:
     try:
         chosen = tuple((name, auxiliary_options(name)) for name in dict.fromkeys(names))
     except ValueError as error:
-        raise UserError(f"{error}{_OWN}") from None
+        raise UserError(f"{error}{_IMPORT_HINT}") from None
     return _auxiliary_section(chosen)
 
 

@@ -112,9 +112,8 @@ class Single(gym.Env):
 
     def __init__(self, env: VectorEnv):
         mode = env.metadata.get("autoreset_mode")
-        if (
-            mode == AutoresetMode.SAME_STEP
-        ):  # the last observation would be the next episode's first
+        # Its last observation would be the next episode's first.
+        if mode == AutoresetMode.SAME_STEP:
             raise ValueError(
                 f"one environment does not reset itself, and autoreset_mode={mode.value!r} was given: leave it out"
             )

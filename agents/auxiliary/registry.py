@@ -14,7 +14,11 @@ from agents.auxiliary.options import (
     ReconstructionOptions,
 )
 from agents.errors import unknown
-from ct_rl.memory.options import check_declared, check_name, check_options
+from ct_rl.memory.options import (
+    check_declared,
+    check_name,
+    check_options,
+)
 
 if TYPE_CHECKING:
     from agents.auxiliary.contract import AuxiliaryLoss, Sizes
@@ -27,7 +31,6 @@ _OURS: dict[str, tuple[str, type]] = {
     "reconstruction": ("Reconstruction", ReconstructionOptions),
 }
 _LOSSES: dict[str, type[AuxiliaryLoss]] = {}
-_TAKEN = {"none", "policy", "value", "total"}  # a flag's word, and the learner's own
 
 
 def register_auxiliary(name: str, cls: type[AuxiliaryLoss]) -> None:
@@ -40,20 +43,18 @@ def register_auxiliary(name: str, cls: type[AuxiliaryLoss]) -> None:
     from torch.nn import ModuleDict
 
     from agents.auxiliary.contract import AuxiliaryLoss
+    from ct_rl.memory.contract import LEARNERS_LOSSES
 
     if not (isinstance(cls, type) and issubclass(cls, AuxiliaryLoss)):
         raise ValueError(f"auxiliary loss {name!r} is {cls!r}: give a subclass of AuxiliaryLoss")
     check_name("auxiliary loss", name, cls, _LOSSES.get(name), _OURS)
     # The losses lie in a ModuleDict and are reported beside the learner's, as fields of a section.
-    if (
-        not name.isidentifier()
-        or keyword.iskeyword(name)
-        or name in _TAKEN
-        or hasattr(ModuleDict, name)
-    ):
+    taken = {"none", *LEARNERS_LOSSES}  # "none" is a flag's word
+    is_field = name.isidentifier() and not keyword.iskeyword(name)
+    if not is_field or name in taken or hasattr(ModuleDict, name):
         raise ValueError(
             f"auxiliary loss {name!r}: expected a name as Python's variables have, and none of "
-            f"{', '.join(sorted(_TAKEN))} or what torch.nn.ModuleDict has"
+            f"{', '.join(sorted(taken))} or what torch.nn.ModuleDict has"
         )
     check_declared("auxiliary loss", name, cls.Options)
     _LOSSES[name] = cls

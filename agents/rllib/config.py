@@ -13,7 +13,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from agents.rllib.connector import FragmentsToBatch
 from agents.rllib.learner import MemoryLearner
-from agents.rllib.module import MemoryRLModule, check_network
+from agents.rllib.module import MemoryRLModule, check_network_names
 from agents.rllib.registration import (
     environment_settings,
     look_at_resets,
@@ -222,7 +222,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
                 "rl_module(rl_module_spec=...), or subclass agents.MemoryRLModule"
             )
         if module_class is MemoryRLModule:  # another may register what it needs
-            check_network(self.network_settings, self.imported_modules)
+            check_network_names(self.network_settings, self.imported_modules)
         rate = self.network_settings.get("memory_options", {}).get("dropout", 0.0)
         if rate > 0 and not self.in_evaluation:
             warnings.warn(

@@ -69,7 +69,7 @@ def network_arguments(model_config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model_config.items() if key in SETTINGS}
 
 
-def check_network(settings: Mapping[str, Any], imports: Sequence[str] = ()) -> None:
+def check_network_names(settings: Mapping[str, Any], imports: Sequence[str] = ()) -> None:
     """Looks at the names among `ActorCritic`'s settings and at the options that belong to them, in the driver.
 
     A remote runner's refusal would be lost: RLlib only logs what its constructor raises.

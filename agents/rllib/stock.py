@@ -21,7 +21,7 @@ from agents.distributions import parameter_count
 from agents.rllib.learner import REPORT
 from agents.rllib.module import (
     MemoryRLModule,
-    check_network,
+    check_network_names,
     network_arguments,
     refuse_for_stock_learners,
 )
@@ -97,7 +97,7 @@ def check_stock(config: AlgorithmConfig) -> None:
     for module_id, spec in specs.items():
         settings = dict(spec.model_config or {}) if isinstance(spec.model_config, dict) else {}
         network = network_arguments(settings)
-        check_network(network, settings.get("imports") or ())
+        check_network_names(network, settings.get("imports") or ())
         refuse_for_stock_learners(network.get("value_bins", 0), network.get("reward_clip", "none"))
         if spec.action_space or config.action_space:
             parameter_count(spec.action_space or config.action_space)

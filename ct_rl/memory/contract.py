@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ct_rl.memory.report import AttentionReport, StepAttention
 
 State = dict[str, Tensor]
+# Reported as NAME_loss by whatever learns: no loss beside them has such a name.
+LEARNERS_LOSSES = ("policy", "value", "total")
 
 
 @dataclass
@@ -263,7 +265,7 @@ def check_core(name: str, core: MemoryCore) -> None:
     for part in given:
         raise ValueError(f"memory {name!r}: run gave {part}, which initial_state has not")
     for key, loss in out.losses.items():
-        if key in ("policy", "value", "total"):
+        if key in LEARNERS_LOSSES:
             raise ValueError(
                 f"memory {name!r}: the loss {key!r} is the learner's: name it otherwise"
             )
