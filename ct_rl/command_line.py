@@ -361,7 +361,10 @@ def _take_several(cls: type, sections: Mapping[str, type]) -> set[str]:
 
 
 def _gathered(argv: Sequence[str], several: set[str]) -> list[str]:
-    """The words, all values of a flag behind one naming of it where one was given again: the parser counts the last."""
+    """The words, all values of a flag behind one naming of it where one was given again: the parser counts the last.
+
+    Raises UserError for a flag of several values that has none, as behind an empty variable of a shell.
+    """
     values: dict[str, list[str]] = {}
     times: dict[str, int] = {}
     rest: list[str] = []
@@ -378,6 +381,9 @@ def _gathered(argv: Sequence[str], several: set[str]) -> list[str]:
         if equals:
             own.append(value)
         taking = rest if equals else own
+    for flag, own in values.items():
+        if not own:
+            raise UserError(f"{flag} needs a value")
     if max(times.values(), default=0) < 2:
         return list(argv)
     return rest + [word for flag, own in values.items() for word in (flag, *own)]

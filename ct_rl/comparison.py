@@ -126,7 +126,7 @@ def run(
         "evaluation": evaluation,
         "area": _area(known, measure),
         "reached": {
-            f"{level:g}": reached(known, measure, level, window) for level in experiment.levels
+            f"{level:.15g}": reached(known, measure, level, window) for level in experiment.levels
         },
         "curve": [
             [round(row["seconds"] / 60, 2), row["steps"], round(row[measure], 4)] for row in thin
@@ -136,10 +136,12 @@ def run(
 
 def _area(rows: Sequence[dict[str, Any]], measure: str) -> float | None:
     """The area under the curve over steps, divided by the steps: the mean over all of training."""
-    if len(rows) < 2:
-        return rows[0][measure] if rows else None
+    if not rows:
+        return None
     steps = np.array([row["steps"] for row in rows], float)
     values = np.array([row[measure] for row in rows], float)
+    if steps[-1] == steps[0]:
+        return float(values.mean())
     means = (values[1:] + values[:-1]) / 2
     return float((means * np.diff(steps)).sum() / (steps[-1] - steps[0]))
 
@@ -207,9 +209,12 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
                 axes.plot(curve[:, x], curve[:, 2], color=colour, alpha=0.35, linewidth=0.9)
             if curves:
                 begin, end = max(c[0, x] for c in curves), min(c[-1, x] for c in curves)
-                grid = np.linspace(begin, end, _POINTS)
+                grid = np.linspace(
+                    begin, end, _POINTS if begin <= end else 0
+                )  # where all have been
                 mean = np.mean([np.interp(grid, c[:, x], c[:, 2]) for c in curves], 0)
                 label = f"{name}, " + (f"mean of {len(curves)}" if curves[1:] else "one seed")
+                label = label.replace("$", r"\$")
                 axes.plot(grid, mean, color=colour, ls=look.line, linewidth=2.2, label=label)
         for j, score in enumerate(variant["scores"].values()):
             values = [value for value in score["values"] if value is not None]
@@ -228,7 +233,8 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     ways = ", ".join(next(iter(results["variants"].values()))["scores"])
     right.set(title=f"evaluation: {ways}", ylabel=f"{named}; mean, 95 %")
     names = list(results["variants"])
-    right.set_xticks(range(len(names)), names, fontsize=8)
+    plain = [name.replace("$", r"\$") for name in names]
+    right.set_xticks(range(len(names)), plain, fontsize=8)
     if sum(map(len, names)) > _LETTERS:
         right.tick_params("x", rotation=25)
         for label in right.get_xticklabels():
@@ -271,4 +277,4 @@ def show(results: dict[str, Any]) -> None:
                 "-" if score["iqm"] is None else f"{score['iqm']:.2f}",
                 f"{score['return']:.1f}",
             )
-    Console().print(table)
+    Console().print(table, markup=False)  # names may be anybody's

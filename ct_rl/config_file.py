@@ -109,7 +109,14 @@ def read_run(path: Path, imported: Sequence[str] = ()) -> TrainConfig:
     Args:
         imported: what `--import` named; a run that was trained with more says so.
     """
-    return from_data(parse_data(_text(path, links=False), str(path)), label(str(path)), imported)
+    text = _text(path, links=False)
+    data = parse_data(text, str(path))
+    missing = [item.name for item in fields(TrainConfig) if item.name not in data]
+    if missing and PROVENANCE not in (parse_yaml(text) or {}):  # which is the last that is written
+        raise UserError(
+            f"{label(str(path))} is cut short: it has no {' and no '.join(missing)}: put back a whole one"
+        )
+    return from_data(data, label(str(path)), imported)
 
 
 def read_run_environment(path: Path) -> TrainConfig:
@@ -231,6 +238,8 @@ def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         before = merged.get(key)
+        if isinstance(before, dict) and value is None:
+            continue  # a section's name with nothing below it
         if isinstance(value, Mapping) and isinstance(before, dict):
             value = _over(before, value)
         merged[key] = value

@@ -129,9 +129,14 @@ class LiveDisplay:
         return Group(head, line, table)
 
 
+def _terminal() -> bool:
+    """Whether somebody looks at a terminal that can draw; standard output may be closed, too."""
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def open_display(goal: int, title: str, counts: Collection[str] = ()) -> PlainDisplay | LiveDisplay:
     """The live table where standard output is a terminal, plain lines elsewhere; `counts` names the environment's."""
-    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+    if _terminal():
         return LiveDisplay(goal, title, counts=counts)
     return PlainDisplay(goal, counts=counts)
 
@@ -139,7 +144,7 @@ def open_display(goal: int, title: str, counts: Collection[str] = ()) -> PlainDi
 @contextlib.contextmanager
 def counting(what: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
     """A progress bar on a terminal, a line at each fifth elsewhere; call the result once per unit done."""
-    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+    if _terminal():
         with Progress() as bar:
             task = bar.add_task(what, total=total)
             yield lambda: bar.advance(task)

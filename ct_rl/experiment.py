@@ -44,8 +44,8 @@ from ct_rl.metrics import count_key
 from ct_rl.places import HERE, LOG, LOST, Cluster, Cores, Place, Running
 from ct_rl.plain_files import write_atomically
 from ct_rl.ray_session import check_cluster, ray_session
-from ct_rl.reader import shown
-from ct_rl.run_folder import RunFolder, origin
+from ct_rl.reader import quoted, shown
+from ct_rl.run_folder import RunFolder, origin, take_lock
 
 PROG = "ct_rl.experiment"
 RUN, RECIPE = "run", "recipe.yaml"  # in a job's folder
@@ -101,7 +101,7 @@ def command(argv: list[str]) -> int:
                 "--parallel: Ray decides how many runs its cluster has room for: leave it out"
             )
         check_cluster(given.ray_address)
-    _check_measure(experiment)
+    _check(experiment, here=given.ray_address is None)
     names = [variant.name for variant in experiment.variants]
     for name in given.only:
         if name not in names:
@@ -127,7 +127,8 @@ def command(argv: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--run-dir '{folder}' is a file: choose a folder") from None
-    with Interrupts() as interrupts:
+    lock = take_lock(folder, f"experiment folder '{folder}' is being worked on")
+    with contextlib.closing(lock), Interrupts() as interrupts:
         interrupts.arm()
         with _cluster(given.ray_address):
             done = _work(
@@ -148,12 +149,22 @@ def _cluster(address: str | None) -> AbstractContextManager[None]:
     return ray_session(0, address=address)
 
 
-def _check_measure(experiment: Experiment) -> None:
-    """Raise UserError for a measure that no evaluation will have, or an environment that cannot be made."""
-    from ct_rl.algorithm import probe
+def _check(experiment: Experiment, here: bool) -> None:
+    """Raise UserError for what `ct_rl.train` would refuse of any variant, and a measure that no evaluation will have.
+
+    Args:
+        here: whether the runs are trained on this machine, whose devices are looked at then.
+    """
+    from ct_rl.algorithm import check_algorithm, check_network, probe, use_gpu
 
     for variant in experiment.variants:
-        facts = probe(variant.config).facts
+        with config_file.named(f"experiment {experiment.name!r}: variant {quoted(variant.name)}"):
+            found = probe(variant.config)
+            check_network(variant.config, found)
+            check_algorithm(variant.config)
+            if here:
+                use_gpu(variant.config.run.device)
+        facts = found.facts
         known = ["return", "length", *map(count_key, facts.episode_metrics)]
         known += ["human_normalised"] if facts.score_range else []
         known += ["choice_accuracy"] if {"correct", "wrong"} <= set(known) else []
@@ -187,6 +198,7 @@ class Job:
         self.run = RunFolder(path / RUN)
         self.words: list[str] = []  # of the process
         self.process: Running | None = None
+        self.log_start = 0  # where what this start says begins in the log
         self.losses: list[int] = []  # checkpoints' steps when its host was lost
 
     @property
@@ -195,17 +207,24 @@ class Job:
 
     def next_command(self) -> list[str] | None:
         """The words of what is to be done next (`ct_rl.places`); None when the run is trained and evaluated."""
+        there = self.run.config.exists()
+        if there:
+            self._require_same()
         if self.known is not None:
             return None
         left = self._minutes_left()
-        if self.run.config.exists():
-            self._require_same()
+        if there:
             if self._trained():
                 if self.evaluation() is not None:
                     return None
                 episodes = str(self.experiment.episodes)
                 return ["ct_rl.evaluate", RUN_HERE, "--episodes", episodes, *self.more]
             rows = self.rows()  # of a run that somebody took further, perhaps
+            if not rows and (self._saved() or 0) >= self.variant.config.run.steps:
+                raise UserError(
+                    f"'{self.run.metrics}' holds no report, and the run has all its steps: put the file "
+                    "back, or remove the run's folder and it is trained anew"
+                )
             goal = max(self.variant.config.run.steps, rows[-1]["steps"] if rows else 0)
             words = ["ct_rl.train", "--resume", RUN_HERE, "--steps", str(goal)]
         else:
@@ -216,6 +235,20 @@ class Job:
             words += ["--run-dir", RUN_HERE]
         words += self.more
         return words if left is None else [*words, "--minutes", f"{max(left, 0.001):.3f}"]
+
+    def start(self, place: Place, words: list[str]) -> None:
+        """Begin a command of `next_command` at a place."""
+        self.log_start = self.log.stat().st_size if self.log.exists() else 0
+        self.words, self.process = words, place.start(words, self.path)
+
+    def last_words(self) -> str:
+        """What the process that has ended said of its end: its last error, or else its last line."""
+        with open(self.log, "rb") as log:
+            size = self.log.stat().st_size
+            log.seek(max(size - 65_536, min(self.log_start, size)))
+            lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or ["it said nothing"])[-1]
 
     def lost(self) -> None:
         """Its host is gone; raises RunFailed where it gets no further however often it is begun again."""
@@ -256,12 +289,10 @@ class Job:
         return None
 
     def result(self) -> dict[str, Any] | None:
-        """What results.json says of the run; None before it is finished."""
-        if self.known is not None:
-            return self.known
-        found = self.evaluation() if self._trained() else None
+        """What results.json says of the run; None before it is finished. What was made here stands above `known`."""
+        found = self.evaluation() if self.run.config.exists() and self._trained() else None
         if found is None:
-            return None
+            return self.known
         said = comparison.run(self.seed, self.rows(), found.scores, self.experiment)
         came_from = self.run.provenance()
         came_from.pop(
@@ -291,7 +322,10 @@ class Job:
     def _require_same(self) -> None:
         """Raise UserError where the folder holds a run of other settings."""
         found = self.run.read_config(self.imports)
-        for key, (old, new) in different(found, self.variant.config).items():
+        others = different(found, self.variant.config)
+        if found.run.seed != self.seed:
+            others["run.seed"] = found.run.seed, self.seed
+        for key, (old, new) in others.items():
             raise UserError(
                 f"'{self.run.path}' was trained with {key} = {old!r}, and the experiment says "
                 f"{new!r}: choose another --run-dir"
@@ -311,6 +345,13 @@ def _work(
     waiting = deque(job for job in left if job.variant.name in names)
     print(f"experiment   {experiment.name}: {len(jobs)} runs, {len(jobs) - len(left)} finished")
     print(f"folder       {folder}", flush=True)
+    for job in jobs:
+        made = None if job.known is None else job.result()
+        if made is not None and _numbers(made) != _numbers(job.known or {}):
+            print(
+                f"note: {job.title}: the folder has a finished run of its own, which counts; not --known's"
+            )
+    _compare(jobs, experiment, folder)
     slots: list[tuple[Place, Job | None]]
     if address is None:
         shares = _shares_of_cores(experiment.parallel) if waiting else []
@@ -367,7 +408,7 @@ def _fill(
                 words = job.next_command()
             if words is not None and job is not None:
                 print(f"{time.strftime('%H:%M:%S')}     {job.title}: {words[0]}", flush=True)
-                job.words, job.process = words, place.start(words, job.path)
+                job.start(place, words)
             slots[i] = (place, job if words is not None else None)
         busy = [job for _, job in slots if job is not None]
         if not busy:
@@ -389,11 +430,9 @@ def _require_success(job: Job, interrupts: Interrupts) -> None:
     if status == LOST and not interrupts.requested:
         job.lost()
     elif status and not interrupts.requested:
-        with open(job.log, "rb") as log:
-            log.seek(max(0, job.log.stat().st_size - 65_536))
-            lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
-        last = lines[-1] if lines else f"status {status}"
-        raise RunFailed(f"{job.title} stopped: {last}; all of it is in {job.log}")
+        raise RunFailed(
+            f"{job.title} stopped with status {status}: {job.last_words()}; all of it is in {job.log}"
+        )
     elif status == 0 and job.words[0] == "ct_rl.evaluate" and job.evaluation() is None:
         raise RunFailed(  # it would be played for ever
             f"{job.title}: its evaluation does not count, for want of {job.experiment.episodes} whole "
@@ -424,14 +463,25 @@ def _show(job: Job, measure: str) -> None:
         )
 
 
+def _numbers(run: dict[str, Any]) -> dict[str, Any]:
+    """What a run came to, without where it comes from."""
+    return {key: value for key, value in run.items() if key != "provenance"}
+
+
 def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool = False) -> None:
-    """Writes what the finished runs say: results.json and comparison.png; `show` prints their table."""
+    """Writes what the finished runs say: results.json and comparison.png; `show` prints their table.
+
+    Where none is finished any more, what earlier ones said is put aside under another name.
+    """
     finished: dict[str, list[dict[str, Any]]] = {}
     for job in jobs:
         found = job.result()
         if found is not None:
             finished.setdefault(job.variant.name, []).append(found)
     if not finished:
+        for name in ("results.json", "comparison.png"):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder / name, folder / f"earlier_{name}")
         return
     results = comparison.compare(finished, experiment) | {"provenance": origin()}
     text = json.dumps(results, indent=1) + "\n"

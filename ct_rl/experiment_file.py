@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,12 @@ Minutes = Annotated[float, Gt(0), Le(1e9)]
 Episodes = Annotated[int, Ge(1), Le(10**6)]
 Parallel = Annotated[int, Ge(1), Le(4096)]
 Level = Annotated[float, Ge(-1e12), Le(1e12)]
+# Settings of a run that are the experiment's to give.
+_OWN = {
+    "minutes": "all variants have one clock: give the experiment's own 'minutes:' beside 'variants:'",
+    "seed": "every variant is trained under every seed: give 'seeds:' beside 'variants:'",
+    "run_dir": "a run has a folder in the experiment's, which is --run-dir: leave it out",
+}
 
 
 @dataclass(frozen=True)
@@ -138,9 +144,14 @@ def parse(
         raise UserError(f"{named} {error}") from None
     if isinstance(data, dict) and "variants" not in data and "env" in data:
         raise UserError(_is_recipe(source))
+    if isinstance(data, dict) and isinstance(data.get("variants"), list):
+        raise UserError(f"{named}: variants: expected names with settings each, not a list")
     if not isinstance(data, dict) or not isinstance(data.get("variants"), dict):
         raise UserError(f"{named} has no variants: give 'variants:' with a name and settings each")
-    variants = {str(key): value for key, value in data["variants"].items()}
+    variants = data["variants"]
+    for key in variants:
+        if not isinstance(key, str):
+            raise UserError(f"{named}: YAML reads a variant's name as {key!r}: put it in quotes")
     try:
         file = read(_File, {**data, "variants": variants})
     except Invalid as error:
@@ -152,8 +163,11 @@ def parse(
         file.minutes, file.episodes = file.quick.minutes, file.quick.episodes
     if len(set(file.seeds)) < len(file.seeds):
         raise UserError(f"{named}: seeds: {file.seeds} names one twice")
+    if len(set(file.levels)) < len(file.levels):
+        raise UserError(f"{named}: levels: {file.levels} names one twice")
     recipe, where = config_file.read_data(file.recipe)
     config_file.from_data(recipe, config_file.label(where), imported)
+    _refuse_own(file.settings, f"{named}: settings")
     with config_file.named(f"{named}: settings"):
         base, _ = config_file.over(recipe, file.settings)
     config_file.from_data(base, f"{named}: settings", imported)
@@ -164,11 +178,18 @@ def parse(
         )
         for key, settings in variants.items()
     ]
-    folders = {variant.folder for variant in made}
-    if len(folders) < len(made) or "" in folders:
-        raise UserError(
-            f"{named}: two variants' names differ in punctuation alone, or one has no other"
-        )
+    folders: dict[str, str] = {}
+    for variant in made:
+        other = folders.setdefault(variant.folder, variant.name)
+        if other != variant.name:
+            raise UserError(
+                f"{named}: variants {quoted(other)} and {quoted(variant.name)} would share a folder: "
+                "letters A to Z and digits tell folders apart"
+            )
+        if not variant.folder:
+            raise UserError(
+                f"{named}: variant {quoted(variant.name)}: give a name with a letter A to Z or a digit"
+            )
     if max(map(len, folders)) > 100:
         raise UserError(f"{named}: a variant's name has more than 100 letters: give a shorter one")
     return Experiment(
@@ -185,6 +206,15 @@ def parse(
     )
 
 
+def _refuse_own(settings: Mapping[str, Any], named: str) -> None:
+    """Raise UserError where settings name what an experiment gives each run itself."""
+    run = settings.get("run")
+    for key, instead in _OWN.items():
+        value = run.get(key) if isinstance(run, Mapping) else None
+        if value is not None:
+            raise UserError(f"{named}: run.{key} {quoted(value)}: {instead}")
+
+
 def _merged(
     base: dict[str, Any],
     settings: Any,
@@ -196,6 +226,7 @@ def _merged(
         settings = {}
     if not isinstance(settings, dict):
         raise UserError(f"{named}: expected settings, not {quoted(settings)}")
+    _refuse_own(settings, named)
     with config_file.named(named):
         merged, _ = config_file.over(base, settings)
     config = config_file.from_data(merged, named, imported)
@@ -203,8 +234,7 @@ def _merged(
         raise UserError(f"{named}: run.ray_address: a cluster is joined by --ray-address alone")
     if config.run.minutes is not None and clock is None:
         raise UserError(
-            f"{named}: run.minutes {config.run.minutes:g}: all variants have one clock: give the "
-            "experiment's own 'minutes:' beside 'variants:', and run.minutes null"
+            f"{named}: the recipe has run.minutes {config.run.minutes:g}: {_OWN['minutes']}"
         )
     config.run.minutes = None  # the experiment's stands above it
     with config_file.named(named):

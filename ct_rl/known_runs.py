@@ -63,7 +63,12 @@ def read_known(
         left_out = sorted(f"{name}, seed {seed} ({why})" for (name, seed), why in found[1].items())
         more = f"; not: {'; '.join(left_out)}" if left_out else ""
         print(f"known        {len(found[0])} runs of {file}{more}")
-        known |= found[0]
+        for key, run in found[0].items():
+            if known.setdefault(key, run) != run:
+                raise UserError(
+                    f"--known {shown(file)}: {key[0]}, seed {key[1]} is another run than in a file before it: "
+                    "give one of the two"
+                )
     return known
 
 

@@ -83,10 +83,10 @@ class _Process:
         def prepare() -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray's workers block what we send
             with contextlib.suppress(AttributeError, OSError):  # where a system has no such thing
+                # Whoever starts it may be killed, and the command is to save and end then.
+                ctypes.CDLL(None).prctl(_DEATH, signal.SIGTERM)
                 if cores:
                     os.sched_setaffinity(0, cores)
-                else:  # an actor's process may be killed, and its command is to save and end then
-                    ctypes.CDLL(None).prctl(_DEATH, signal.SIGTERM)
 
         with open(folder / LOG, "ab") as log:
             self._process = subprocess.Popen(

@@ -188,25 +188,36 @@ class RunFolder:
         return kept
 
     def _take_lock(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        lock = os.fdopen(os.open(self.path / ".lock", flags, 0o666), "a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read(20).strip() or "another process"
+        self._lock = take_lock(self.path, f"run '{self.path}' is being trained")
+
+
+def take_lock(folder: Path, doing: str) -> TextIO:
+    """A folder's lock, held until the file is closed or the process is gone.
+
+    Args:
+        doing: what whoever holds it is about, for the error's line.
+
+    Raises:
+        UserError: while another process holds it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    lock = os.fdopen(os.open(folder / ".lock", flags, 0o666), "a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read(20).strip() or "another process"
+        lock.close()
+        raise UserError(f"{doing} by process {holder}: stop that one first") from None
+    except OSError as error:
+        if is_disk_error(error):
             lock.close()
-            raise UserError(
-                f"run '{self.path}' is being trained by process {holder}: stop that one first"
-            ) from None
-        except OSError as error:
-            if is_disk_error(error):
-                raise
-            # Some network file systems have no locks; a run there is as safe as its user is careful.
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        self._lock = lock
+            raise
+        # Some network file systems have no locks; a run there is as safe as its user is careful.
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
 
 
 def _inside(folder: Path) -> Iterator[Path]:

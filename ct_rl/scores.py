@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,16 +36,26 @@ def env_facts(metadata: Mapping[str, Any]) -> EnvFacts:
     """The facts that an environment's metadata states, defaults for the rest.
 
     Raises:
-        ValueError: for counts that are no list of names.
+        ValueError: for counts that are no list of names, and a range of scores that is not two different numbers.
     """
     bounds = metadata.get("score_range")
+    if bounds is not None:
+        try:
+            random, human = map(float, bounds)
+        except (TypeError, ValueError):
+            random = human = math.nan
+        if not (math.isfinite(random) and math.isfinite(human) and random != human):
+            raise ValueError(
+                f"metadata['score_range'] is {bounds!r}: expected a random agent's and people's mean return, "
+                "two different numbers"
+            )
     counts = metadata.get("episode_metrics", ())
     if isinstance(counts, str) or not all(isinstance(name, str) for name in counts):
         raise ValueError(f"metadata['episode_metrics'] is {counts!r}: expected a list of names")
     return EnvFacts(
         action_repeat=int(metadata.get("action_repeat", 1)),
         episode_metrics=tuple(counts),
-        score_range=(float(bounds[0]), float(bounds[1])) if bounds else None,
+        score_range=None if bounds is None else (random, human),
         fps=float(metadata.get("render_fps") or 30.0),
         engine=metadata.get("engine"),
         settings=metadata.get("settings"),

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from ct_rl import command_line, config_file
-from ct_rl.config import Text, TrainConfig
+from ct_rl.config import EnvConfig, Text, TrainConfig
 from ct_rl.errors import DONE, UserError, run_command
 from ct_rl.evaluation_file import FOLDER, evaluation_files, played_otherwise, read_evaluation
 from ct_rl.plain_files import read_json, require_writable, write_new
@@ -52,8 +52,9 @@ def command(argv: list[str]) -> int:
     if given.json is not None:
         require_writable(Path(given.json), "--json")
     returns: dict[str, list[float]] = {}
-    for name in given.runs:
-        level, mean = _score(_evaluation(Path(name)), given.actions)
+    found = [_evaluation(Path(name)) for name in given.runs]
+    for file in {file.resolve(): file for file in found}.values():  # each once
+        level, mean = _score(file, given.actions)
         returns.setdefault(level, []).append(mean)
     scores = suite(returns)
     _table(scores)
@@ -105,9 +106,12 @@ def _evaluation(path: Path) -> Path:
 
 
 def _otherwise(file: Path) -> list[str]:
-    """What an evaluation was played with beside the level; nothing where its agent is not there to say."""
+    """What an evaluation was played with beside the level; beside its defaults where its agent is not there to say."""
+    found = read_evaluation(file)
     config = _environment(file.parent.parent) if file.parent.name == FOLDER else None
-    return [] if config is None else played_otherwise(read_evaluation(file), config)
+    if config is None:
+        config = TrainConfig(env=EnvConfig(found.env))
+    return played_otherwise(found, config)
 
 
 def _environment(home: Path) -> TrainConfig | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,7 @@ def write(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    writer = None
+    encoder = None
     count = 0
     size: tuple[int, int] | None = None
     try:
@@ -46,22 +47,21 @@ def write(
             if size is not None and frame.shape[1::-1] != size:  # ffmpeg takes one size only
                 frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
             size = frame.shape[1], frame.shape[0]
-            if writer is None:
-                writer = _writer(partial, frame.shape[1], frame.shape[0], fps)
-                writer.send(None)
+            if encoder is None:
+                encoder = _Encoder(partial, size, fps)
             holds = max(1, round(_END_SECONDS * fps)) if moment.last else 1
             for _ in range(holds):
-                writer.send(frame)
+                encoder.add(frame)
                 count += 1
-        if writer is None:
+        if encoder is None:
             raise RunFailed("there is no frame to film")
-        writer.close()
+        encoder.finish()
         os.replace(partial, path)
     except OSError as error:
         raise RunFailed(_why(path, error)) from error
     finally:
-        if writer is not None:
-            writer.close()
+        if encoder is not None:
+            encoder.end()
         with contextlib.suppress(OSError):
             partial.unlink()
     return count
@@ -193,15 +193,56 @@ def _text(
     cv2.putText(frame, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.6, color or white, 1, cv2.LINE_AA)
 
 
-def _writer(path: Path, width: int, height: int, fps: float):  # type: ignore[no-untyped-def]
-    _ffmpeg()
-    return imageio_ffmpeg.write_frames(
-        str(path),
-        (width, height),
-        fps=fps,
-        codec="libx264",
-        pix_fmt_out="yuv420p",
-        macro_block_size=2,
-        ffmpeg_log_level="error",
-        output_params=["-crf", "23", "-preset", "medium", "-movflags", "+faststart"],
-    )
+class _Encoder:
+    """An ffmpeg that takes frames of one size, uint8 [H, W, 3], and whose own word says whether the film is whole."""
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float):
+        frames = [
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            "{}x{}".format(*size),
+            "-r",
+            f"{fps:g}",
+        ]
+        coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-preset", "medium"]
+        command = [_ffmpeg(), "-v", "error", "-y", *frames, "-i", "-", "-an", *coded]
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [*command, "-movflags", "+faststart", "-f", "mp4", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            process_group=0,  # Ctrl-C is ours to answer
+        )
+
+    def add(self, frame: np.ndarray) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(np.ascontiguousarray(frame).data)
+        except BrokenPipeError:
+            raise self._failed() from None
+
+    def finish(self) -> None:
+        """Until the film is whole; raises RunFailed where ffmpeg says that it is not."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        if self._process.wait():
+            raise self._failed()
+
+    def end(self) -> None:
+        """Ends what `finish` has not."""
+        if self._process.poll() is None:
+            self._process.kill()
+        with contextlib.suppress(OSError):
+            self._process.communicate()
+        self._said.close()
+
+    def _failed(self) -> RunFailed:
+        status = self._process.wait()
+        self._said.seek(0)
+        said = one_line(self._said.read().decode(errors="replace"))[-200:]
+        return RunFailed(f"ffmpeg ended with status {status}" + (f": {said}" if said else ""))

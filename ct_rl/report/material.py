@@ -109,9 +109,14 @@ def read_run(path: Path, imports: Sequence[str]) -> Run:
         notes.append(
             "it was not evaluated: " + shlex.join(["python", "-m", "ct_rl.evaluate", str(path)])
         )
+    elif saved and evaluations[0][1].steps not in (None, saved[-1]):
+        notes.append(
+            f"it was evaluated at {evaluations[0][1].steps:,} steps, and its last checkpoint has {saved[-1]:,}: "
+            + shlex.join(["python", "-m", "ct_rl.evaluate", str(path)])
+        )
     return Run(
         path=path,
-        name=path.name or str(path.resolve()),
+        name=_name(path.resolve()),
         config=config,
         yaml=yaml,
         provenance=provenance if isinstance(provenance, dict) else {},
@@ -122,6 +127,11 @@ def read_run(path: Path, imports: Sequence[str]) -> Run:
         horizon=_horizon(config),
         notes=notes,
     )
+
+
+def _name(path: Path) -> str:
+    """What the report calls a run: an experiment calls each run's folder alike, and its own by what it is."""
+    return f"{path.parent.name}/{path.name}" if path.name == "run" else path.name or str(path)
 
 
 def _finite(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:

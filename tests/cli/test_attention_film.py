@@ -2,6 +2,8 @@
 
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -273,6 +275,22 @@ def test_an_ffmpeg_without_h264_or_none_at_all_is_one_line_and_leaves_nothing(
             video.write(tmp_path / "v" / "a.mp4", moments()[:3], 10)
         assert "reinstall imageio-ffmpeg" in str(error.value) and "\n" not in str(error.value)
     assert not any((tmp_path / "v").iterdir())
+
+
+@pytest.mark.slow
+def test_a_film_that_the_disk_has_no_room_for_is_one_line_and_leaves_nothing(tmp_path):
+    """As a full disk does, a limit on a file's size cuts it off in the middle."""
+    words = (
+        "import resource, sys; from pathlib import Path; from ct_rl import video; "
+        "from tests.cli.test_attention_film import moments; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)); "
+        "video.write(Path(sys.argv[1]), moments(), 10)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", words, str(tmp_path / "a.mp4")], capture_output=True, text=True
+    )
+    assert "RunFailed: ffmpeg ended with status" in done.stderr.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_environment_that_cannot_draw_is_filmed_with_attention_alone(capsys):

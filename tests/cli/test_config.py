@@ -183,6 +183,21 @@ def test_a_flag_of_several_values_given_again_adds_to_them_and_any_other_counts_
         experiment.Arguments, ["--only=a", "x", "--known", "f", "--only", "b", "c"], prog="p"
     )
     assert both.only == ["a", "b", "c"] and both.known == ["f"] and both.experiment == "x"
+    for words in (["x", "--only"], ["x", "--known", "--only", "a"], ["x", "--import"]):
+        with pytest.raises(UserError, match=r"^--(only|known|import) needs a value$"):
+            command_line.parse(experiment.Arguments, words, prog="p")
+
+
+def test_a_runs_own_configuration_that_is_cut_short_is_no_whole_one(tmp_path):
+    text = config_file.dump(TrainConfig(), {"torch": "2"})
+    path = tmp_path / "config.yaml"
+    for cut in (0, text.index("\ntraining:"), text.index("\nprovenance:") - 1):
+        path.write_text(text[:cut])
+        if cut < text.index("\nrun:"):
+            with pytest.raises(UserError, match=r"is cut short: it has no .*put back a whole one"):
+                config_file.read_run(path)
+    path.write_text("training: {}\nprovenance: {}\n")  # of a version with fewer sections
+    assert config_file.read_run(path) == TrainConfig()
 
 
 @pytest.mark.parametrize("able", [{"avx512_bf16": True, "amx_bf16": False}, {"avx2": True}, {}])

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ct_rl.display import LiveDisplay, time_left
+from ct_rl.display import LiveDisplay, counting, open_display, time_left
 from ct_rl.metrics import duration
 
 ROW = {
@@ -29,6 +29,14 @@ def test_the_table_has_every_number_whole_on_a_narrow_terminal():
         assert part in text.replace("\n", " ") or part in text
     assert "return (mean of 100)" in text and "human-normalised" in text
     assert not any("━" in line and "return" in line for line in lines)
+
+
+def test_closed_standard_output_is_no_terminal(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    with open_display(10, "a run") as display:
+        display.note("nobody reads it")
+    with counting("episodes", 5, "episodes") as count:
+        count()
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(9.9, "9s"), (310, "5m 10s"), (3900, "1h 05m")])

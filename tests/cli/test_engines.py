@@ -137,6 +137,21 @@ def test_the_suite_is_the_mean_of_capped_scores_over_levels(tmp_path, capsys):
     assert len(scores["missing"]) == 27 and ROOMS not in scores["missing"]
     assert run_command(lambda: suite.command([*files[:2], "--actions", "greedy"])) == 0
     assert "score 50.00 % (levels: 2" in capsys.readouterr().out
+    (tmp_path / "b").mkdir()
+    words = [files[0], files[0], f"{tmp_path}/b/../{Path(files[0]).name}", "--json", str(written)]
+    assert run_command(lambda: suite.command(words)) == 0
+    assert json.loads(written.read_text())["levels"][ROOMS]["runs"] == 1
+
+
+def test_the_suite_says_what_an_evaluation_far_from_its_agent_was_played_with(tmp_path, capsys):
+    path = Path(evaluation(tmp_path, "dmlab_rooms_select", 30.0))
+    assert run_command(lambda: suite.command([str(path)])) == 0
+    assert "note: " not in capsys.readouterr().out
+    easy = json.loads(path.read_text()) | {"env_options": {"objects": 4}, "max_steps": 50}
+    path.write_text(json.dumps(easy))
+    assert run_command(lambda: suite.command([str(path)])) == 0
+    said = capsys.readouterr().out
+    assert "is not of the level as it is: 'objects' = 4, --max-steps 50" in said
 
 
 def test_the_suite_takes_the_newest_evaluation_of_the_level_as_it_is_or_says_what_it_is_of(

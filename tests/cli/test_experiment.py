@@ -2,8 +2,9 @@
 
 import fcntl
 import json
+import os
 import signal
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import yaml
@@ -12,12 +13,13 @@ from ct_rl import checkpoint, comparison, config_file
 from ct_rl.config_file import experiment_names, read_recipe, recipe_names
 from ct_rl.errors import RunFailed, UserError
 from ct_rl.evaluation_file import new_evaluation
-from ct_rl.experiment import Job, _check_measure, _shares_of_cores, _work
+from ct_rl.experiment import Job, _check, _compare, _shares_of_cores, _work
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
 from ct_rl.interrupts import Interrupts
 from ct_rl.known_runs import read_known
 from ct_rl.memory import build_memory
+from ct_rl.run_folder import take_lock
 from ct_rl.sections import memory_settings
 from tests.cli.conftest import command, finish, start, wait_for
 
@@ -151,7 +153,7 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
                 read_recipe(given)
         shipped = read_experiment(f"configs/{name}.yaml")
         assert len(shipped.variants) > 1
-        _check_measure(shipped)  # every variant's environment can be made
+        _check(shipped, here=True)  # every variant can be trained here
     for given in ("rooms_select", "configs/rooms_select.yaml"):
         with pytest.raises(UserError, match=f"python -m ct_rl.train --config {given}"):
             read_experiment(given)
@@ -179,8 +181,12 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
             {"variants": {"a": {"memory": {"kind": "lstm", "rate": 4}}}},
             "variant 'a': memory 'lstm' has no option 'rate': its options are d_model, hidden",
         ),
-        ({"variants": {"a b": {}, "a-b": {}}}, "differ in punctuation alone"),
-        ({"variants": {"!!": {}}}, "differ in punctuation alone, or one has no other"),
+        ({"variants": {"a b": {}, "a-b": {}}}, "'a b' and 'a-b' would share a folder: letters"),
+        ({"variants": {"größe": {}, "grüße": {}}}, "variants 'größe' and 'grüße' would share a"),
+        ({"variants": {"!!": {}}}, "variant '!!': give a name with a letter A to Z or a digit"),
+        ({"variants": ["a", "b"]}, "variants: expected names with settings each, not a list"),
+        ({"variants": {True: {}}}, "YAML reads a variant's name as True: put it in quotes"),
+        ({"levels": [5, 5.0]}, "levels: [5.0, 5.0] names one twice"),
         ({"variants": {"a": {"memory": {"rate": 0}}}}, "memory.rate: 0 is too small"),
         ({"variants": {"a": {"training": {"minibatch": 7}}}}, "variant 'a': --minibatch 7: give"),
         ({"variants": {"a": {"run": {"imports": ["m"]}}}}, "variant 'a' would import m"),
@@ -190,6 +196,15 @@ def test_shipped_experiments_are_read_and_are_no_recipes():
             "run.minutes 0.02: all variants have one clock: give the experiment's own 'minutes:'",
         ),
         ({"variants": {"a": {"run": {"minutes": 3}}}}, "variant 'a': run.minutes 3: all variants"),
+        (
+            {"minutes": 45, "variants": {"a": {"run": {"minutes": 3}}}},
+            "variant 'a': run.minutes 3: all variants have one clock",
+        ),
+        (
+            {"settings": {"run": {"seed": 9}}},
+            "settings: run.seed 9: every variant is trained under",
+        ),
+        ({"variants": {"a": {"run": {"run_dir": "x"}}}}, "variant 'a': run.run_dir 'x': a run has"),
         ({"recipe": "/etc/passwd"}, "must hold `name: value` lines"),
         ({"recipe": "/dev/zero"}, "'/dev/zero' is no regular file"),
         ({"recipe": 3}, "recipe: expected a text, not 3"),
@@ -249,8 +264,9 @@ def prepared(folder, changed=None, steps=1600, seconds=60.0, saved=None, played=
     """The job of the GRU and what its training and evaluation leave behind, without either."""
     job = Job(*job_of(changed or {}), folder, [])
     job.run.checkpoints.mkdir(parents=True, exist_ok=True)
-    written = config_file.dump(job.variant.config, {"torch": "2"})
-    job.run.config.write_text(written)
+    config = job.variant.config
+    config = replace(config, run=replace(config.run, seed=job.seed))
+    job.run.config.write_text(config_file.dump(config, {"torch": "2"}))
     rows = [{"steps": at, "seconds": seconds * at / steps, "teleports": 1.0}
             for at in (steps // 2, steps)]  # fmt: skip
     job.run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -299,10 +315,14 @@ def test_a_run_that_was_killed_between_its_last_report_and_checkpoint_is_trained
     assert job.next_command() is None
 
 
-def test_the_experiments_clock_stands_above_a_recipes_own():
-    text = "minutes: 5\nsettings: {run: {minutes: 35}}\nvariants: {a: {}}\n"
-    made = parse(text, "x", "x.yaml")
+def test_the_experiments_clock_stands_above_a_recipes_own(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("run: {minutes: 35}\n")
+    text = yaml.safe_dump({"recipe": str(recipe), "variants": {"a": None}})
+    made = parse(f"minutes: 5\n{text}", "x", "x.yaml")
     assert made.minutes == 5 and made.variants[0].config.run.minutes is None
+    with pytest.raises(UserError, match=r"the recipe has run.minutes 35: all variants have one"):
+        parse(text, "x", "x.yaml")
 
 
 @pytest.mark.parametrize(
@@ -363,6 +383,152 @@ def test_a_measure_that_no_evaluation_has_is_refused_before_anything_runs(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"network": {"encoder": "nope"}}, "unknown encoder 'nope'"),
+        ({"training": {"loss_coeffs": {"nonsense": 1}}}, "no such loss"),
+        ({"memory": {"rate": 3, "window": 4}}, "rate"),
+        ({"env": {"options": {"spwan": [0, 0]}}}, "spwan"),
+        ({"run": {"device": "cuda"}}, "no CUDA device here"),
+    ],
+)
+def test_what_a_variant_cannot_be_trained_with_is_refused_before_anything_runs(
+    tmp_path, settings, says, monkeypatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    file, folder = tmp_path / "wrong.yaml", tmp_path / "out"
+    variants = {"sound": SMALL["variants"]["gru"], "bad": settings}
+    file.write_text(yaml.safe_dump(SMALL | {"variants": variants}))
+    with pytest.raises(UserError, match="variant 'bad'") as error:
+        experiment([str(file), "--run-dir", str(folder)])
+    assert says in str(error.value) and not folder.exists()
+
+
+def test_an_empty_section_changes_nothing_that_the_recipe_says():
+    base = parse(yaml.safe_dump(SMALL | {"variants": {"a": None}}), "x", "x.yaml").variants[0]
+    for section in ("env", "memory", "network", "auxiliary", "training", "runners", "run"):
+        text = yaml.safe_dump(SMALL | {"variants": {"a": {section: None}}})
+        assert parse(text, "x", "x.yaml").variants[0] == base, section
+
+
+def test_a_run_of_another_seed_is_not_taken_for_one_of_this(tmp_path):
+    job = prepared(tmp_path)
+    other = Job(job.experiment, job.variant, 4, tmp_path, [])
+    assert job.next_command() is None
+    with pytest.raises(UserError, match=r"trained with run.seed = 3, and the experiment says 4"):
+        other.next_command()
+
+
+def test_reports_that_are_gone_are_one_line_and_no_second_training(tmp_path):
+    job = prepared(tmp_path)
+    job.run.metrics.unlink()
+    with pytest.raises(UserError, match=r"metrics.jsonl' holds no report, and the run has all"):
+        job.next_command()
+
+
+def test_results_are_put_aside_where_no_run_is_finished_any_more(tmp_path):
+    job = prepared(tmp_path / "gru_seed3")
+    _compare([job], job.experiment, tmp_path)
+    before = (tmp_path / "results.json").read_bytes()
+    more = {"variants": {"gru": SMALL["variants"]["gru"] | {"run": {"steps": 5000}}}}
+    longer = Job(*job_of(more), tmp_path / "gru_seed3", [])
+    _compare([longer], longer.experiment, tmp_path)
+    assert not (tmp_path / "results.json").exists() and not (tmp_path / "comparison.png").exists()
+    assert (tmp_path / "earlier_results.json").read_bytes() == before
+
+
+def test_a_folders_own_finished_run_counts_and_not_one_known_from_elsewhere(tmp_path, capsys):
+    job = prepared(tmp_path / "gru_seed3")
+    made = job.result()
+    job.known = made | {"area": 77.0}
+    assert _work([job], ["gru"], None, job.experiment, tmp_path, Interrupts())
+    assert "gru, seed 3: the folder has a finished run of its own" in capsys.readouterr().out
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["variants"]["gru"]["runs"][0]["area"] == made["area"]
+
+
+def test_two_files_that_know_one_run_otherwise_are_refused(tmp_path):
+    job = prepared(tmp_path / "gru_seed3")
+    _compare([job], job.experiment, tmp_path)
+    one, two = tmp_path / "results.json", tmp_path / "two.json"
+    two.write_text(one.read_text())
+    assert len(read_known([str(one), str(two)], job.experiment, [])) == 1
+    other = json.loads(one.read_text())
+    other["variants"]["gru"]["runs"][0]["area"] = 77.0
+    two.write_text(json.dumps(other))
+    with pytest.raises(UserError, match="gru, seed 3 is another run than in a file before it"):
+        read_known([str(one), str(two)], job.experiment, [])
+
+
+def test_one_folder_is_worked_on_by_one_experiment_at_a_time(tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(SMALL))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with (
+        take_lock(folder, "held"),
+        pytest.raises(UserError, match=rf"worked on by process {os.getpid()}: stop that one"),
+    ):
+        experiment([str(file), "--run-dir", str(folder)])
+
+
+def test_a_failures_reason_is_what_this_start_said_of_it(tmp_path):
+    job, ended = prepared(tmp_path), []
+    job.log.write_text("error: of an earlier start\n")
+
+    class Ended:
+        def start(self, words, folder):
+            with open(folder / "log.txt", "a") as log:
+                log.write("\n".join(ended))
+            return self
+
+    job.start(Ended(), ["ct_rl.train"])
+    assert job.last_words() == "it said nothing"
+    ended.extend(["steps 800", "error: run is being trained by process 7", "steps 900 | another's"])
+    job.start(Ended(), ["ct_rl.train"])
+    assert job.last_words() == "error: run is being trained by process 7"
+
+
+def test_names_of_variants_are_shown_and_drawn_as_they_are(tmp_path, capsys):
+    job = prepared(tmp_path / "gru_seed3")
+    _compare([job], job.experiment, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    names = ["lstm [/]", "lstm [big]", r"a $\frac$ b"]
+    results["variants"] = dict.fromkeys(names, results["variants"]["gru"])
+    comparison.show(results)
+    out = "".join(capsys.readouterr().out.split())
+    assert all("".join(name.split()) in out for name in names[:2])
+    comparison.draw_comparison(tmp_path / "named.png", results)
+    assert (tmp_path / "named.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_mean_is_drawn_only_where_every_run_has_been(tmp_path, monkeypatch):
+    job = prepared(tmp_path / "gru_seed3")
+    _compare([job], job.experiment, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    (run,) = results["variants"]["gru"]["runs"]
+    curves = [[[0.1, 100, 1.0], [0.9, 900, 1.0]], [[3.1, 3100, 30.0], [3.9, 3900, 30.0]]]
+    results["variants"]["gru"]["runs"] = [run | {"curve": curve} for curve in curves]
+    drawn = []
+    from matplotlib.axes import Axes
+
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, *a, **k: drawn.append((len(a[0]), k.get("label"))) or plot(self, *a, **k)
+    )  # fmt: skip
+    comparison.draw_comparison(tmp_path / "apart.png", results)
+    assert {count for count, label in drawn if label} == {0}
+
+
+def test_levels_that_are_near_each_other_are_told_apart():
+    row = {"steps": 10, "seconds": 60.0, "return": 1e6 + 1.5}
+    asked = parse(yaml.safe_dump(SMALL | {"levels": [1000001, 1000002]}), "x", "x.yaml")
+    asked.measure = "return"
+    said = comparison.run(3, [row], {}, asked)
+    assert said["reached"]["1000001"] and said["reached"]["1000002"] is None
+
+
 def test_fewer_cores_than_runs_at_a_time_are_said_in_a_line(monkeypatch, capsys):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {5, 2, 7}, raising=False)
     assert [place.cores for place in _shares_of_cores(2)] == [[2, 7], [5]]
@@ -417,6 +583,7 @@ def test_the_area_is_the_mean_over_all_of_training_however_often_it_reported():
     rows = [{"steps": steps, "return": 2.0 * steps} for steps in (0, 10, 15, 100)]
     assert comparison._area(rows, "return") == pytest.approx(100.0)
     assert comparison._area(rows[3:], "return") == 200.0
+    assert comparison._area([rows[3], {**rows[3], "return": 100.0}], "return") == 150.0
     assert comparison._area([], "return") is None
 
 

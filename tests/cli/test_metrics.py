@@ -152,3 +152,6 @@ def test_a_score_needs_enough_episodes():
 def test_facts_of_an_environment_have_defaults():
     assert env_facts({}) == EnvFacts()
     assert env_facts({"score_range": (1, 2), "action_repeat": 4}).score_range == (1.0, 2.0)
+    for bounds in ((1, 1), (1,), (), 3, (0.0, float("nan")), ("low", "high")):
+        with pytest.raises(ValueError, match="two different numbers"):
+            env_facts({"score_range": bounds})

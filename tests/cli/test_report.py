@@ -131,6 +131,17 @@ def test_an_evaluation_of_the_level_as_it_is_counts_before_others(tmp_path):
     assert [each.scores["greedy"]["mean"] for _, each in found[:2]] == [7.125, 99.0]
 
 
+def test_an_evaluation_of_an_earlier_checkpoint_is_said_to_be_one(tmp_path):
+    run = make_run(tmp_path / "gru_seed1" / "run")
+    evaluate(run, 7.0)
+    assert read_run(run, []).notes == []
+    (run / "checkpoints" / "step_000000000900").mkdir()
+    found = read_run(run, [])
+    (note,) = found.notes
+    assert "it was evaluated at 400 steps, and its last checkpoint has 900: python -m" in note
+    assert found.name == "gru_seed1/run"  # as an experiment calls the folders of all its runs
+
+
 def test_texts_of_runs_are_texts(tmp_path):
     bad = '<script>alert("x")</script>&"\u202e'
     run = make_run(tmp_path / "<img src=x onerror=y>", options={"note": bad, "</style>": 1})
