@@ -63,7 +63,10 @@ def run_command(command: Callable[[], int]) -> int:
     Returns 0 done, 1 the run failed, 2 bad input or disk, 130 interrupted. Programming errors pass through.
     """
     try:
-        return command()
+        status = command()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a reader that is gone is no traceback
+        return status
     except UserError as error:
         _complain(error)
         return BAD_INPUT

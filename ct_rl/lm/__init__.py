@@ -1,13 +1,36 @@
-"""The memory core as a language and speech model: data, training, evaluation, sampling."""
+"""The memory core as a language and speech model: data, training, evaluation, sampling.
 
-from ct_rl.lm.build import build_model, core_names
-from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig
-from ct_rl.lm.corpus import Corpus
-from ct_rl.lm.model import LanguageModel
-from ct_rl.lm.run import load_model
-from ct_rl.lm.sampling import sample
-from ct_rl.lm.sources import open_data
-from ct_rl.lm.trainer import Trainer
+Names are resolved when they are asked for: a command begins before torch is imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ct_rl.lm.build import build_model, core_names
+    from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig
+    from ct_rl.lm.corpus import Corpus
+    from ct_rl.lm.model import LanguageModel
+    from ct_rl.lm.run import load_model
+    from ct_rl.lm.sampling import sample
+    from ct_rl.lm.sources import open_data
+    from ct_rl.lm.trainer import Trainer
+
+_LAZY = {
+    "Corpus": "corpus",
+    "LMConfig": "config",
+    "LanguageModel": "model",
+    "ModelConfig": "config",
+    "OptimiserConfig": "config",
+    "Trainer": "trainer",
+    "build_model": "build",
+    "core_names": "build",
+    "load_model": "run",
+    "open_data": "sources",
+    "sample": "sampling",
+}
 
 __all__ = [
     "Corpus",
@@ -22,3 +45,13 @@ __all__ = [
     "open_data",
     "sample",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ct_rl.lm' has no attribute {name!r}")
+    return getattr(import_module(f"ct_rl.lm.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

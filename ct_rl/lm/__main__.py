@@ -10,7 +10,7 @@ from ct_rl.errors import DONE, UserError, nearest, run_command
 COMMANDS = {
     "train": ("ct_rl.lm.train", "train a model on text or sound"),
     "eval": ("ct_rl.lm.eval", "bpc and perplexity of a trained model, and its figures"),
-    "sample": ("ct_rl.lm.sample", "text or sound from a trained model"),
+    "sample": ("ct_rl.lm.sample_command", "text or sound from a trained model"),
     "prepare": ("ct_rl.lm.prepare", "download and map enwik8, text8, wikitext103, pg19"),
 }
 

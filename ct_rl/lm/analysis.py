@@ -18,7 +18,13 @@ BUCKETS = 6  # of each of compressed memory, memory and window
 
 
 def attention(
-    model: LanguageModel, corpus: Corpus, split: str, *, length: int, tokens: int = 16_384
+    model: LanguageModel,
+    corpus: Corpus,
+    split: str,
+    *,
+    length: int,
+    tokens: int = 16_384,
+    reset_at_documents: bool = False,
 ) -> dict[str, Any]:
     """Where attention goes and how well each layer compresses, once memory is full.
 
@@ -30,24 +36,27 @@ def attention(
     whole = corpus.tokens[split]
     reach = model.core.context_length or 0
     span = min(len(whole) - 1, reach + tokens)
-    if span < length:
-        raise UserError(f"the {split} split is too short for {length} tokens: give more data")
-    streams = Streams(whole[: span + 1], np.zeros(1, np.int64), 1, length)
+    if span < 1:
+        raise UserError(f"the {split} split has one token, two are the least: give more data")
+    length = min(length, span)
+    documents = corpus.documents[split]
+    streams = Streams(whole[: span + 1], documents[documents <= span], 1, length)
     state = model.initial_state(1)
     places, shares, losses = [], [], []
     skip = min(reach, span // 2) // length  # the first calls find memory not yet full
     # The compression loss is of training mode; dropout would be too, so each part keeps its own.
     for number in range(span // length):
-        x = streams.stretch(number * length, length)[0].to(device)
+        x, _, starts = (part.to(device) for part in streams.stretch(number * length, length))
+        resets = starts if reset_at_documents else None
         with torch.no_grad():
             model.eval()
-            out = model.run(x, state, attention=number >= skip)
+            out = model.run(x, state, resets, attention=number >= skip)
             if out.attention is not None:
                 model.core.train()
                 for part in model.core.modules():
                     if isinstance(part, torch.nn.Dropout):
                         part.eval()
-                trained = model.run(x, state, attention=True).attention
+                trained = model.run(x, state, resets, attention=True).attention
                 model.eval()
                 report = out.attention
                 places.append(report.buckets(BUCKETS).mean(1))
@@ -113,7 +122,7 @@ def draw(figures: dict[str, Any], path: Path, title: str) -> None:
             axis.set(xlabel="place in the document", ylabel="bits a token", xscale="log")
             axis.set_title("loss against position")
         axis.grid(alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -16,6 +16,7 @@ from ct_rl.plain_files import write_atomically
 
 _MU = 255.0
 _SUFFIXES = (".wav", ".flac")
+_MOST_TAPS = 2**22
 _TAPS = 16  # zero crossings of the resampling filter on each side
 
 
@@ -43,15 +44,30 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
     Raises:
         UserError: for a file that is no sound, is empty, or was recorded at less than `sample_rate`.
     """
-    samples, rate = _read_wave(path) if path.suffix.lower() == ".wav" else _read_flac(path)
+    samples, rate = _read_wave(path) if path.suffix.lower() == ".wav" else _read_by_soundfile(path)
     if not len(samples):
         raise UserError(f"{path} holds no samples: leave it out")
+    if rate < 1:
+        raise UserError(f"{path} names a rate of {rate} Hz: it is damaged, leave it out")
     if rate < sample_rate:
         raise UserError(
             f"{path} was recorded at {rate} Hz, {sample_rate} Hz cannot be made of it: "
             f"give --sample-rate {rate} or less"
         )
+    if _taps(rate, sample_rate) > _MOST_TAPS:
+        near = max(round(sample_rate, -2), 100)
+        raise UserError(
+            f"{path} was recorded at {rate} Hz, and {sample_rate} Hz has too little in common with that: "
+            f"give --sample-rate {near}, say"
+        )
     return resample(samples.mean(1), rate, sample_rate)
+
+
+def _taps(rate: int, target: int) -> int:
+    """How many numbers the filters of `resample` are."""
+    common = math.gcd(rate, target)
+    up, down = target // common, rate // common
+    return up * (2 * math.ceil(_TAPS * down / up) + down + 1)
 
 
 def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
@@ -93,9 +109,15 @@ def _read_wave(path: Path) -> tuple[np.ndarray, int]:
             rate, count = file.getframerate(), file.getnframes()
             content = file.readframes(count)
     except (wave.Error, EOFError) as error:
+        if str(error).startswith(
+            "unknown format"
+        ):  # floats, or more than two channels' worth of header
+            return _read_by_soundfile(path)
         raise UserError(
-            f"{path} is no WAV file of plain samples ({error or 'it ends early'})"
+            f"{path} is no WAV file of plain samples ({str(error) or 'it ends early'})"
         ) from None
+    if not 1 <= width <= 4:
+        raise UserError(f"{path} has samples of {8 * width} bits, 8 to 32 can be read: convert it")
     if len(content) < count * width * channels:
         raise UserError(
             f"{path} ends early: {len(content):,} bytes of samples, not all that it names"
@@ -110,15 +132,17 @@ def _read_wave(path: Path) -> tuple[np.ndarray, int]:
     return (values / 2.0 ** (8 * width - 1)).reshape(-1, channels), rate
 
 
-def _read_flac(path: Path) -> tuple[np.ndarray, int]:
+def _read_by_soundfile(path: Path) -> tuple[np.ndarray, int]:
+    """FLAC, and WAV of other than plain samples."""
     try:
         import soundfile
     except ImportError:
         raise UserError(
-            f"{path.name} needs the package soundfile: pip install 'ct_rl[soundfile]', or give WAV files"
+            f"{path.name} needs the package soundfile: pip install 'ct_rl[soundfile]', "
+            "or give WAV files of plain samples (PCM)"
         ) from None
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be read as FLAC: {error}") from None
+        raise UserError(f"{path} cannot be read as sound: {error}") from None
     return samples, int(rate)

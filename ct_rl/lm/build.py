@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ import torch
 from ct_rl.errors import UserError, one_line
 from ct_rl.lm.config import ModelConfig
 from ct_rl.lm.model import LanguageModel
-from ct_rl.lm.wavenet import WaveNet
+from ct_rl.lm.wavenet import WaveNet, WaveNetOptions
 from ct_rl.memory import MemoryCore, build_memory, memory_names
+from ct_rl.memory.options import check_options
 
 WAVENET = "wavenet"
 
@@ -26,15 +28,12 @@ def build_core(name: str, **options: Any) -> MemoryCore:
         if name not in memory_names():
             raise ValueError(f"unknown memory {name!r}: choose one of {', '.join(core_names())}")
         return build_memory(name, **options)
-    try:
-        return WaveNet(**options)
-    except TypeError:
-        raise ValueError(
-            f"memory 'wavenet' has options d_model, n_layers, stacks; given {', '.join(options)}"
-        ) from None
+    return WaveNet(**check_options(f"memory {WAVENET!r}", WaveNetOptions, options))
 
 
-def build_model(config: ModelConfig, vocab_size: int, seed: int = 0, **over: Any) -> LanguageModel:
+def build_model(
+    config: ModelConfig, vocab_size: int, seed: int = 0, over: Mapping[str, Any] | None = None
+) -> LanguageModel:
     """The model of a config with weights drawn from `seed`; `over` are memory options above the config's.
 
     Raises:
@@ -46,7 +45,7 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int = 0, **over: Any
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            core = build_core(config.memory, **{**config.options, **over})
+            core = build_core(config.memory, **{**config.options, **(over or {})})
         except (ValueError, TypeError) as error:
             raise UserError(one_line(error)) from None
         if core.d_out < 4 ** len(cutoffs):

@@ -7,6 +7,7 @@ last, `corpus.json`. It is written under another name and renamed, so what bears
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -23,9 +24,11 @@ from ct_rl.lm import vocabulary as vocabularies
 from ct_rl.lm.vocabulary import Vocabulary
 from ct_rl.plain_files import write_synced
 
+_AGAIN = "remove it, and prepare the data again (a corpus below a cache makes itself again)"
 SPLITS = ("train", "valid", "test")
 FILE = "corpus.json"
 _FORMAT = 1
+_LEAST = 2  # tokens of a split: one to read and one to price
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,11 @@ class Writer:
     def finish(self) -> None:
         """Write what makes the folder a corpus."""
         for split in SPLITS:
-            if not self._sizes[split]:
-                raise UserError(f"{self.name} has nothing for its {split} split: give more data")
+            if self._sizes[split] < _LEAST:
+                raise UserError(
+                    f"{self.name} has {self._sizes[split] or 'nothing'} for its {split} split, "
+                    f"{_LEAST} tokens are the least: give more data"
+                )
             starts = np.unique(np.array([0, *self._starts[split]], np.int64))
             np.save(self.folder / f"{split}.documents.npy", starts[starts < self._sizes[split]])
         vocabularies.save(self.folder, self.vocabulary)
@@ -93,6 +99,7 @@ class Writer:
         }
         for split in SPLITS:
             _sync(self.folder / f"{split}.bin")
+            _sync(self.folder / f"{split}.documents.npy")
         write_synced(self.folder / FILE, json.dumps(meta, indent=1).encode())
 
 
@@ -144,11 +151,15 @@ def load(folder: Path) -> Corpus:
         name, expected = str(meta["name"]), str(meta["vocabulary"])
         words = {split: int(count) for split, count in meta["words"].items()}
         origin = dict(meta.get("origin", {}))
+        if meta["format"] != _FORMAT:
+            raise UserError(
+                f"{folder} is of format {str(meta['format'])[:20]}, this version reads {_FORMAT}: {_AGAIN}"
+            )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{folder / FILE} is damaged: prepare the data again") from None
+        raise UserError(f"{folder / FILE} is damaged: {_AGAIN}") from None
     vocabulary = vocabularies.load(folder)
     if vocabulary.fingerprint != expected:
-        raise UserError(f"{folder}: tokens and vocabulary do not match: prepare the data again")
+        raise UserError(f"{folder}: tokens and vocabulary do not match: {_AGAIN}")
     tokens: dict[str, np.ndarray] = {}
     documents: dict[str, np.ndarray] = {}
     for split, size in sizes.items():
@@ -157,16 +168,27 @@ def load(folder: Path) -> Corpus:
         given = path.stat().st_size if path.is_file() else 0
         if given != bytes_expected:
             raise UserError(
-                f"{path} has {given:,} bytes, {bytes_expected:,} were written: prepare the data again"
+                f"{path} has {given:,} bytes, {bytes_expected:,} were written: {_AGAIN}"
             )
         tokens[split] = np.memmap(path, vocabulary.dtype, "r")
         try:
-            documents[split] = np.load(folder / f"{split}.documents.npy")
-        except (OSError, ValueError):
-            raise UserError(
-                f"{folder / split}.documents.npy is damaged: prepare the data again"
-            ) from None
+            starts = np.load(folder / f"{split}.documents.npy")
+            if starts.dtype != np.int64 or starts.ndim != 1 or not len(starts):
+                raise ValueError
+            documents[split] = starts
+        except (OSError, ValueError, EOFError):
+            raise UserError(f"{folder / split}.documents.npy is damaged: {_AGAIN}") from None
     return Corpus(name, vocabulary, tokens, documents, words, origin)
+
+
+def fingerprint(tokens: np.ndarray) -> str:
+    """A word that tells texts of one length apart, of 64 stretches all over it."""
+    stretch = 4096
+    starts = np.linspace(0, max(len(tokens) - stretch, 0), 64).astype(int)
+    found = hashlib.sha256()
+    for start in starts:
+        found.update(np.ascontiguousarray(tokens[start : start + stretch]).tobytes())
+    return found.hexdigest()[:24]
 
 
 def cut(total: int) -> dict[str, slice]:
@@ -178,9 +200,9 @@ def cut(total: int) -> dict[str, slice]:
 
 
 def from_array(tokens: np.ndarray, starts: np.ndarray, vocabulary: Vocabulary, name: str) -> Corpus:
-    """A corpus of one array, split 90/5/5; raises UserError where a split would be empty."""
+    """A corpus of one array, split 90/5/5; raises UserError where a split would have nothing to price."""
     parts = cut(len(tokens))
-    if any(part.start == part.stop for part in list(parts.values())[1:]):
+    if any(part.stop - part.start < _LEAST for part in list(parts.values())[1:]):
         raise UserError(
             f"{name} has {len(tokens):,} tokens, too few for three splits of 90, 5 and 5 %: give at least 40"
         )

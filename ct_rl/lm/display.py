@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from typing import Any, TextIO
@@ -45,16 +46,25 @@ class Display:
     """Lines of progress; on a terminal, rows of training overwrite each other."""
 
     def __init__(self, stream: TextIO | None = None):
-        self.stream = stream or sys.stdout
+        # A closed standard output is None.
+        self.stream = stream or sys.stdout or open(os.devnull, "w")  # noqa: SIM115
         self._live = self.stream.isatty()
         self._open = False
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self._open:
-            print(file=self.stream)
-            self._open = False
-        print(text, file=self.stream, flush=True)
+        self._print(("\n" if self._open else "") + text + "\n")
+        self._open = False
+
+    def _print(self, text: str) -> None:
+        """A reader that goes away does not end the run."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:
+            gone = self.stream.fileno()
+            self.stream = open(os.devnull, "w")  # noqa: SIM115
+            os.dup2(self.stream.fileno(), gone)
 
     def row(self, row: dict[str, Any], steps: int, kind: str) -> None:
         """One report of training."""
@@ -69,10 +79,8 @@ class Display:
         ]
         text = "  ".join(words)
         if self._live and "valid_loss" not in row:
-            print(f"\r\x1b[2K{text}", end="", file=self.stream, flush=True)
+            self._print(f"\r\x1b[2K{text}")
             self._open = True
         else:
-            if self._open:
-                print("\r\x1b[2K", end="", file=self.stream)
-                self._open = False
-            print(text, file=self.stream, flush=True)
+            self._print(("\r\x1b[2K" if self._open else "") + text + "\n")
+            self._open = False

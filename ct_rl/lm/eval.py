@@ -20,7 +20,7 @@ from ct_rl.lm.config import Count, _short
 from ct_rl.lm.display import loss_figure
 from ct_rl.lm.dynamic import DynamicWeights
 from ct_rl.lm.evaluation import price, word_perplexity
-from ct_rl.lm.run import Run, load_model, require_same_vocabulary
+from ct_rl.lm.run import Run, open_model, require_same_vocabulary
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.words import by_frequency, count_words
@@ -48,8 +48,8 @@ class Arguments:
     """Readers side by side, each of a stretch of its own: faster, and each begins with an empty memory."""
     dynamic: bool = False
     """Dynamic evaluation: weights go on learning from what was read (forgotten afterwards)."""
-    dynamic_rate: Annotated[float, Gt(0), Le(1e3)] = 0.05
-    """Its learning rate."""
+    dynamic_rate: Annotated[float, Gt(0), Le(1e3)] | None = None
+    """Its learning rate; 0.05 where absent."""
     figures: bool = False
     """Also attention, compression loss by layer and loss against position, drawn beside the numbers."""
     which: Literal["best", "last"] = "best"
@@ -62,9 +62,13 @@ def command(argv: list[str]) -> int:
     """Read the flags, evaluate, print and write RUN/eval_SPLIT.json, or eval_SPLIT_2.json beside it and so on."""
     flags = parse(Arguments, argv, prog=PROG)
     path = Path(flags.run)
+    if flags.dynamic_rate is not None and not flags.dynamic:
+        raise UserError("--dynamic-rate is of dynamic evaluation: give --dynamic, too")
     result = evaluate(flags, path)
-    show(result)  # at once: nothing that follows can lose it
-    _keep(result, Run(path))
+    try:
+        show(result)  # at once: nothing that follows can lose it
+    finally:
+        _keep(result, Run(path))  # also where nobody reads any more
     return DONE
 
 
@@ -74,7 +78,7 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
     run.require()
     config = configs.read_yaml(run.config)
     over = {**config.eval_memory, **flags.memory_option}
-    model, vocabulary, _, step = load_model(path, pick_device(flags.device), flags.which, **over)
+    model, vocabulary, _, step = open_model(path, pick_device(flags.device), flags.which, over)
     corpus = open_data(flags.data or config.data, config.sample_rate)
     require_same_vocabulary(corpus, vocabulary, path)
     begun = time.monotonic()
@@ -87,14 +91,14 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
         tokens=flags.tokens,
         reset_at_documents=config.reset_at_documents,
         precision=config.precision,
-        dynamic=DynamicWeights(model, flags.dynamic_rate) if flags.dynamic else None,
+        dynamic=DynamicWeights(model, flags.dynamic_rate or 0.05) if flags.dynamic else None,
         watch=_watch if sys.stderr.isatty() else None,
     )
     seconds = time.monotonic() - begun
     nats = float(prices.nats.mean(dtype="float64"))
     unit, value = loss_figure(nats, vocabulary.kind)
     result: dict[str, Any] = {
-        "run": path.name,
+        "run": path.resolve().name,
         "step": step,
         "data": corpus.name,
         "sizes": corpus.split_label,
@@ -117,9 +121,19 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
     if result.get("words"):
         result["word_perplexity"] = word_perplexity(prices, result["words"])
     if flags.figures:
-        figures = analysis.attention(model, corpus, flags.split, length=config.length)
+        figures = analysis.attention(
+            model,
+            corpus,
+            flags.split,
+            length=config.length,
+            reset_at_documents=config.reset_at_documents,
+        )
+        if not figures:
+            print(f"note: memory {config.model.memory} does not attend: no figures of attention")
         if flags.batch == 1:
             figures["by_position"] = analysis.by_position(prices, corpus.documents[flags.split])
+        else:
+            print("note: loss against position needs one reader: it is left out with --batch")
         result["figures"] = figures
     return result
 
@@ -146,7 +160,10 @@ def _watch(read: int, tokens: int) -> None:
 
 def show(result: dict[str, Any]) -> None:
     """The result for a person."""
-    print(f"{result['data']} ({result['sizes']}), {result['split']}: {result['tokens']:,} tokens")
+    print(
+        f"{result['data']} ({result['sizes']}), {result['split']}: {result['tokens']:,} tokens, "
+        f"by the weights of step {result['step']:,}"
+    )
     extra = "  dynamic evaluation" if result["dynamic"] else ""
     print(
         f"{result['value']:.4f} {result['unit']}  perplexity {result['perplexity']:.2f}  "

@@ -114,5 +114,7 @@ class HarnessModel(LM):
             log_probs = self.model.head.log_probs(out.y[0])
             nll.append(-log_probs.gather(1, targets[:, None])[:, 0].cpu())
             likeliest.append((log_probs.argmax(1) == targets).cpu())
+        if not last:
+            return torch.zeros(0), torch.ones(0, dtype=torch.bool)
         skipped = count - last
         return torch.cat(nll)[skipped:], torch.cat(likeliest)[skipped:]

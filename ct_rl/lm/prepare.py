@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 import sys
 import time
@@ -22,7 +23,7 @@ from ct_rl.lm.corpus import SPLITS, Corpus
 from ct_rl.lm.download import Remote, download
 from ct_rl.lm.sources import PREPARED
 from ct_rl.lm.vocabulary import Bytes, Subwords, Words, line_words, require_tokenizers
-from ct_rl.reader import Text
+from ct_rl.reader import Text, shown
 
 PROG = "ct_rl.lm prepare"
 _MAHONEY = "http://mattmahoney.net/dc"
@@ -45,6 +46,8 @@ REMOTES = {
 }
 _ENDS = (90_000_000, 95_000_000, 100_000_000)  # of the three splits of enwik8 and text8
 NAMES = [*PREPARED, "words", "subwords"]
+_OF_SUBWORDS = ("pg19", "subwords")
+_URL = re.compile(r"\w+://[^/\s]+(/\S*)?")
 # Rae et al. 2019, table 1.
 PG19_WORDS = {"train": 1_973_136_207, "valid": 3_007_061, "test": 6_966_499}
 PG19_BOOKS = {"train": 28_602, "valid": 50, "test": 100}
@@ -60,8 +63,8 @@ class Arguments:
     """Local file, archive or folder; fetched where absent."""
     out: Text | None = None
     """Folder to make; data/NAME where absent."""
-    vocab: Annotated[int, Ge(257), Le(10**7)] = 32_000
-    """Subwords in the vocabulary."""
+    vocab: Annotated[int, Ge(257), Le(10**7)] | None = None
+    """Subwords in the vocabulary of pg19 and subwords; 32,000 where absent."""
     url: Text | None = None
     """Another place to fetch from: of the file, or of pg19's folder."""
 
@@ -72,6 +75,12 @@ def command(argv: list[str]) -> int:
     if flags.name not in NAMES:
         hint = nearest(flags.name, NAMES)
         raise UserError(f"unknown data set {flags.name!r}{hint}: choose one of {', '.join(NAMES)}")
+    if flags.vocab is not None and flags.name not in _OF_SUBWORDS:
+        raise UserError(f"--vocab is of subwords, and {flags.name} has none: leave it out")
+    if flags.url is not None and (flags.source is not None or flags.name in ("words", "subwords")):
+        raise UserError("--url is where to fetch from, and nothing is fetched here: leave it out")
+    if flags.url is not None and not _URL.fullmatch(flags.url):
+        raise UserError(f"--url {shown(flags.url)}: expected https://HOST/PATH")
     out = Path(flags.out or f"data/{flags.name}")
     if out.exists() and not (out.is_dir() and corpus.is_corpus(out)):
         raise UserError(f"{out} is there and no corpus: give another --out")
@@ -96,7 +105,7 @@ def _origin(flags: Arguments) -> dict[str, Any]:
         "name": flags.name,
         "source": None if source is None else str(source),
         "text": _facts(source) if source is not None and source.exists() else None,
-        "vocab": flags.vocab if flags.name in ("pg19", "subwords") else None,
+        "vocab": (flags.vocab or 32_000) if flags.name in _OF_SUBWORDS else None,
     }
 
 
@@ -112,10 +121,10 @@ def _require_asked(flags: Arguments, out: Path, found: Corpus) -> None:
     """Raise UserError where a corpus is of something else than the flags say; older ones do not tell."""
     asked = _origin(flags)
     said = {"name": ("as", "name"), "text": ("from", "source"), "vocab": ("with --vocab", "vocab")}
-    for key, (what, shown) in said.items():
+    for key, (what, told) in said.items():
         if asked[key] is None or found.origin.get(key, asked[key]) == asked[key]:
             continue
-        before, now = found.origin[shown] or "the network", asked[shown]
+        before, now = found.origin[told] or "the network", asked[told]
         raise UserError(
             f"{out} was prepared {what} {before}, not {now if now != before else 'as it is now'}: "
             "give another --out"

@@ -6,8 +6,9 @@ import contextlib
 import fcntl
 import json
 import shlex
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,7 +81,11 @@ class Run:
     def _found(self, found: Checkpoint | None, damaged: list[str]) -> Checkpoint:
         if found is None:
             why = damaged[0] if damaged else "it stopped before its first one"
-            raise UserError(f"{self.path} has no checkpoint ({why}): train it again")
+            raise UserError(
+                f"{self.path} has no checkpoint ({why}): remove the folder, and train it again"
+            )
+        for line in damaged:
+            print(f"warning: {line}; step {found.step:,} is taken", file=sys.stderr)
         return found
 
     def trim_metrics(self, step: int) -> None:
@@ -91,11 +96,14 @@ class Run:
             write_atomically(self.metrics, text.encode())
 
     def rows(self) -> list[dict[str, Any]]:
-        """The whole rows of metrics.jsonl."""
+        """The whole rows of metrics.jsonl; none where it is gone."""
         rows = []
-        for line in self.metrics.read_text().splitlines():
+        text = self.metrics.read_text(errors="replace") if self.metrics.exists() else ""
+        for line in text.splitlines():
             with contextlib.suppress(ValueError):  # a kill may leave half a line
-                rows.append(json.loads(line))
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append(row)
         return rows
 
     def append(self, row: dict[str, Any]) -> None:
@@ -125,7 +133,7 @@ def _making(path: Path) -> Iterator[None]:
 
 
 def load_model(
-    path: Path, device: torch.device, which: str = "best", **over: Any
+    path: str | Path, device: torch.device, which: str = "best", **over: Any
 ) -> tuple[LanguageModel, Vocabulary, LMConfig, int]:
     """A trained run's model in evaluation mode, its vocabulary, config and training step.
 
@@ -136,17 +144,24 @@ def load_model(
     Raises:
         UserError: for what is no run, has no checkpoint, or does not fit.
     """
+    return open_model(Path(path), device, which, over)
+
+
+def open_model(
+    path: Path, device: torch.device, which: str, over: Mapping[str, Any]
+) -> tuple[LanguageModel, Vocabulary, LMConfig, int]:
+    """`load_model` with memory options by any name, such as a person gives."""
     run = Run(path)
     run.require()
     config, vocabulary = configs.read_yaml(run.config), vocabularies.load(path)
     kept = run.best() if which == "best" else run.last()
-    model = build_model(config.model, vocabulary.size, **over)
+    model = build_model(config.model, vocabulary.size, over=over)
     try:
         model.load_state_dict(kept.weights)
     except RuntimeError:
         raise UserError(
             f"the weights of {kept.path} do not fit the model that {run.config} and {path / vocabularies.FILE} "
-            f"describe (vocabulary {vocabulary.size:,}, memory options {over or 'as in training'})"
+            f"describe (vocabulary {vocabulary.size:,}, memory options {dict(over) or 'as in training'})"
         ) from None
     return model.to(device).eval(), vocabulary, config, kept.step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -36,7 +37,8 @@ def choose(
     """
     if temperature == 0:
         return log_probs.argmax(-1)
-    probs, order = (log_probs.double() / temperature).softmax(-1).sort(-1, descending=True)
+    below = log_probs.double() - log_probs.amax(-1, keepdim=True)  # 0 at most, at any temperature
+    probs, order = (below / temperature).softmax(-1).sort(-1, descending=True)
     before = probs.cumsum(-1) - probs
     probs = probs * (before < top_p)
     drawn = torch.multinomial(probs.cpu(), 1, generator=generator).to(order.device)
@@ -52,7 +54,23 @@ def sample(
     top_p: float = 0.98,
     seed: int = 0,
 ) -> Iterator[int]:
-    """`count` tokens that go on from prompt int64 [T], T at least 1, each as soon as it is there."""
+    """`count` tokens that go on from prompt int64 [T], each as soon as it is there.
+
+    Raises:
+        ValueError: for an empty prompt, a temperature below 0, or a nucleus `top_p` that is not above 0 and at most 1.
+    """
+    if prompt.dim() != 1 or not len(prompt):
+        raise ValueError(f"the prompt is {list(prompt.shape)}: give one token or more, [T]")
+    if not 0 <= temperature < math.inf or not 0 < top_p <= 1:
+        raise ValueError(
+            f"temperature={temperature} must be 0 or more and top_p={top_p} above 0 and at most 1"
+        )
+    return _drawn(model, prompt, count, temperature, top_p, seed)
+
+
+def _drawn(
+    model: LanguageModel, prompt: Tensor, count: int, temperature: float, top_p: float, seed: int
+) -> Iterator[int]:
     generator = torch.Generator().manual_seed(seed)
     log_probs, state = read(model, prompt[None], model.initial_state(1))
     for _ in range(count):

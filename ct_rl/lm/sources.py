@@ -56,10 +56,16 @@ def open_data(data: str, sample_rate: int = 16_000) -> Corpus:
         return corpus.load(path)
     files = [path] if path.is_file() else sorted(_all_files(path))
     sounds = [file for file in files if audio.is_sound(file)]
+    name = path.resolve().name
+    if 0 < len(sounds) < len(files):
+        raise UserError(
+            f"{data} holds {len(sounds)} files of sound and {len(files) - len(sounds)} others: "
+            "give a folder of one kind"
+        )
     if sounds:
-        return _from_sound(path, sounds, sample_rate)
+        return _from_sound(name, path, sounds, sample_rate)
     if path.is_dir():
-        return _from_files(path.name, path, files)
+        return _from_files(name, path, files)
     if not path.stat().st_size:
         raise UserError(f"{data} is empty: give a file with text")
     return corpus.from_array(
@@ -80,7 +86,10 @@ def open_prose() -> Corpus:
 
 def cache_folder() -> Path:
     """Where corpora made on the way are kept: `$XDG_CACHE_HOME/ct_rl/lm`, by default under ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ct_rl" / "lm"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ct_rl" / "lm"
+    except RuntimeError:  # a user whom the system does not know, and no HOME
+        raise UserError("there is no home folder to keep data in: set XDG_CACHE_HOME") from None
 
 
 def _sources(root: Path) -> Iterator[Path]:
@@ -94,20 +103,30 @@ def _all_files(root: Path) -> Iterator[Path]:
             yield path
 
 
+def _mixed(root: Path, files: list[Path]) -> list[Path]:
+    """The files of a folder in the order of their paths' hashes, so that splits are alike."""
+    return sorted(
+        files,
+        key=lambda file: hashlib.sha256(os.fsencode(file.relative_to(root).as_posix())).digest(),
+    )
+
+
 def _from_files(name: str, root: Path, files: list[Path]) -> Corpus:
-    """The bytes of all files, each a document, in an order of their own so that splits are alike."""
-    named = {file.relative_to(root).as_posix(): file for file in files}
-    order = sorted(named, key=lambda path: hashlib.sha256(path.encode()).digest())
-    total = sum(named[path].stat().st_size for path in order)
+    """The bytes of all files, each a document."""
+    order = _mixed(root, files)
+    sizes = [file.stat().st_size for file in order]
+    total = sum(sizes)
     if not total:
         raise UserError(f"{root} holds no text: give a folder with files")
-    target = cache_folder() / _key("bytes", [named[path] for path in order])
+    target = cache_folder() / _key("bytes", order)
     if not corpus.is_corpus(target):
         bounds = [part.stop for part in corpus.cut(total).values()]
         with corpus.writing(target, Bytes(), name) as writer:
             at = 0
-            for path in order:
-                rest = np.fromfile(named[path], np.uint8)
+            for file, size in zip(order, sizes, strict=True):
+                rest = np.fromfile(file, np.uint8, size)
+                if len(rest) < size:
+                    raise UserError(f"{file} became shorter while it was read: start again")
                 while len(rest):
                     i = next(i for i, bound in enumerate(bounds) if at < bound)
                     split, room = corpus.SPLITS[i], bounds[i] - at
@@ -118,7 +137,8 @@ def _from_files(name: str, root: Path, files: list[Path]) -> Corpus:
     return corpus.load(target)
 
 
-def _from_sound(root: Path, files: list[Path], sample_rate: int) -> Corpus:
+def _from_sound(name: str, root: Path, files: list[Path], sample_rate: int) -> Corpus:
+    files = _mixed(root, files) if root.is_dir() else files
     target = cache_folder() / _key(f"audio {sample_rate}", files)
     if not corpus.is_corpus(target):
         vocabulary = MuLaw(sample_rate)
@@ -127,7 +147,7 @@ def _from_sound(root: Path, files: list[Path], sample_rate: int) -> Corpus:
             np.concatenate(pieces),
             np.cumsum([0, *map(len, pieces)])[:-1],
             vocabulary,
-            f"{root.name}, {sample_rate} Hz",
+            f"{name}, {sample_rate} Hz",
         )
         with corpus.writing(target, vocabulary, whole.name) as writer:
             for split in corpus.SPLITS:

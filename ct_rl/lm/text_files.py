@@ -166,7 +166,14 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{name} is a broken archive ({error}): fetch it again") from None
+        raise UserError(
+            f"{name} is a broken archive ({error}): remove it, and fetch it again"
+        ) from None
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ) as error:  # a password, a compression of another kind
+        raise UserError(f"{name} cannot be unpacked here ({error}): give the file itself") from None
 
 
 def decode(content: bytes, name: object, offset: int = 0) -> str:
@@ -192,7 +199,9 @@ def _archive(source: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(source)
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{source} is a broken archive ({error}): fetch it again") from None
+        raise UserError(
+            f"{source} is a broken archive ({error}): remove it, and fetch it again"
+        ) from None
 
 
 def _line_end(path: Path, at: int) -> int:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ct_rl import checkpoint
+from ct_rl import checkpoint, config_file
 from ct_rl.command_line import flag_value, parse
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError
 from ct_rl.interrupts import Interrupts
 from ct_rl.lm import config as configs
 from ct_rl.lm import vocabulary as vocabularies
+from ct_rl.lm.build import build_model
 from ct_rl.lm.config import LMConfig
-from ct_rl.lm.corpus import Corpus
+from ct_rl.lm.corpus import Corpus, fingerprint
 from ct_rl.lm.display import Display, loss_figure, measure_matrix_rate
 from ct_rl.lm.evaluation import price
 from ct_rl.lm.model import flops_per_token
 from ct_rl.lm.parallel import Group, group
 from ct_rl.lm.presets import preset
 from ct_rl.lm.run import Run, fresh_path, require_same_vocabulary
+from ct_rl.lm.schedule import iterations_per_update
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import NotFinite, Sums, Trainer, pick_device
-from ct_rl.reader import Text
+from ct_rl.memory.contract import StateNotFinite
+from ct_rl.reader import Text, plain
 
 PROG = "ct_rl.lm train"
 # What may differ when a run goes on: where and how long, not what it learns.
@@ -87,12 +93,16 @@ def _own_options(argv: list[str], config: LMConfig) -> LMConfig:
     return dataclasses.replace(config, model=model, eval_memory=bare.eval_memory)
 
 
-def _require_unchanged(before: LMConfig, now: LMConfig) -> None:
-    for item in dataclasses.fields(LMConfig):
+def _require_unchanged(before: Any, now: Any) -> None:
+    for item in dataclasses.fields(before):
         old, new = getattr(before, item.name), getattr(now, item.name)
-        if item.name not in _FREE and old != new:
-            flag = item.name.replace("_", "-")
-            raise UserError(f"a run goes on with its own {flag} ({old}), not {new}: leave it out")
+        if item.name in _FREE or old == new:
+            continue
+        if dataclasses.is_dataclass(old):
+            _require_unchanged(old, new)
+            continue
+        name = {"options": "memory-option"}.get(item.name, item.name.replace("_", "-"))
+        raise UserError(f"a run goes on with its own --{name} ({old}), not {new}: leave it out")
 
 
 def _train(
@@ -106,6 +116,7 @@ def _train(
     device = pick_device(config.device)
     corpus = open_data(config.data, config.sample_rate)
     kind = corpus.vocabulary.kind
+    _require_evaluable(config, corpus.vocabulary.size)
     trainer = Trainer(config, corpus, device, processes)
     run, display = Run(path or Path("runs")), Display()
     if resumed:
@@ -115,8 +126,8 @@ def _train(
             run = Run(fresh_path(name))
         run.create(config, corpus.vocabulary)
     peak = measure_matrix_rate(device, config.precision)
-    sizes = config.model.options
-    context = sum(int(sizes.get(k) or 0) for k in ("window", "memory", "compressed"))
+    sizes = getattr(trainer.model.core, "sizes", None)  # of a core that attends
+    context = sum(int(getattr(sizes, k, 0)) for k in ("window", "memory", "compressed"))
     flops = flops_per_token(trainer.model, context)
     if processes.leads:
         weights = sum(p.numel() for p in trainer.model.parameters())
@@ -124,16 +135,13 @@ def _train(
             f"{run.path}: {config.model.memory}, {weights / 1e6:.2f}M parameters, on {corpus.name} "
             f"({corpus.split_label}), {device.type}, {processes.size} process(es)"
         )
+        _say_unused(config, corpus, display)
     interrupts.arm()
     mark, since = time.monotonic(), trainer.step
     save_due, score = False, None
     while trainer.step < config.steps or not trainer.at_rest:
-        try:
+        with _diverging(run if path is not None or processes.leads else None, trainer):
             trainer.iterate()
-        except NotFinite as error:
-            if path is None and not processes.leads:
-                raise RunFailed(str(error)) from None  # the first process has named the folder
-            raise RunFailed(f"{error}; checkpoints are in {run.checkpoints}") from None
         step = trainer.step
         ended = step >= config.steps
         look = step % config.eval_every == 0 or ended
@@ -142,7 +150,8 @@ def _train(
         seconds = time.monotonic() - mark
         valid = None
         if look and processes.leads:
-            valid = score = _validate(trainer, corpus)
+            with _diverging(run, trainer):
+                valid = score = _validate(trainer, corpus)
         if step % config.report_every == 0 or ended or look:
             row = _row(trainer, processes, seconds, step - since)
             left = max(config.steps - step, 0)
@@ -170,13 +179,60 @@ def _train(
     return DONE
 
 
+def _require_evaluable(config: LMConfig, vocab_size: int) -> None:
+    """Raise UserError where `eval` could not have the memory that --eval-memory asks for, while that costs nothing."""
+    if not config.eval_memory:
+        return
+    options = {**config.model.options, **config.eval_memory}
+    model = dataclasses.replace(config.model, options=options)
+    with (
+        config_file.named("--eval-memory"),
+        contextlib.suppress(RuntimeError, NotImplementedError),  # a part that knows no meta device
+        torch.device("meta"),  # sizes without memory
+    ):
+        build_model(model, vocab_size)
+
+
+def _say_unused(config: LMConfig, corpus: Corpus, display: Display) -> None:
+    """A line about each setting that these data have no use for."""
+    size = corpus.vocabulary.size
+    beyond = [cutoff for cutoff in config.model.cutoffs if cutoff >= size]
+    if beyond:
+        display.say(f"note: cutoffs {beyond} are beyond the {size:,} of the vocabulary: left out")
+    if corpus.vocabulary.kind != "audio" and config.sample_rate != LMConfig().sample_rate:
+        display.say(f"note: --sample-rate is of sound, and {corpus.name} is none: not used")
+
+
+@contextlib.contextmanager
+def _diverging(run: Run | None, trainer: Trainer) -> Iterator[None]:
+    """What is no longer finite ends the run in a line; `run` is named where this process knows its folder."""
+    try:
+        yield
+    except (NotFinite, StateNotFinite) as error:
+        said = (
+            str(error) if isinstance(error, NotFinite) else f"{error} (iteration {trainer.step:,})"
+        )
+        where = "" if run is None else f" ({run.checkpoints})"
+        raise RunFailed(f"{said}{where}") from None
+
+
 def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None:
     kept = run.last()
     require_same_vocabulary(corpus, vocabularies.load(run.path), run.path)
-    if kept.meta["tokens"] != len(corpus.tokens["train"]):
+    tokens, config = corpus.tokens["train"], trainer.config
+    if kept.meta["tokens"] != len(tokens):
         raise UserError(
-            f"{corpus.name} has {len(corpus.tokens['train']):,} tokens to train on, the run began with "
+            f"{corpus.name} has {len(tokens):,} tokens to train on, the run began with "
             f"{kept.meta['tokens']:,}: give the same --data"
+        )
+    if kept.meta.get("text", fingerprint(tokens)) != fingerprint(tokens):
+        raise UserError(
+            f"{corpus.name} is another text than the run began with: give the same --data"
+        )
+    _require_as_saved(kept.meta.get("config", {}), plain(config), run)
+    if kept.step - config.steps >= iterations_per_update(config.optimiser, kept.step - 1):
+        raise UserError(
+            f"run {run.path} is at {kept.step:,} already: give --steps {kept.step:,} or more"
         )
     trainer.load(kept.step, kept.tensors, kept.meta)
     if processes.leads:
@@ -185,6 +241,18 @@ def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None
         run.trim_metrics(kept.step)
         # What a flag changed holds from now on: the next start goes as far as this one was to go.
         run.write_config(trainer.config)
+
+
+def _require_as_saved(before: Any, now: Any, run: Run, at: tuple[str, ...] = ()) -> None:
+    """Raise UserError where config.yaml is not what the checkpoint was trained with, but for what may differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before:
+            if at or key not in _FREE:
+                _require_as_saved(before[key], now.get(key), run, (*at, key))
+    elif before != now:
+        raise UserError(
+            f"{run.config} has {'.'.join(at)} = {now!r}, and the run was trained with {before!r}: put that back"
+        )
 
 
 def _validate(trainer: Trainer, corpus: Corpus) -> float:
@@ -229,6 +297,8 @@ def _save(
     if processes.leads:
         meta["score"] = None if valid is None else -valid
         meta["tokens"] = len(corpus.tokens["train"])
+        meta["text"] = fingerprint(corpus.tokens["train"])
+        meta["config"] = plain(trainer.config)
         checkpoint.save(run.checkpoints, trainer.step, tensors, meta)
 
 

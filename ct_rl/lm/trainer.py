@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from ct_rl.lm.streams import Streams
 
 
 class NotFinite(Exception):
-    """The loss is NaN or infinite; the text is one line."""
+    """The loss, its gradient or the memory is NaN or infinite; the text is one line."""
 
 
 @dataclass
@@ -115,8 +116,11 @@ class Trainer:
             nats += float(loss.detach()) * x.numel()
             compression += sum(float(at.detach()) for at in read.losses.values()) * len(x)
         if not np.isfinite(nats):
-            raise NotFinite(f"the loss is {nats} at iteration {step:,}: lower --lr or --clip")
-        self.memory = join_rows(after)
+            raise _not_finite(f"the loss is {nats}", step)
+        memory = join_rows(after)
+        if not all(bool(part.isfinite().all()) for part in memory.values()):
+            raise _not_finite("the memory holds NaN or infinity", step)
+        self.memory = memory
         self.sums.nats += nats
         self.sums.tokens += batch[0].numel()
         self.sums.compression += compression / total_rows
@@ -126,12 +130,16 @@ class Trainer:
         self.step += 1
 
     def _update(self, rate: float) -> None:
+        norms = {}
         for name, parameters in self.parts.items():
             self.group.mean_gradients(parameters)
             norm = nn.utils.clip_grad_norm_(parameters, self.config.optimiser.clip)
-            if name == "task":
-                self.sums.grad_norm += float(norm)
-                self.sums.updates += 1
+            norms[name] = float(norm)
+        if not all(map(math.isfinite, norms.values())):  # before any weight moves
+            raise _not_finite("the gradient holds NaN or infinity", self.step)
+        self.sums.grad_norm += norms["task"]
+        self.sums.updates += 1
+        for name in self.parts:
             for settings in self.optimisers[name].param_groups:
                 settings["lr"] = rate
             self.optimisers[name].step()
@@ -162,6 +170,12 @@ class Trainer:
         rows = self.group.rows(self.config.batch)
         memory = _under("memory/", tensors)
         self.memory = {name: at[rows].to(self.device) for name, at in memory.items()}
+
+
+def _not_finite(what: str, step: int) -> NotFinite:
+    return NotFinite(
+        f"{what} at iteration {step:,}: begin again with a lower --lr or --clip; no checkpoint holds any of it"
+    )
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -57,7 +57,8 @@ class Bytes(Vocabulary):
         return {"kind": self.kind}
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode(), np.uint8)
+        # A terminal's bytes that are no text of its encoding come as surrogates, and are bytes again here.
+        return np.frombuffer(text.encode(errors="surrogateescape"), np.uint8)
 
     def decode(self, tokens: Iterable[int]) -> bytes:
         return bytes(tokens)
@@ -191,5 +192,7 @@ def load(folder: Path) -> Vocabulary:
         return from_json(json.loads(path.read_bytes()))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except UserError:
+        raise
+    except Exception:  # of the tokenizers library, too
         raise UserError(f"{path} is no vocabulary: prepare the data again") from None

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from ct_rl.memory import MemoryCore, MemoryOutput, State
+from ct_rl.memory.options import check_options
 
 _ALWAYS = -(1 << 40)  # where the episode of a row without reset began: before all that is kept
+
+
+@dataclass(frozen=True)
+class WaveNetOptions:
+    """Options of `wavenet`."""
+
+    d_model: Annotated[int, Ge(1), Le(65_536)] = 64
+    """Channels [count]."""
+    n_layers: Annotated[int, Ge(1), Le(20)] = 8
+    """Layers of a stack, with dilations 1, 2, 4, ... [count]."""
+    stacks: Annotated[int, Ge(1), Le(64)] = 2
+    """How often the stack is repeated [count]."""
 
 
 class WaveNet(MemoryCore):
@@ -16,18 +33,13 @@ class WaveNet(MemoryCore):
 
     State: "past_i" [B, dilation of layer i, d_model], each layer's last inputs, zeros where none were.
 
-    Args:
-        d_model: channels.
-        n_layers: in one stack, with dilations 1, 2, 4, ...
-        stacks: how often the stack is repeated.
+    Args: those of `WaveNetOptions`.
     """
 
     def __init__(self, d_model: int = 64, n_layers: int = 8, stacks: int = 2):
         super().__init__()
-        if d_model < 1 or n_layers < 1 or stacks < 1:
-            raise ValueError(
-                f"d_model={d_model}, n_layers={n_layers} and stacks={stacks} must be at least 1"
-            )
+        given = {"d_model": d_model, "n_layers": n_layers, "stacks": stacks}
+        check_options(type(self).__name__, WaveNetOptions, given)
         self.d_model = self.d_out = d_model
         self.dilations = [2**i for _ in range(stacks) for i in range(n_layers)]
         count = len(self.dilations)

@@ -21,6 +21,10 @@ State = dict[str, Tensor]
 LEARNERS_LOSSES = ("policy", "value", "total")
 
 
+class StateNotFinite(ValueError):
+    """A state that is read holds NaN or infinity."""
+
+
 @dataclass
 class MemoryOutput:
     """What one call gives.
@@ -308,7 +312,7 @@ def _finite(state: State, new: Tensor) -> State:
     """The state, with zeros in rows that are `new` (bool [B]) where a tensor holds NaN or infinity.
 
     Raises:
-        ValueError: where another row holds them.
+        StateNotFinite: where another row holds them.
     """
     found = {}
     compiling = torch.compiler.is_compiling()  # a compiled call must not look at values
@@ -319,7 +323,7 @@ def _finite(state: State, new: Tensor) -> State:
             continue
         found[name] = given.masked_fill(new.view(-1, *[1] * (given.dim() - 1)), 0)
         if not compiling and not _sums(found[name]):
-            raise ValueError(
+            raise StateNotFinite(
                 f"state {name!r} holds NaN or infinity: start from initial_state, "
                 "and look for what made it"
             )

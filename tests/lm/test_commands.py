@@ -158,7 +158,7 @@ def test_a_character_of_several_subwords_is_shown_whole():
 def test_an_out_that_cannot_be_written_is_refused_before_anything_is_drawn(tmp_path, monkeypatch):
     sound = vocabulary.MuLaw(8_000)
     model = build_model(ModelConfig(options={**SIZES, "compressed": 8, "rate": 2}), sound.size)
-    sampler = importlib.import_module("ct_rl.lm.sample")
+    sampler = importlib.import_module("ct_rl.lm.sample_command")
     monkeypatch.setattr(sampler, "load_model", lambda *_: (model, sound, None, 1))
     monkeypatch.setattr(sampler, "sample", lambda *_, **__: pytest.fail("drawn"))
     for out, words in (
@@ -244,6 +244,20 @@ def test_bad_input_is_refused_in_one_line(tmp_path, run, text_file):
         (("eval", run, "--batch", 0), "--batch 0 is too small: give 1 or more"),
         (("sample", run, "--top-p", 0), "--top-p 0 is too small: give more than 0"),
         (("sample", run, "--prompt", ""), "the prompt is empty"),
+        (("sample", run, "--prompt", "a", "--prompt-file", text_file), "two beginnings: give one"),
+        (("eval", run, "--memory-option", "which=last"), "has no option 'which'"),
+        (("eval", run, "--memory-option", "seed=5"), "has no option 'seed'"),
+        (("eval", run, "--dynamic-rate", 0.1), "give --dynamic, too"),
+        ((*new, "--eval-memory", "compresed=3072"), "--eval-memory: "),
+        ((*new, "--lr", 1e-7), "--lr-ends 1e-06 is above --lr 1e-07"),
+        ((*new, "--memory", "wavenet", "--memory-option", "n_layers=40"), "at most 20"),
+        (
+            (*new, "--memory", "wavenet", "--memory-option", "d_model=abc"),
+            "expected a whole number",
+        ),
+        (("prepare", "words", "--vocab", 500), "--vocab is of subwords"),
+        (("prepare", "words", "--url", "https://a/b"), "nothing is fetched here"),
+        (("prepare", "enwik8", "--url", "foo"), "expected https://HOST/PATH"),
         (("sample", run, "--out", "x.wav"), "--out is for models of sound"),
     ]
     for argv, words in cases:
@@ -251,6 +265,28 @@ def test_bad_input_is_refused_in_one_line(tmp_path, run, text_file):
             here(*argv)
         assert words in str(error.value), argv
         assert "\n" not in str(error.value)
+
+
+def test_settings_that_the_data_have_no_use_for_are_said(tmp_path, text_file, capsys):
+    flags = ("--data", text_file, "--steps", 1, "--run-dir", tmp_path / "run")
+    assert here("train", *SMALL, *flags, "--cutoffs", 1000, 2000, "--sample-rate", 8000) == 0
+    out = capsys.readouterr().out
+    assert "note: cutoffs [1000, 2000] are beyond the 256 of the vocabulary: left out" in out
+    assert "note: --sample-rate is of sound" in out
+
+
+def test_a_prompt_may_be_any_bytes(run, capsys):
+    assert (
+        here("sample", run, "--length", 3, "--prompt", b"a\xff".decode(errors="surrogateescape"))
+        == 0
+    )
+
+
+def test_figures_of_a_short_split_are_those_of_what_is_there(run, tmp_path):
+    short = tmp_path / "short"
+    short.write_bytes(b"abc abd " * 20)  # a test split of 8 bytes, and 16 in a piece
+    assert here("eval", run, "--data", short, "--figures") == 0
+    assert json.loads(latest(run).read_text())["figures"]["buckets"]
 
 
 def test_a_vocabulary_that_does_not_match_the_run_is_refused(tmp_path, run, monkeypatch):

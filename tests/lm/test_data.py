@@ -120,7 +120,7 @@ def test_flac_is_read_where_soundfile_is(tmp_path):
     found = open_data(str(tmp_path / "z.flac"), 16_000)
     assert isinstance(found.vocabulary, MuLaw) and len(found.tokens["train"]) == 3_600
     (tmp_path / "bad.flac").write_bytes(b"fLaC and no more")
-    with pytest.raises(UserError, match="cannot be read as FLAC"):
+    with pytest.raises(UserError, match="cannot be read as sound"):
         audio.read(tmp_path / "bad.flac", 16_000)
 
 
@@ -144,6 +144,17 @@ def broken_files(folder):
     (folder / "empty.txt").write_bytes(b"")
     (folder / "tiny.txt").write_bytes(b"abc")
     (folder / "hollow").mkdir()
+    (folder / "few.txt").write_bytes(b"a" * 21)
+    (folder / "mixed").mkdir()
+    (folder / "mixed" / "a.txt").write_bytes(b"text " * 100)
+    sine(folder / "mixed" / "x.wav")
+    for name, at, value in (("wide.wav", 34, 40), ("rate.wav", 24, 0)):
+        sine(folder / name)
+        content = bytearray((folder / name).read_bytes())
+        content[at : at + 2] = value.to_bytes(2, "little")
+        (folder / name).write_bytes(content)
+    content = bytearray((folder / "low.wav").read_bytes())
+    (folder / "cut.wav").write_bytes(content[:30])
 
 
 @pytest.mark.parametrize(
@@ -157,6 +168,11 @@ def broken_files(folder):
         ("empty.txt", "is empty"),
         ("tiny.txt", "3 tokens, too few"),
         ("hollow", "holds no text"),
+        ("few.txt", "21 tokens, too few for three splits"),
+        ("mixed", "holds 1 files of sound and 1 others: give a folder of one kind"),
+        ("wide.wav", "samples of 40 bits, 8 to 32 can be read"),
+        ("rate.wav", "names a rate of 0 Hz"),
+        ("cut.wav", r"no WAV file of plain samples \(it ends early\)"),
         ("absent", "there is no"),
     ],
 )
@@ -165,6 +181,14 @@ def test_bad_data_is_refused_in_one_line(tmp_path, name, words):
     with pytest.raises(UserError, match=words) as error:
         open_data(str(tmp_path / name))
     assert "\n" not in str(error.value)
+
+
+def test_a_rate_that_would_take_filters_without_end_is_refused(tmp_path):
+    sine(tmp_path / "a.wav", rate=48_000)
+    with pytest.raises(UserError, match="too little in common with that: give --sample-rate 16000"):
+        open_data(str(tmp_path / "a.wav"), 16_001)
+    for rate in (16_000, 44_100, 8_000, 11_025):
+        assert len(audio.read(tmp_path / "a.wav", rate)) == rate // 2
 
 
 def prepared(folder):

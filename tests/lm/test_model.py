@@ -149,7 +149,7 @@ def test_every_preset_can_be_built_and_evaluated_with_its_longer_memory(name):
     assert read(LMConfig, plain(setup)) == setup  # within the bounds of the flags
     with torch.device("meta"):
         trained = build_model(setup.model, 256)
-        longer = build_model(setup.model, 256, **setup.eval_memory)
+        longer = build_model(setup.model, 256, over=setup.eval_memory)
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (trained, longer)]
     assert shapes[0] == shapes[1]
     assert setup.length % setup.model.options["window"] == 0

@@ -16,15 +16,18 @@ import pytest
 import torch
 
 from ct_rl import checkpoint
-from ct_rl.errors import UserError
+from ct_rl.errors import RunFailed, UserError
 from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig, read_yaml
+from ct_rl.lm.display import Display
 from ct_rl.lm.parallel import Group
 from ct_rl.lm.run import Run, fresh_path
 from ct_rl.lm.schedule import ends_update, iterations_per_update, learning_rate
-from ct_rl.lm.trainer import Trainer
+from ct_rl.lm.trainer import NotFinite, Trainer
 from tests.lm.conftest import ROOT, SIZES, SMALL, environment, here
 
 CPU = torch.device("cpu")
+TINY_LSTM = ["--preset", "tiny", "--memory", "lstm", "--memory-option", "d_model=16", "hidden=16",
+             "--batch", "4", "--length", "16"]  # fmt: skip
 
 
 def config(**over):
@@ -184,6 +187,85 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, text_file, monkeypat
     assert [path.name[:8] for path in (tmp_path / "runs").iterdir()] == ["lm_tiny_"]
 
 
+@pytest.mark.parametrize("memory", ["compressive", "lstm"])
+def test_a_diverging_run_ends_in_a_line_and_no_checkpoint_holds_what_is_not_finite(
+    tmp_path, text_file, memory
+):
+    path = tmp_path / "run"
+    memory = (
+        (*SMALL, "--memory", memory) if memory == "compressive" else (*TINY_LSTM, "--device", "cpu")
+    )
+    wild = ("--lr", 1000, "--lr-ends", 1000, "--warmup", 0, "--clip", 1e9, "--eval-every", 1)
+    flags = ("--data", text_file, "--steps", 60, "--checkpoint-every", 1, "--run-dir", path)
+    try:
+        here("train", *memory, *flags, *wild)
+    except RunFailed as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+    for saved in checkpoint.steps(path / "checkpoints"):
+        tensors = checkpoint.load(path / "checkpoints" / f"step_{saved:012d}").tensors
+        assert all(at.isfinite().all() for at in tensors.values() if at.is_floating_point())
+
+
+def test_a_gradient_that_is_not_finite_moves_no_weight(letters):
+    trainer = Trainer(config(), letters, CPU, Group())
+    before = weights(trainer)
+    parameter = trainer.parts["compressor"][0]
+    parameter.register_hook(lambda grad: grad * math.nan)
+    with pytest.raises(NotFinite, match="the gradient holds NaN or infinity at iteration 0"):
+        trainer.iterate()
+    assert torch.equal(weights(trainer), before)
+
+
+def test_a_run_goes_on_with_what_it_was_trained_with(tmp_path, text_file, capsys):
+    path = tmp_path / "run"
+    flags = ("--data", text_file, "--steps", 10, "--run-dir", path)
+    assert here("train", *SMALL, *flags) == 0
+    whole = (path / "config.yaml").read_text()
+    for old, new in (
+        ("batch: 4", "batch: 2"),
+        ("d_model: 16", "d_model: 32"),
+        ("seed: 0", "seed: 1"),
+    ):
+        assert whole.count(old) == 1
+        (path / "config.yaml").write_text(whole.replace(old, new))
+        name, _, value = old.partition(": ")
+        says = rf"config.yaml has .*{name} = .*the run was trained with {value}: put that back"
+        with pytest.raises(UserError, match=says):
+            here("train", "--resume", path, "--steps", 20)
+    (path / "config.yaml").write_text(whole)
+    with pytest.raises(UserError, match=r"goes on with its own --lr \(.*\), not 0.5: leave it out"):
+        here("train", "--resume", path, "--lr", 0.5)
+    with pytest.raises(UserError, match=r"is at 10 already: give --steps 10 or more"):
+        here("train", "--resume", path, "--steps", 5)
+    assert (path / "config.yaml").read_text() == whole
+    other = tmp_path / "other"
+    other.write_bytes(text_file.read_bytes()[::-1])
+    with pytest.raises(UserError, match="is another text than the run began with"):
+        here("train", "--resume", path, "--steps", 20, "--data", other)
+    (path / "metrics.jsonl").write_text('12\n{"step": "x"}\nhalf a li')
+    assert here("train", "--resume", path, "--steps", 20) == 0
+
+
+def test_a_damaged_checkpoint_is_said_to_be_passed_over(tmp_path, text_file, capsys):
+    path = tmp_path / "run"
+    flags = ("--data", text_file, "--steps", 20, "--run-dir", path)
+    assert here("train", *SMALL, *flags) == 0
+    last = path / "checkpoints" / "step_000000000020" / "weights.safetensors"
+    last.write_bytes(last.read_bytes()[:100])
+    assert Run(path).last().step == 10
+    err = capsys.readouterr().err
+    assert err.startswith("warning: ") and err.rstrip().endswith("; step 10 is taken")
+
+
+def test_a_display_whose_reader_goes_away_falls_silent(tmp_path):
+    read, write = os.pipe()
+    with open(write, "w") as stream:
+        display = Display(stream)
+        os.close(read)
+        display.say("nobody reads it")
+        display.say("nor this")
+
+
 @pytest.mark.parametrize("flag", ["--run-dir", "--preset"])
 def test_a_run_that_goes_on_has_its_own_folder_and_preset(tmp_path, text_file, flag):
     run = tmp_path / "run"
@@ -224,7 +306,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(tmp_path, text_file,
         for run in (straight, killed)
     ]
     assert rows[0] == rows[1] and [row[0] for row in rows[0]] == [10, 20, 30, 40, 50, 60]
-    with pytest.raises(UserError, match=r"goes on with its own batch \(4\), not 8"):
+    with pytest.raises(UserError, match=r"goes on with its own --batch \(4\), not 8"):
         here("train", "--resume", killed, "--batch", 8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from ct_rl.lm.config import Count
 from ct_rl.lm.run import load_model
 from ct_rl.lm.sampling import decoded, sample
 from ct_rl.lm.trainer import pick_device
-from ct_rl.lm.vocabulary import Bytes, MuLaw, Vocabulary
+from ct_rl.lm.vocabulary import Bytes, MuLaw, Vocabulary, Words
 from ct_rl.plain_files import require_writable
 from ct_rl.reader import Text
 
 PROG = "ct_rl.lm sample"
+_START = "\n"
 
 
 @dataclass
@@ -32,8 +34,8 @@ class Arguments:
 
     run: Positional[Text]
     """Run folder."""
-    prompt: str = "\n"
-    """Text to go on from."""
+    prompt: str | None = None
+    """Text to go on from; a line's end where absent."""
     prompt_file: Text | None = None
     """File to go on from: text, or sound for a model of sound."""
     length: Count = 500
@@ -60,6 +62,10 @@ def command(argv: list[str]) -> int:
         raise UserError("this run models sound: give --out FILE.wav")
     if flags.out is not None and not isinstance(vocabulary, MuLaw):
         raise UserError("--out is for models of sound: this run's text goes to the terminal")
+    if flags.prompt is not None and flags.prompt_file is not None:
+        raise UserError("--prompt and --prompt-file are two beginnings: give one")
+    if flags.prompt is not None and isinstance(vocabulary, MuLaw):
+        raise UserError("--prompt is text, and this run models sound: give --prompt-file FILE.wav")
     if flags.out is not None:
         require_writable(Path(flags.out), "--out")
     prompt = _prompt(flags, vocabulary)
@@ -78,12 +84,14 @@ def command(argv: list[str]) -> int:
             f"{flags.out}: {len(levels) / vocabulary.sample_rate:.2f} s at {vocabulary.sample_rate} Hz"
         )
         return DONE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have every character
     if flags.prompt_file is None:
-        sys.stdout.write(flags.prompt)
+        said = _START if flags.prompt is None else flags.prompt
+        print(said, end=" " if isinstance(vocabulary, Words) and said.strip() else "")
     for text in decoded(tokens, vocabulary):
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+        print(text, end="", flush=True)
+    print()
     return DONE
 
 
@@ -95,7 +103,7 @@ def _prompt(flags: Arguments, vocabulary: Vocabulary) -> np.ndarray:
         if not path.is_file():
             raise UserError(f"there is no file {path}: give a WAV or FLAC file as --prompt-file")
         return audio.mu_law(audio.read(path, vocabulary.sample_rate))
-    text: str | bytes = flags.prompt
+    text: str | bytes = _START if flags.prompt is None else flags.prompt
     if flags.prompt_file is not None:
         try:
             text = Path(flags.prompt_file).read_bytes()
