@@ -191,12 +191,15 @@ def ordered(keys: Iterable[str], counts: Collection[str] = ()) -> list[Metric]:
     return sorted((metric(key, counts) for key in keys), key=position)
 
 
+_AXIS = "steps"
+
+
 def scalars(row: Mapping[str, float | None], counts: Collection[str] = ()) -> dict[str, float]:
     """A report's numbers by the names that TensorBoard and trackers show, GROUP/KEY; the steps are their axis."""
     return {
         f"{metric(key, counts).group}/{key}": float(value)
         for key, value in row.items()
-        if key != "steps" and value is not None
+        if key != _AXIS and value is not None
     }
 
 
@@ -210,6 +213,7 @@ def page() -> str:
     lines = []
     for row in METRICS:
         board = "evaluation" if row.group == SCORE else f"{row.group}/{row.key}"
+        board = "the axis" if row.key == _AXIS else board
         cells = (f"`{row.key}`", row.meaning, row.unit or "-", board, row.panel or "-")
         lines.append(f"| {' | '.join(cells)} |\n")
     return f"{_HEAD}{''.join(lines)}{_TAIL}"

@@ -57,6 +57,11 @@ def download(
     """
     target, part = folder / remote.name, folder / f"{remote.name}.part"
     if target.is_file():
+        wrong = _wrong(remote, target)
+        if wrong is not None:
+            raise UserError(
+                f"'{target}' is not the file that it should be: {wrong}; remove it, and it is fetched"
+            )
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,16 +137,21 @@ def _fetch(remote: Remote, part: Path, watch: Watch | None) -> bool:
 
 def _check(remote: Remote, part: Path) -> None:
     """Raise UserError, and remove what was fetched, where it is not what it should be."""
-    have = _there(part)
-    wrong = None
-    if remote.size is not None and have != remote.size:
-        wrong = f"it has {have:,} bytes, not {remote.size:,}"
-    elif remote.checksum is not None:
-        method, _, expected = remote.checksum.partition(":")
-        with open(part, "rb") as file:
-            found = hashlib.file_digest(file, method).hexdigest()
-        if found != expected:
-            wrong = f"its {method} is {found}, not {expected}"
+    wrong = _wrong(remote, part)
     if wrong is not None:
         part.unlink()
         raise UserError(f"{remote.url} is not the file that it should be: {wrong}; try again")
+
+
+def _wrong(remote: Remote, path: Path) -> str | None:
+    """What is wrong with a file, by its size and checksum; None where nothing is."""
+    have = _there(path)
+    if remote.size is not None and have != remote.size:
+        return f"it has {have:,} bytes, not {remote.size:,}"
+    if remote.checksum is not None:
+        method, _, expected = remote.checksum.partition(":")
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, method).hexdigest()
+        if found != expected:
+            return f"its {method} is {found}, not {expected}"
+    return None

@@ -125,6 +125,11 @@ def test_a_wrong_checksum_is_never_taken_for_whole(server, tmp_path):
     with pytest.raises(UserError, match="is not the file that it should be: its sha256 is"):
         download(Remote(server["url"] + "/x.bin", checksum=SUM), tmp_path, patience=0.01)
     assert not list(tmp_path.iterdir())
+    theirs = tmp_path / "x.bin"  # from elsewhere: it is not ours to remove
+    theirs.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(UserError, match=r"x.bin' is not the file .*; remove it, and it is fetched"):
+        download(Remote(server["url"] + "/x.bin", checksum=SUM), tmp_path)
+    assert theirs.exists()
 
 
 def test_no_network_and_no_file_are_one_line_each(server, tmp_path):
