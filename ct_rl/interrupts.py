@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from ct_rl.errors import INTERRUPTED
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TOGETHER_SECONDS = 0.2
 REMIND_SECONDS = 15.0  # until a line says what the first signal still waits for
 LEAVE_SECONDS = 5.0  # until the second ends the process, whoever has not answered
 
@@ -25,6 +28,8 @@ class Interrupts:
     sets `requested`; a second one gives up waiting and raises KeyboardInterrupt, except inside
     `protected`, where it is only acknowledged. After `finish`, or once it has raised, a further signal
     does not break the way out, but gives it `LEAVE_SECONDS`: then the process ends with status 130.
+    Signals within `TOGETHER_SECONDS` are one: nobody answers so fast, but a supervisor tells a process and its group,
+    and Linux tells a child of its parent's death once for each of the parent's threads.
 
     Args:
         unanswered: says which processes have not answered, or nothing.
@@ -32,6 +37,7 @@ class Interrupts:
 
     def __init__(self, unanswered: Callable[[], str] = lambda: "") -> None:
         self.requested = False
+        self._counted = -math.inf  # when the last signal that was one of its own came
         self.unanswered = unanswered
         self._armed = self._protected = self._finished = False
         self._before: dict[int, Any] = {}
@@ -69,6 +75,10 @@ class Interrupts:
             self._protected = False
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.requested and now - self._counted < TOGETHER_SECONDS:
+            return
+        self._counted = now
         again, self.requested = self.requested, True
         if self._protected or self._finished:
             _say("saving and shutting down, one moment")

@@ -199,7 +199,22 @@ def signals():
         signal.signal(number, handler)
 
 
-def test_the_first_signal_asks_and_the_second_stops(capsys, signals):
+def test_signals_that_come_together_are_one(monkeypatch, signals):
+    clock = [100.0]
+    monkeypatch.setattr(interrupts_module.time, "monotonic", lambda: clock[0])
+    with Interrupts() as interrupts:
+        interrupts.arm()
+        for after in (0.0, 0.1, 0.19):
+            clock[0] = 100.0 + after
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.requested
+        clock[0] = 100.21
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_first_signal_asks_and_the_second_stops(capsys, signals, monkeypatch):
+    monkeypatch.setattr(interrupts_module, "TOGETHER_SECONDS", 0.0)
     with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)  # nothing to save yet
     signals()
