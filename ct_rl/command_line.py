@@ -51,7 +51,7 @@ def parse(
     """
     sections = sections or {}
     twin = _twin(cls, default, sections)
-    argv = _gathered(argv, _take_several(cls, sections))
+    argv = _gathered(argv, _take_several(cls, sections), _may_be_empty(default))
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -360,7 +360,19 @@ def _take_several(cls: type, sections: Mapping[str, type]) -> set[str]:
     return found
 
 
-def _gathered(argv: Sequence[str], several: set[str]) -> list[str]:
+def _may_be_empty(default: Any) -> set[str]:
+    """The flags of lists that a preset fills, and that naming without a value empties."""
+    found = set()
+    for item in fields(default) if is_dataclass(default) else ():
+        value = getattr(default, item.name)
+        if is_dataclass(value):
+            found |= _may_be_empty(value)
+        elif isinstance(value, list):
+            found.add("--" + item.name.replace("_", "-"))
+    return found
+
+
+def _gathered(argv: Sequence[str], several: set[str], may_be_empty: set[str]) -> list[str]:
     """The words, all values of a flag behind one naming of it where one was given again: the parser counts the last.
 
     Raises UserError for a flag of several values that has none, as behind an empty variable of a shell.
@@ -382,7 +394,7 @@ def _gathered(argv: Sequence[str], several: set[str]) -> list[str]:
             own.append(value)
         taking = rest if equals else own
     for flag, own in values.items():
-        if not own:
+        if not own and flag not in may_be_empty:
             raise UserError(f"{flag} needs a value")
     if max(times.values(), default=0) < 2:
         return list(argv)

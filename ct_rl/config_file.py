@@ -111,12 +111,16 @@ def read_run(path: Path, imported: Sequence[str] = ()) -> TrainConfig:
     """
     text = _text(path, links=False)
     data = parse_data(text, str(path))
-    missing = [item.name for item in fields(TrainConfig) if item.name not in data]
-    if missing and PROVENANCE not in (parse_yaml(text) or {}):  # which is the last that is written
+    config = from_data(data, label(str(path)), imported)
+    names = [item.name for item in fields(TrainConfig)]
+    whole = len(data) == len(names) or PROVENANCE in (
+        parse_yaml(text) or {}
+    )  # which is written last
+    if not whole and set(data) == set(names[: len(data)]):  # a beginning of what `dump` writes
         raise UserError(
-            f"{label(str(path))} is cut short: it has no {' and no '.join(missing)}: put back a whole one"
+            f"{label(str(path))} is cut short: it ends before {names[len(data)]!r}: put back a whole one"
         )
-    return from_data(data, label(str(path)), imported)
+    return config
 
 
 def read_run_environment(path: Path) -> TrainConfig:
@@ -231,15 +235,19 @@ def over(below: dict[str, Any], above: Mapping[str, Any]) -> tuple[dict[str, Any
             known = {item.name for item in fields(memory_section(kind))}
             left_out = [str(key) for key in memory if key not in known]
             below["memory"] = {key: memory[key] for key in memory if key in known}
-    return _over(below, above), left_out
+    # A section's name with nothing below it says nothing.
+    said = {
+        key: at
+        for key, at in above.items()
+        if at is not None or not isinstance(below.get(key), dict)
+    }
+    return _over(below, said), left_out
 
 
 def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         before = merged.get(key)
-        if isinstance(before, dict) and value is None:
-            continue  # a section's name with nothing below it
         if isinstance(value, Mapping) and isinstance(before, dict):
             value = _over(before, value)
         merged[key] = value

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,15 +155,16 @@ def _check(experiment: Experiment, here: bool) -> None:
     Args:
         here: whether the runs are trained on this machine, whose devices are looked at then.
     """
-    from ct_rl.algorithm import check_algorithm, check_network, probe, use_gpu
+    from ct_rl.algorithm import check_algorithm, check_network, probe
 
     for variant in experiment.variants:
         with config_file.named(f"experiment {experiment.name!r}: variant {quoted(variant.name)}"):
-            found = probe(variant.config)
-            check_network(variant.config, found)
-            check_algorithm(variant.config)
-            if here:
-                use_gpu(variant.config.run.device)
+            config = variant.config
+            if not here:
+                config = replace(config, run=replace(config.run, device="cpu"))
+            found = probe(config)
+            check_network(config, found)
+            check_algorithm(config)  # its device, too
         facts = found.facts
         known = ["return", "length", *map(count_key, facts.episode_metrics)]
         known += ["human_normalised"] if facts.score_range else []
@@ -464,8 +465,8 @@ def _show(job: Job, measure: str) -> None:
 
 
 def _numbers(run: dict[str, Any]) -> dict[str, Any]:
-    """What a run came to, without where it comes from."""
-    return {key: value for key, value in run.items() if key != "provenance"}
+    """What a run came to, without where it comes from and how levels are written."""
+    return {key: value for key, value in run.items() if key not in ("provenance", "reached")}
 
 
 def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool = False) -> None:

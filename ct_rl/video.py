@@ -209,6 +209,7 @@ class _Encoder:
         ]
         coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-preset", "medium"]
         command = [_ffmpeg(), "-v", "error", "-y", *frames, "-i", "-", "-an", *coded]
+        self._path = path
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [*command, "-movflags", "+faststart", "-f", "mp4", str(path)],
@@ -245,4 +246,7 @@ class _Encoder:
         status = self._process.wait()
         self._said.seek(0)
         said = one_line(self._said.read().decode(errors="replace"))[-200:]
-        return RunFailed(f"ffmpeg ended with status {status}" + (f": {said}" if said else ""))
+        where = self._path.parent
+        return RunFailed(
+            f"the film could not be written into '{where}': ffmpeg ended with status {status}: {said}"
+        )

@@ -109,9 +109,7 @@ def _read_wave(path: Path) -> tuple[np.ndarray, int]:
             rate, count = file.getframerate(), file.getnframes()
             content = file.readframes(count)
     except (wave.Error, EOFError) as error:
-        if str(error).startswith(
-            "unknown format"
-        ):  # floats, or more than two channels' worth of header
+        if str(error).startswith("unknown"):  # floats, or a header with more to say
             return _read_by_soundfile(path)
         raise UserError(
             f"{path} is no WAV file of plain samples ({str(error) or 'it ends early'})"

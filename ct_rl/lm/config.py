@@ -90,10 +90,6 @@ class LMConfig:
     """Iterations between checkpoints."""
 
     def __post_init__(self) -> None:
-        if self.optimiser.lr_ends > self.optimiser.lr:
-            raise ValueError(
-                f"--lr-ends {self.optimiser.lr_ends:g} is above --lr {self.optimiser.lr:g}, the highest: lower it"
-            )
         if self.batch % self.optimiser.accumulate:
             raise ValueError(
                 f"--batch {self.batch} cannot be worked through in {self.optimiser.accumulate} "

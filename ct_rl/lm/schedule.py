@@ -9,7 +9,7 @@ from ct_rl.lm.config import OptimiserConfig
 
 def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
     """Of iteration `step` of `steps`: a line up from `lr_ends` to `lr`, then a cosine down to it."""
-    low, high = config.lr_ends, config.lr
+    low, high = min(config.lr_ends, config.lr), config.lr
     if step < config.warmup:
         return low + (high - low) * (step + 1) / config.warmup
     part = (step - config.warmup) / max(steps - 1 - config.warmup, 1)

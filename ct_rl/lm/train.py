@@ -75,7 +75,10 @@ def command(argv: list[str]) -> int:
     flags = parse(Arguments, argv, prog=PROG, default=Arguments(**vars(start), preset=name))
     config = LMConfig(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(LMConfig)})
     if config.model.memory != start.model.memory:
-        config = _own_options(argv, config)
+        config = _own_options(argv, start, config)
+    highest, ends = config.optimiser.lr, config.optimiser.lr_ends
+    if resume is None and ends > highest:
+        raise UserError(f"--lr-ends {ends:g} is above --lr {highest:g}, the highest: lower it")
     if resume is not None:
         if flags.run_dir is not None:
             raise UserError("a run goes on with its own folder: leave --run-dir out")
@@ -86,9 +89,10 @@ def command(argv: list[str]) -> int:
         return _train(config, name, path, resume is not None, processes, interrupts)
 
 
-def _own_options(argv: list[str], config: LMConfig) -> LMConfig:
+def _own_options(argv: list[str], start: LMConfig, config: LMConfig) -> LMConfig:
     """The preset's options, for training and for `eval`, are of its own memory: only the flags' go to another."""
-    bare = parse(Arguments, argv, prog=PROG, default=Arguments(model=configs.ModelConfig()))
+    without = {"model": dataclasses.replace(start.model, options={}), "eval_memory": {}}
+    bare = parse(Arguments, argv, prog=PROG, default=Arguments(**{**vars(start), **without}))
     model = dataclasses.replace(config.model, options=bare.model.options)
     return dataclasses.replace(config, model=model, eval_memory=bare.eval_memory)
 
@@ -180,17 +184,17 @@ def _train(
 
 
 def _require_evaluable(config: LMConfig, vocab_size: int) -> None:
-    """Raise UserError where `eval` could not have the memory that --eval-memory asks for, while that costs nothing."""
+    """Raise UserError where no memory has what --eval-memory asks for, while that costs nothing."""
     if not config.eval_memory:
         return
     options = {**config.model.options, **config.eval_memory}
     model = dataclasses.replace(config.model, options=options)
-    with (
-        config_file.named("--eval-memory"),
-        contextlib.suppress(RuntimeError, NotImplementedError),  # a part that knows no meta device
-        torch.device("meta"),  # sizes without memory
-    ):
-        build_model(model, vocab_size)
+    try:
+        with torch.device("meta"):  # sizes without memory
+            build_model(model, vocab_size)
+    except (UserError, RuntimeError):  # said below, where it is not of that device alone
+        with config_file.named("--eval-memory"):
+            build_model(model, vocab_size)
 
 
 def _say_unused(config: LMConfig, corpus: Corpus, display: Display) -> None:
@@ -225,6 +229,11 @@ def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None
             f"{corpus.name} has {len(tokens):,} tokens to train on, the run began with "
             f"{kept.meta['tokens']:,}: give the same --data"
         )
+    if corpus.vocabulary.kind == "audio" and "text" not in kept.meta:
+        raise UserError(
+            f"run {run.path} is of a version that split folders of sound otherwise, and would learn what it is "
+            "asked about: train it again"
+        )
     if kept.meta.get("text", fingerprint(tokens)) != fingerprint(tokens):
         raise UserError(
             f"{corpus.name} is another text than the run began with: give the same --data"
@@ -246,9 +255,10 @@ def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None
 def _require_as_saved(before: Any, now: Any, run: Run, at: tuple[str, ...] = ()) -> None:
     """Raise UserError where config.yaml is not what the checkpoint was trained with, but for what may differ."""
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in before:
+        added = now if at[-1:] == ("options",) else {}  # elsewhere it is a newer version's setting
+        for key in {**before, **added}:
             if at or key not in _FREE:
-                _require_as_saved(before[key], now.get(key), run, (*at, key))
+                _require_as_saved(before.get(key), now.get(key), run, (*at, key))
     elif before != now:
         raise UserError(
             f"{run.config} has {'.'.join(at)} = {now!r}, and the run was trained with {before!r}: put that back"

@@ -194,7 +194,9 @@ def test_a_runs_own_configuration_that_is_cut_short_is_no_whole_one(tmp_path):
     for cut in (0, text.index("\ntraining:"), text.index("\nprovenance:") - 1):
         path.write_text(text[:cut])
         if cut < text.index("\nrun:"):
-            with pytest.raises(UserError, match=r"is cut short: it has no .*put back a whole one"):
+            with pytest.raises(
+                UserError, match=r"is cut short: it ends before .*put back a whole one"
+            ):
                 config_file.read_run(path)
     path.write_text("training: {}\nprovenance: {}\n")  # of a version with fewer sections
     assert config_file.read_run(path) == TrainConfig()

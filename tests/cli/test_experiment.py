@@ -405,11 +405,25 @@ def test_what_a_variant_cannot_be_trained_with_is_refused_before_anything_runs(
     assert says in str(error.value) and not folder.exists()
 
 
+def test_the_device_of_a_run_elsewhere_is_not_asked_for_here(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    variants = {"gru": SMALL["variants"]["gru"] | {"run": {"device": "cuda"}}}
+    asked = parse(yaml.safe_dump(SMALL | {"variants": variants}), "x", "x.yaml")
+    _check(asked, here=False)
+    assert asked.variants[0].config.run.device == "cuda"
+    with pytest.raises(UserError, match="no CUDA device here"):
+        _check(asked, here=True)
+
+
 def test_an_empty_section_changes_nothing_that_the_recipe_says():
     base = parse(yaml.safe_dump(SMALL | {"variants": {"a": None}}), "x", "x.yaml").variants[0]
     for section in ("env", "memory", "network", "auxiliary", "training", "runners", "run"):
         text = yaml.safe_dump(SMALL | {"variants": {"a": {section: None}}})
         assert parse(text, "x", "x.yaml").variants[0] == base, section
+    options = {"env": {"options": None}}  # which takes a recipe's settings of the environment away
+    text = yaml.safe_dump(SMALL | {"variants": {"a": options}})
+    assert parse(text, "x", "x.yaml").variants[0].config.env.options == {}
+    assert base.config.env.options
 
 
 def test_a_run_of_another_seed_is_not_taken_for_one_of_this(tmp_path):

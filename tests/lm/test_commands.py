@@ -250,6 +250,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, run, text_file):
         (("eval", run, "--dynamic-rate", 0.1), "give --dynamic, too"),
         ((*new, "--eval-memory", "compresed=3072"), "--eval-memory: "),
         ((*new, "--lr", 1e-7), "--lr-ends 1e-06 is above --lr 1e-07"),
+        ((*new, "--memory", "lstm", "--lr-ends", 5e-4, "--batch", 10**6), "or a lower --batch"),
         ((*new, "--memory", "wavenet", "--memory-option", "n_layers=40"), "at most 20"),
         (
             (*new, "--memory", "wavenet", "--memory-option", "d_model=abc"),
