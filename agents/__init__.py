@@ -5,11 +5,11 @@ Importing this loads neither Ray nor torch: names that need them are resolved wh
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agents.auxiliary.registry import auxiliary_names, auxiliary_options, register_auxiliary
 from agents.errors import LearnerDied, LearnerFailed, NonFinite, RunnerFailed
+from ct_rl.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from agents.actor_critic import ActorCritic
@@ -70,12 +70,4 @@ __all__ = [
     "with_memory",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'agents' has no attribute {name!r}")
-    return getattr(import_module(f"agents.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(globals(), _MODULES)

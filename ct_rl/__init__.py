@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ct_rl.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ct_rl.agent import Agent, load_agent
@@ -14,12 +15,4 @@ __all__ = ["Agent", "load_agent", "recipe_config"]
 # Imported when asked for: torch takes a second that a refused command need not wait for.
 _MODULES = {"Agent": "agent", "load_agent": "agent", "recipe_config": "algorithm"}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'ct_rl' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ct_rl.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(globals(), _MODULES)

@@ -88,3 +88,8 @@ def _free(wanted: str | None, taken: Sequence[str]) -> str:
     if wanted is not None and wanted not in taken:
         return wanted
     return min(PALETTE, key=lambda name: (taken.count(name), list(PALETTE).index(name)))
+
+
+def as_it_is(text: str) -> str:
+    """A text that matplotlib shows as it is: a dollar begins no formula."""
+    return text.replace("$", r"\$")

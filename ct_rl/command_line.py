@@ -51,7 +51,7 @@ def parse(
     """
     sections = sections or {}
     twin = _twin(cls, default, sections)
-    argv = _gathered(argv, _take_several(cls, sections), _may_be_empty(default))
+    argv = _gathered(argv, _take_several(cls, sections), _filled(cls, sections, default))
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -360,22 +360,23 @@ def _take_several(cls: type, sections: Mapping[str, type]) -> set[str]:
     return found
 
 
-def _may_be_empty(default: Any) -> set[str]:
-    """The flags of lists that a preset fills, and that naming without a value empties."""
+def _filled(cls: type, sections: Mapping[str, type], default: Any) -> set[str]:
+    """The flags of lists in which `default` has something: named without a value, they empty it."""
     found = set()
-    for item in fields(default) if is_dataclass(default) else ():
-        value = getattr(default, item.name)
-        if is_dataclass(value):
-            found |= _may_be_empty(value)
-        elif isinstance(value, list):
-            found.add("--" + item.name.replace("_", "-"))
+    for flag, where in _flags(cls, sections).items():
+        value = default
+        for part in where:
+            value = getattr(value, str(part), None)
+        if isinstance(value, list) and value:
+            found.add(flag)
     return found
 
 
-def _gathered(argv: Sequence[str], several: set[str], may_be_empty: set[str]) -> list[str]:
+def _gathered(argv: Sequence[str], several: set[str], filled: set[str]) -> list[str]:
     """The words, all values of a flag behind one naming of it where one was given again: the parser counts the last.
 
-    Raises UserError for a flag of several values that has none, as behind an empty variable of a shell.
+    Raises UserError for a flag of several values that has none, as behind an empty variable of a shell, and nothing to
+    empty (`filled`).
     """
     values: dict[str, list[str]] = {}
     times: dict[str, int] = {}
@@ -394,7 +395,7 @@ def _gathered(argv: Sequence[str], several: set[str], may_be_empty: set[str]) ->
             own.append(value)
         taking = rest if equals else own
     for flag, own in values.items():
-        if not own and flag not in may_be_empty:
+        if not own and flag not in filled:
             raise UserError(f"{flag} needs a value")
     if max(times.values(), default=0) < 2:
         return list(argv)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ct_rl.colours import PALETTE, looks, memory_of
+from ct_rl.colours import PALETTE, as_it_is, looks, memory_of
 from ct_rl.config_file import to_plain
 from ct_rl.metrics import evaluated, metric
 from ct_rl.plain_files import write_atomically
@@ -209,12 +209,11 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
                 axes.plot(curve[:, x], curve[:, 2], color=colour, alpha=0.35, linewidth=0.9)
             if curves:
                 begin, end = max(c[0, x] for c in curves), min(c[-1, x] for c in curves)
-                grid = np.linspace(
-                    begin, end, _POINTS if begin <= end else 0
-                )  # where all have been
+                # Where all have been, which may be nowhere.
+                grid = np.linspace(begin, end, _POINTS if begin <= end else 0)
                 mean = np.mean([np.interp(grid, c[:, x], c[:, 2]) for c in curves], 0)
-                label = f"{name}, " + (f"mean of {len(curves)}" if curves[1:] else "one seed")
-                label = label.replace("$", r"\$")
+                how_many = f"mean of {len(curves)}" if curves[1:] else "one seed"
+                label = as_it_is(f"{name}, {how_many}")
                 axes.plot(grid, mean, color=colour, ls=look.line, linewidth=2.2, label=label)
         for j, score in enumerate(variant["scores"].values()):
             values = [value for value in score["values"] if value is not None]
@@ -233,8 +232,7 @@ def draw_comparison(path: Path, results: dict[str, Any]) -> None:
     ways = ", ".join(next(iter(results["variants"].values()))["scores"])
     right.set(title=f"evaluation: {ways}", ylabel=f"{named}; mean, 95 %")
     names = list(results["variants"])
-    plain = [name.replace("$", r"\$") for name in names]
-    right.set_xticks(range(len(names)), plain, fontsize=8)
+    right.set_xticks(range(len(names)), [as_it_is(name) for name in names], fontsize=8)
     if sum(map(len, names)) > _LETTERS:
         right.tick_params("x", rotation=25)
         for label in right.get_xticklabels():

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from ct_rl.colours import as_it_is
 from ct_rl.metrics import PANELS, ordered
 from ct_rl.plain_files import write_atomically
 
@@ -45,7 +46,7 @@ def draw_curves(
             key = series.key
             points = [(row["steps"], row[key]) for row in rows if row.get(key) is not None]
             if points:
-                label = (series.short or series.label).replace("$", r"\$")
+                label = as_it_is(series.short or series.label)
                 axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2)
         if axes.get_lines():
             axes.legend(fontsize=8, loc="best")

@@ -30,6 +30,7 @@ from ct_rl.plain_files import (
 )
 from ct_rl.reader import shown
 
+RUN = "run"  # what an experiment calls the folder of each of its runs
 _METRICS_BYTES = 2**30
 _PACKAGES = ("torch", "ray", "gymnasium", "numpy", "panda3d")
 

@@ -5,8 +5,7 @@ Importing this loads no torch: the classes are resolved when they are asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agents.auxiliary.registry import (
     auxiliary_names,
@@ -14,6 +13,7 @@ from agents.auxiliary.registry import (
     build_auxiliary,
     register_auxiliary,
 )
+from ct_rl.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
@@ -46,8 +46,4 @@ __all__ = [
     "register_auxiliary",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'agents.auxiliary' has no attribute {name!r}")
-    return getattr(import_module(f"agents.auxiliary.{_MODULES[name]}"), name)
+__getattr__, __dir__ = lazy_names(globals(), _MODULES)

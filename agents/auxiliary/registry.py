@@ -14,11 +14,7 @@ from agents.auxiliary.options import (
     ReconstructionOptions,
 )
 from agents.errors import unknown
-from ct_rl.memory.options import (
-    check_declared,
-    check_name,
-    check_options,
-)
+from ct_rl.memory.options import check_declared, check_name, check_options
 
 if TYPE_CHECKING:
     from agents.auxiliary.contract import AuxiliaryLoss, Sizes

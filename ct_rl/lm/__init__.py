@@ -5,8 +5,9 @@ Names are resolved when they are asked for: a command begins before torch is imp
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ct_rl.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ct_rl.lm.build import build_model, core_names
@@ -46,12 +47,4 @@ __all__ = [
     "sample",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'ct_rl.lm' has no attribute {name!r}")
-    return getattr(import_module(f"ct_rl.lm.{_LAZY[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(globals(), _LAZY)

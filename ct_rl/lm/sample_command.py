@@ -68,7 +68,8 @@ def command(argv: list[str]) -> int:
         raise UserError("--prompt is text, and this run models sound: give --prompt-file FILE.wav")
     if flags.out is not None:
         require_writable(Path(flags.out), "--out")
-    prompt = _prompt(flags, vocabulary)
+    said = _START if flags.prompt is None else flags.prompt
+    prompt = _prompt(said, flags.prompt_file, vocabulary)
     tokens = sample(
         model,
         torch.from_numpy(prompt.astype(np.int64)).to(next(model.parameters()).device),
@@ -87,7 +88,6 @@ def command(argv: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not have every character
     if flags.prompt_file is None:
-        said = _START if flags.prompt is None else flags.prompt
         print(said, end=" " if isinstance(vocabulary, Words) and said.strip() else "")
     for text in decoded(tokens, vocabulary):
         print(text, end="", flush=True)
@@ -95,24 +95,24 @@ def command(argv: list[str]) -> int:
     return DONE
 
 
-def _prompt(flags: Arguments, vocabulary: Vocabulary) -> np.ndarray:
+def _prompt(text: str | bytes, file: str | None, vocabulary: Vocabulary) -> np.ndarray:
+    """The tokens to go on from: a file's where there is one, or the text's."""
     if isinstance(vocabulary, MuLaw):
-        if flags.prompt_file is None:
+        if file is None:
             return audio.mu_law(np.zeros(1, np.float32))
-        path = Path(flags.prompt_file)
+        path = Path(file)
         if not path.is_file():
             raise UserError(f"there is no file {path}: give a WAV or FLAC file as --prompt-file")
         return audio.mu_law(audio.read(path, vocabulary.sample_rate))
-    text: str | bytes = _START if flags.prompt is None else flags.prompt
-    if flags.prompt_file is not None:
+    if file is not None:
         try:
-            text = Path(flags.prompt_file).read_bytes()
+            text = Path(file).read_bytes()
         except OSError as error:
-            raise UserError(f"{flags.prompt_file} cannot be read: {error.strerror}") from None
+            raise UserError(f"{file} cannot be read: {error.strerror}") from None
     if isinstance(vocabulary, Bytes) and isinstance(text, bytes):
         tokens = np.frombuffer(text, np.uint8)
     else:
-        tokens = vocabulary.encode(_text(text, flags.prompt_file))
+        tokens = vocabulary.encode(_text(text, file))
     if not len(tokens):
         raise UserError("the prompt is empty: give at least one token to go on from")
     return tokens

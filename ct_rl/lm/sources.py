@@ -103,7 +103,7 @@ def _all_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _mixed(root: Path, files: list[Path]) -> list[Path]:
+def _by_hash(root: Path, files: list[Path]) -> list[Path]:
     """The files of a folder in the order of their paths' hashes, so that splits are alike."""
     return sorted(
         files,
@@ -113,7 +113,7 @@ def _mixed(root: Path, files: list[Path]) -> list[Path]:
 
 def _from_files(name: str, root: Path, files: list[Path]) -> Corpus:
     """The bytes of all files, each a document."""
-    order = _mixed(root, files)
+    order = _by_hash(root, files)
     sizes = [file.stat().st_size for file in order]
     total = sum(sizes)
     if not total:
@@ -138,7 +138,7 @@ def _from_files(name: str, root: Path, files: list[Path]) -> Corpus:
 
 
 def _from_sound(name: str, root: Path, files: list[Path], sample_rate: int) -> Corpus:
-    files = _mixed(root, files) if root.is_dir() else files
+    files = _by_hash(root, files) if root.is_dir() else files
     target = cache_folder() / _key(f"audio {sample_rate}", files)
     if not corpus.is_corpus(target):
         vocabulary = MuLaw(sample_rate)

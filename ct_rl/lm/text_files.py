@@ -169,10 +169,7 @@ def reading(name: str) -> Iterator[None]:
         raise UserError(
             f"{name} is a broken archive ({error}): remove it, and fetch it again"
         ) from None
-    except (
-        RuntimeError,
-        NotImplementedError,
-    ) as error:  # a password, a compression of another kind
+    except RuntimeError as error:  # a password, a compression of another kind
         raise UserError(f"{name} cannot be unpacked here ({error}): give the file itself") from None
 
 

@@ -32,7 +32,7 @@ from ct_rl.lm.schedule import iterations_per_update
 from ct_rl.lm.sources import open_data
 from ct_rl.lm.trainer import NotFinite, Sums, Trainer, pick_device
 from ct_rl.memory.contract import StateNotFinite
-from ct_rl.reader import Text, plain
+from ct_rl.reader import Text, plain, read
 
 PROG = "ct_rl.lm train"
 # What may differ when a run goes on: where and how long, not what it learns.
@@ -97,16 +97,19 @@ def _own_options(argv: list[str], start: LMConfig, config: LMConfig) -> LMConfig
     return dataclasses.replace(config, model=model, eval_memory=bare.eval_memory)
 
 
-def _require_unchanged(before: Any, now: Any) -> None:
-    for item in dataclasses.fields(before):
-        old, new = getattr(before, item.name), getattr(now, item.name)
-        if item.name in _FREE or old == new:
-            continue
-        if dataclasses.is_dataclass(old):
-            _require_unchanged(old, new)
-            continue
-        name = {"options": "memory-option"}.get(item.name, item.name.replace("_", "-"))
-        raise UserError(f"a run goes on with its own --{name} ({old}), not {new}: leave it out")
+def _fixed_changes(before: LMConfig, now: LMConfig) -> Iterator[tuple[str, Any, Any]]:
+    """What a run that goes on may not change and has changed: the setting by section, its old and its new value."""
+    for key, (old, new) in config_file.changes(before, now).items():
+        if key not in _FREE:
+            yield key, old, new
+
+
+def _require_unchanged(before: LMConfig, now: LMConfig) -> None:
+    """Raise UserError where flags beside --resume would make another run."""
+    for key, old, new in _fixed_changes(before, now):
+        name = key.rpartition(".")[2]
+        flag = {"options": "memory-option"}.get(name, name.replace("_", "-"))
+        raise UserError(f"a run goes on with its own --{flag} ({old}), not {new}: leave it out")
 
 
 def _train(
@@ -229,7 +232,8 @@ def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None
             f"{corpus.name} has {len(tokens):,} tokens to train on, the run began with "
             f"{kept.meta['tokens']:,}: give the same --data"
         )
-    if corpus.vocabulary.kind == "audio" and "text" not in kept.meta:
+    folder_of_sound = corpus.vocabulary.kind == "audio" and Path(config.data).is_dir()
+    if folder_of_sound and "text" not in kept.meta:
         raise UserError(
             f"run {run.path} is of a version that split folders of sound otherwise, and would learn what it is "
             "asked about: train it again"
@@ -238,7 +242,11 @@ def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None
         raise UserError(
             f"{corpus.name} is another text than the run began with: give the same --data"
         )
-    _require_as_saved(kept.meta.get("config", {}), plain(config), run)
+    if "config" in kept.meta:
+        for key, old, new in _fixed_changes(read(LMConfig, kept.meta["config"]), config):
+            raise UserError(
+                f"{run.config} has {key} = {new!r}, and the run was trained with {old!r}: put that back"
+            )
     if kept.step - config.steps >= iterations_per_update(config.optimiser, kept.step - 1):
         raise UserError(
             f"run {run.path} is at {kept.step:,} already: give --steps {kept.step:,} or more"
@@ -250,19 +258,6 @@ def _go_on(trainer: Trainer, run: Run, corpus: Corpus, processes: Group) -> None
         run.trim_metrics(kept.step)
         # What a flag changed holds from now on: the next start goes as far as this one was to go.
         run.write_config(trainer.config)
-
-
-def _require_as_saved(before: Any, now: Any, run: Run, at: tuple[str, ...] = ()) -> None:
-    """Raise UserError where config.yaml is not what the checkpoint was trained with, but for what may differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        added = now if at[-1:] == ("options",) else {}  # elsewhere it is a newer version's setting
-        for key in {**before, **added}:
-            if at or key not in _FREE:
-                _require_as_saved(before.get(key), now.get(key), run, (*at, key))
-    elif before != now:
-        raise UserError(
-            f"{run.config} has {'.'.join(at)} = {now!r}, and the run was trained with {before!r}: put that back"
-        )
 
 
 def _validate(trainer: Trainer, corpus: Corpus) -> float:

@@ -5,9 +5,9 @@ Names that need torch are resolved when they are asked for: names and options of
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ct_rl.lazy_names import lazy_names
 from ct_rl.memory.options import option_help
 from ct_rl.memory.registry import (
     build_memory,
@@ -68,12 +68,4 @@ __all__ = [
     "state_bytes",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'ct_rl.memory' has no attribute {name!r}")
-    return getattr(import_module(f"ct_rl.memory.{_LAZY[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(globals(), _LAZY)

@@ -18,7 +18,7 @@ from ct_rl.evaluation_file import FOLDER, Evaluation, played_otherwise, read_eva
 from ct_rl.memory import build_memory
 from ct_rl.plain_files import Unreadable, parse_yaml, read_text
 from ct_rl.reader import LARGEST
-from ct_rl.run_folder import RunFolder
+from ct_rl.run_folder import RUN, RunFolder
 from ct_rl.sections import memory_settings
 
 _LARGEST_VALUE = 1e30  # a figure beyond is a fault and would hide all others in a picture
@@ -131,7 +131,7 @@ def read_run(path: Path, imports: Sequence[str]) -> Run:
 
 def _name(path: Path) -> str:
     """What the report calls a run: an experiment calls each run's folder alike, and its own by what it is."""
-    return f"{path.parent.name}/{path.name}" if path.name == "run" else path.name or str(path)
+    return f"{path.parent.name}/{path.name}" if path.name == RUN else path.name or str(path)
 
 
 def _finite(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:

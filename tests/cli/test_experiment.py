@@ -13,10 +13,11 @@ from ct_rl import checkpoint, comparison, config_file
 from ct_rl.config_file import experiment_names, read_recipe, recipe_names
 from ct_rl.errors import RunFailed, UserError
 from ct_rl.evaluation_file import new_evaluation
-from ct_rl.experiment import Job, _check, _compare, _shares_of_cores, _work
+from ct_rl.experiment import _check, _compare, _shares_of_cores, _work
 from ct_rl.experiment import command as experiment
 from ct_rl.experiment_file import parse, read_experiment
 from ct_rl.interrupts import Interrupts
+from ct_rl.job import Job
 from ct_rl.known_runs import read_known
 from ct_rl.memory import build_memory
 from ct_rl.run_folder import take_lock

@@ -163,8 +163,8 @@ def test_changes_make_another_folder_the_same(tmp_path):
 
 def test_three_hosts_lost_at_one_step_end_the_experiment(tmp_path, capsys):
     from ct_rl.errors import RunFailed
-    from ct_rl.experiment import Job
     from ct_rl.experiment_file import read_experiment
+    from ct_rl.job import Job
 
     experiment = read_experiment("rooms_select_rates")
     job = Job(experiment, experiment.variants[0], 3, tmp_path / "job", [])

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from ct_rl import plain_files
+from ct_rl.command_line import parse
 from ct_rl.errors import UserError
 from ct_rl.lm import analysis, audio, vocabulary
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import ModelConfig
 from ct_rl.lm.dynamic import DynamicWeights
 from ct_rl.lm.evaluation import Prices, price, word_perplexity
+from ct_rl.lm.presets import preset
 from ct_rl.lm.sampling import decoded
+from ct_rl.lm.train import Arguments
 from ct_rl.lm.words import by_frequency, count_words
 from tests.lm.conftest import SIZES, SMALL, command, here, text_corpus
 
@@ -266,6 +269,16 @@ def test_bad_input_is_refused_in_one_line(tmp_path, run, text_file):
             here(*argv)
         assert words in str(error.value), argv
         assert "\n" not in str(error.value)
+
+
+def test_a_list_that_a_preset_fills_is_emptied_by_its_flag_alone():
+    def cutoffs(name, *words):
+        given = Arguments(**vars(preset(name)), preset=name)
+        return parse(Arguments, list(words), prog="p", default=given).model.cutoffs
+
+    assert cutoffs("wikitext103") and cutoffs("wikitext103", "--cutoffs") == []
+    with pytest.raises(UserError, match="--cutoffs needs a value"):
+        cutoffs("tiny", "--cutoffs")
 
 
 def test_settings_that_the_data_have_no_use_for_are_said(tmp_path, text_file, capsys):

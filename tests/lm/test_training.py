@@ -222,13 +222,15 @@ def test_a_run_goes_on_with_what_it_was_trained_with(tmp_path, text_file, capsys
         assert whole.count(old) == 1
         (path / "config.yaml").write_text(whole.replace(old, new))
         name, _, value = old.partition(": ")
-        says = rf"config.yaml has .*{name} = .*the run was trained with {value}: put that back"
+        says = (
+            rf"config.yaml has .*{name}.*, and the run was trained with .*{value}.*: put that back"
+        )
         with pytest.raises(UserError, match=says):
             here("train", "--resume", path, "--steps", 20)
     (path / "config.yaml").write_text(
         whole.replace("    d_model: 16", "    d_model: 16\n    dropout: 0.5")
     )
-    with pytest.raises(UserError, match=r"has model.options.dropout = 0.5, .*put that back"):
+    with pytest.raises(UserError, match=r"has model.options = .*'dropout': 0.5.*put that back"):
         here("train", "--resume", path, "--steps", 20)
     (path / "config.yaml").write_text(whole)
     with pytest.raises(UserError, match=r"goes on with its own --lr \(.*\), not 0.5: leave it out"):
