@@ -28,6 +28,8 @@ import yaml
 from provenance import commit, machine
 
 from ct_rl import checkpoint
+from ct_rl.config import TrainConfig
+from ct_rl.experiment_file import Variant
 from ct_rl.plain_files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,6 +153,19 @@ def where(host: Host) -> list[str]:
     return [words for words in found if "ct_rl-experiment-" in words]
 
 
+def _finished(folder: Path) -> list[Path]:
+    """Evaluations of the runs that the experiment calls finished: one in the making is written more than once."""
+    if not (folder / "results.json").exists():
+        return []
+    variants = json.loads((folder / "results.json").read_text())["variants"]
+    jobs = [
+        f"{Variant(name, TrainConfig()).folder}_seed{run['seed']}"
+        for name, variant in variants.items()
+        for run in variant["runs"]
+    ]
+    return [file for job in jobs for file in folder.glob(f"{job}/run/evaluations/*.json")]
+
+
 def experiment(work: Path) -> dict[str, Any]:
     """Four runs on two hosts, of which B dies when its run has saved something and another run is finished."""
     folder, log = work / "experiment", work / "experiment.log"
@@ -162,7 +177,7 @@ def experiment(work: Path) -> dict[str, Any]:
         wait_for(lambda: where(a) and where(b), process, log, "runs on both hosts")
 
         def halfway() -> list[Path]:
-            finished = list(folder.glob("*/run/evaluations/*.json"))
+            finished = _finished(folder)
             busy = [
                 job
                 for job in folder.iterdir()
