@@ -240,16 +240,33 @@ def test_settings_of_all_variants_are_written_once_and_checked_like_theirs():
         parse(yaml.safe_dump(file), "x", "x.yaml")
 
 
-def test_the_rates_experiment_compares_equal_states_whose_reach_only_the_rate_changes():
+@pytest.mark.parametrize("experiment_name", ["rooms_select_rates", "rooms_select_delay"])
+def test_an_experiment_on_rates_compares_equal_states_whose_reach_the_rate_changes(
+    experiment_name,
+):
+    states: dict[int, set[int]] = {}
     reach = {}
-    for variant in read_experiment("rooms_select_rates").variants:
+    for variant in read_experiment(experiment_name).variants:
         memory = variant.config.memory
-        core = build_memory(memory.kind, **memory_settings(memory))
+        options = memory_settings(memory)
+        core = build_memory(memory.kind, **options)
         state = sum(x.numel() * x.element_size() for x in core.initial_state(1).values())
-        assert abs(state - (8 if memory.kind == "identity" else 4096)) <= 8, variant.name
         if memory.kind == "compressive":
-            reach[memory.rate] = core.context_length
-    assert reach == {1: 8, 2: 12, 4: 20}
+            reach[options["window"], memory.rate] = core.context_length
+        window = options["window"] if memory.kind == "compressive" else 4
+        if memory.kind != "identity":
+            states.setdefault(window, set()).add(round(state, -2))
+    expected = {
+        "rooms_select_rates": (
+            {(4, 1): 8, (4, 2): 12, (4, 4): 20, (8, 1): 12, (8, 4): 24, (8, 8): 40},
+            {4: {4100}, 8: {6200}},
+        ),
+        "rooms_select_delay": (
+            {(4, 1): 12, (4, 2): 16, (4, 4): 24, (8, 8): 40},
+            {4: {6200}, 8: {6200}},
+        ),
+    }
+    assert (reach, states) == expected[experiment_name]
 
 
 def test_a_variant_that_names_losses_has_those_alone():
