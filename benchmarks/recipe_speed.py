@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument(
         "--also", nargs="*", default=[], help="flags of further sides, of this checkout"
     )
+    parser.add_argument("--flags", default="", help="of every side")
     parser.add_argument("--turns", type=int, default=3, help="of each checkout")
     parser.add_argument("--seconds", type=float, default=40.0, help="of a turn, start-up left out")
     parser.add_argument("--core", type=int, default=0, help="that all processes are bound to")
@@ -115,9 +116,11 @@ def main() -> None:
     given = parser.parse_args()
     here = commit(HERE)
     sides: dict[str, tuple[Path, list[str]]] = {
-        commit(tree): (tree.resolve(), []) for tree in (HERE, *given.beside)
+        commit(tree): (tree.resolve(), shlex.split(given.flags)) for tree in (HERE, *given.beside)
     }
-    sides |= {f"{here} {flags}": (HERE, shlex.split(flags)) for flags in given.also}
+    sides |= {
+        f"{here} {flags}": (HERE, shlex.split(f"{given.flags} {flags}")) for flags in given.also
+    }
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for _ in range(given.turns):
         for name, (tree, flags) in sides.items():

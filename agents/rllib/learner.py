@@ -37,6 +37,7 @@ from agents.rewards import clip_reward
 from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import ESTIMATE, LOSSES, MemoryRLModule
 from agents.vtrace import vtrace
+from ct_rl.freed_memory import keep_freed_memory
 
 POLICY, COMPRESSOR = "policy", "compressor"
 KL = "mean_kl_loss"  # where RLlib reads it to adapt the loss's weight
@@ -122,6 +123,7 @@ class MemoryLearner(TorchLearner, abc.ABC):
         self._shuffle = np.random.default_rng(self.config.seed)
         super().build()
         leave_tensors_unfilled()
+        keep_freed_memory()
         self._memory_module.carries_losses = False
 
     @property

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ct_rl.errors import UserError
+from ct_rl.freed_memory import keep_freed_memory
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import LMConfig
 from ct_rl.lm.corpus import Corpus
@@ -62,6 +63,7 @@ class Trainer:
         group: Group,
         model: LanguageModel | None = None,
     ):
+        keep_freed_memory()
         self.config, self.group, self.device = config, group, device
         built = model or build_model(config.model, corpus.vocabulary.size, config.seed)
         self.model = built.to(device)
