@@ -54,15 +54,14 @@ class Step:
     """One step of all worlds.
 
     Attributes:
-        obs: [N, ...], what was acted on; resets: bool [N], it is an episode's first.
-        actions: [N, ...], the policy's own; log_probs: float32 [N]; values: float32 [N], of `obs`.
+        resets: bool [N], what was acted on is an episode's first.
+        actions: [N, ...], the policy's own; log_probs: float32 [N]; values: float32 [N], of what was acted on.
         rewards: [N], raw; terminateds, truncateds: bool [N].
         ignored: bool [N], the world was only being reset.
         infos: the environment's, of the observation that came of it.
-        picked: [N, ...], what the encoder found in `obs` (`ActorCritic.pick`); None where it finds nothing.
+        picked: [N, ...], what the encoder found in what was acted on (`ActorCritic.pick`); None where it finds nothing.
     """
 
-    obs: Any
     resets: np.ndarray
     actions: np.ndarray
     log_probs: np.ndarray
@@ -79,7 +78,8 @@ class Actor:
     """N worlds and where they stand, and the network's memory of each.
 
     Attributes:
-        obs: [N, ...], what will be acted on next; resets: bool [N], it is an episode's first.
+        obs: [N, ...], what will be acted on next, and the environment's own until then; resets: bool [N], it is an
+            episode's first.
         state: the memory before it. `step` moves it on in place.
         finished: return, length and counts of each episode that ended, with its world; whoever reads takes them away.
             One that a dying world cut short has `lost` 1: it was truncated in a step whose `info["lost"]` is not 0.
@@ -112,7 +112,7 @@ class Actor:
     @torch.no_grad()
     def step(self, explore: bool) -> Step:
         """Acts once in every world: by a sample of the policy, or by its likeliest action."""
-        obs, resets, ignored = self.obs, self.resets, self.ended
+        resets, ignored = self.resets, self.ended
         policy, values, picked = self._ask_network(self.state)
         policy = policy.cpu()
         if not bool(policy.sum().isfinite()):
@@ -138,7 +138,6 @@ class Actor:
         for i in map(int, np.flatnonzero(self.ended)):
             self._finish(i, infos, lost=bool(truncateds[i] and deaths[i]))
         return Step(
-            obs=obs,
             resets=resets,
             actions=actions,
             log_probs=log_probs,

@@ -250,6 +250,7 @@ def algorithm_config(config: TrainConfig) -> Any:
     configs = {"impala": MemoryIMPALAConfig, "appo": MemoryAPPOConfig, "ppo": MemoryPPOConfig}
     network = network_settings(config)
     runners, training = config.runners, config.training
+    learners = max(1, runners.num_learners)
     built = configs[training.algorithm]().imports(*config.run.imports)
     built.environment(config.env.name, env_config=env_settings(config.env))
     built.memory(network.pop("memory"), **network.pop("memory_options"))
@@ -269,8 +270,8 @@ def algorithm_config(config: TrainConfig) -> Any:
             vf_loss_coeff=training.vf_loss_coeff,
             loss_coeffs=dict(training.loss_coeffs),
             grad_clip=training.grad_clip,
-            train_batch_size_per_learner=training.batch // max(1, runners.num_learners),
-            minibatch_size=training.minibatch,
+            train_batch_size_per_learner=training.batch // learners,
+            minibatch_size=training.minibatch and training.minibatch // learners,
             num_epochs=training.epochs,
             opt_type=training.optimizer,
             **{"adam_epsilon" if training.optimizer == "adam" else "epsilon": training.epsilon},

@@ -156,13 +156,13 @@ class TrainingConfig:
     vf_loss_coeff: Annotated[Coefficient, _short] = 0.5
     """Weight of the value loss."""
     loss_coeffs: dict[str, Coefficient] = field(default_factory=dict)
-    """Weights of the memory's own and the auxiliary losses by name, such as compression=0.5; 1 where none is given."""
+    """Weights of the memory's own and the auxiliary losses by name, such as contrast=0.5; 1 where none is given."""
     grad_clip: Annotated[float, Gt(0), Le(1e9), _short] = 1.0
     """Largest norm of the gradient of one update."""
     batch: Annotated[int, Ge(1), Le(10**9), _short] = 1920
     """Agent steps that the learner takes at once; whole fragments [agent steps]."""
     minibatch: Annotated[Annotated[int, Ge(1), Le(10**9)] | None, _short] = None
-    """Agent steps in one update, a multiple of a fragment's [agent steps]; the whole batch when absent."""
+    """Agent steps in one update, whole rows of fragments, of all learners [agent steps]; the batch when absent."""
     epochs: Annotated[int, Ge(1), Le(1000), _short] = 1
     """Passes over each batch [count]."""
     optimizer: Annotated[Literal["adam", "rmsprop"], _short] = "adam"
@@ -236,11 +236,11 @@ def check(config: TrainConfig) -> None:
             f"({made_of}): give {give}, or change --fragment or --envs-per-runner"
         )
     if training.minibatch is not None:
-        share = training.batch // learners
-        if training.minibatch > share or training.minibatch % runners.fragment:
+        row, each = runners.fragment * learners, f" x {learners} learners" if learners > 1 else ""
+        if training.minibatch > training.batch or training.minibatch % row:
             raise UserError(
                 f"--minibatch {training.minibatch}: give a multiple of --fragment "
-                f"{runners.fragment}, at most {share}"
+                f"{runners.fragment}{each}, at most {training.batch}"
             )
 
 

@@ -259,10 +259,10 @@ class MemoryAlgorithm(Algorithm):
         )
         for answer in loaded:
             _first([answer])
+        self._begin_lives()
         self.env_runner_group.sync_weights(
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
-        self._begin_lives()
 
 
 def as_learner_failure(error: Exception) -> LearnerFailed:

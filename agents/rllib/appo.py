@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.rllib.algorithms.appo.appo import APPO, APPOConfig
 from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import TARGET_NETWORK_ACTION_DIST_INPUTS
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
 from torch import Tensor
 
 from agents.fragment import RESETS
@@ -49,6 +53,24 @@ class MemoryAPPOLearner(MemoryLearner, GuardedLearner, APPOTorchLearner):
             module = self.module[module_id].unwrapped()
             if module.target_net is None:
                 module.make_target_networks()
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """The target follows by batches; by RLlib's count passes are more steps, and a world's reset is fewer."""
+        batches = self._weights_seq_no * self.config.train_batch_size_per_learner
+        super().after_gradient_based_update(
+            timesteps=timesteps | {NUM_ENV_STEPS_TRAINED_LIFETIME: batches}
+        )
+
+    @property
+    def target_updated_at(self) -> int:
+        """The update after which the target last followed."""
+        at = self._last_update_ts_by_mid[DEFAULT_MODULE_ID]
+        return int(at) // int(self.config.train_batch_size_per_learner)
+
+    @target_updated_at.setter
+    def target_updated_at(self, update: int) -> None:
+        at = update * self.config.train_batch_size_per_learner
+        self._last_update_ts_by_mid[DEFAULT_MODULE_ID] = at
 
     def losses(self, given: LossInput) -> Losses:
         fragment, config = given.fragment, given.config

@@ -22,6 +22,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_TRAINED_LIFETIME,
     NUM_MODULE_STEPS_TRAINED,
     NUM_MODULE_STEPS_TRAINED_LIFETIME,
@@ -172,6 +173,10 @@ class MemoryLearner(TorchLearner, abc.ABC):
     ) -> None:
         """`num_epochs` passes over a fragment's rows, with the schedules moved on before and after."""
         self.before_gradient_based_update(timesteps=timesteps)
+        # RLlib's PPO moves this one on after an update, and a resumed run would begin with its first value.
+        self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(
+            timestep=timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        )
         self._weights_seq_no += 1
         taken = int((~fragment.ignored).sum()) if self._device.type != "meta" else 0
         fragment = self.prepare(fragment)
@@ -280,11 +285,12 @@ class MemoryLearner(TorchLearner, abc.ABC):
         self, *, module_id: str, config: Any = None, module_gradients_dict: dict[Any, Tensor]
     ) -> dict[Any, Tensor]:
         """Clips each optimiser's gradient by its own norm, and refuses one that is not finite."""
+        norms = {}
         for name, optimizer in self.get_optimizers_for_module(module_id):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or float("inf"))
             of = "grad_norm" if name.endswith(POLICY) else "compressor_grad_norm"
-            self.metrics.log_dict(self._finite({of: norm}), key=(module_id, REPORT), window=1)
+            norms[of] = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or float("inf"))
+        self.metrics.log_dict(self._finite(norms), key=(module_id, REPORT), window=1)
         return module_gradients_dict
 
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:

@@ -41,7 +41,7 @@ def learner_state(learner: MemoryLearner) -> tuple[dict[str, torch.Tensor], dict
         },
     }
     if module.target_net is not None:
-        meta["target_updated_at"] = int(learner._last_update_ts_by_mid[DEFAULT_MODULE_ID])
+        meta["target_updated_at_update"] = learner.target_updated_at
     if getattr(learner.config, "use_kl_loss", False):
         meta["kl_coeff"] = float(learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
     return plain, meta
@@ -97,8 +97,9 @@ def load_learner_state(
         if rate is not None:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-    if "target_updated_at" in meta and module.target_net is not None:
-        learner._last_update_ts_by_mid[DEFAULT_MODULE_ID] = meta["target_updated_at"]
+    if module.target_net is not None:
+        # Older checkpoints counted steps.
+        learner.target_updated_at = int(meta.get("target_updated_at_update", meta["updates"]))
     learner._weights_seq_no = int(meta["updates"])
 
 

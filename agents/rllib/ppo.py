@@ -136,12 +136,23 @@ class MemoryPPOLearner(MemoryLearner, PPOTorchLearner):
 
 
 def normalised(advantages: Tensor, taken: Tensor, least_std: float) -> Tensor:
-    """Advantages [N, T] centred over the steps `taken` [N, T], divided by max(their deviation, `least_std`)."""
+    """Advantages [N, T] centred over the steps `taken` [N, T], divided by max(their deviation, `least_std`).
+
+    Over the steps of all learners, where there are several: what is better than the batch's mean is it for each.
+    """
     weight = taken.to(advantages.dtype)
-    count = weight.sum().clamp(min=1.0)
-    mean = (advantages * weight).sum() / count
-    spread = (((advantages - mean).square() * weight).sum() / count).sqrt()
-    return (advantages - mean) / spread.clamp(min=least_std)
+    count, total = _over_learners(torch.stack([weight.sum(), (advantages * weight).sum()]))
+    count = count.clamp(min=1.0)
+    centred = advantages - total / count
+    spread = (_over_learners((centred.square() * weight).sum()) / count).sqrt()
+    return centred / spread.clamp(min=least_std)
+
+
+def _over_learners(x: Tensor) -> Tensor:
+    """The sum of x over all learners."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(x)
+    return x
 
 
 class MemoryPPO(MemoryAlgorithm, PPO):
@@ -190,6 +201,10 @@ class MemoryPPO(MemoryAlgorithm, PPO):
         self.env_runner_group.sync_weights(
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
+
+    def load_training_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        self._gathered = []  # what other weights acted
+        super().load_training_state(tensors, meta)
 
     def _sample(self) -> list[Any]:
         """One (fragments, notes, metrics) from every healthy runner."""

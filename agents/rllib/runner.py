@@ -48,7 +48,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
     def __init__(self, **kwargs: Any):
         self._actor: Actor | None = None
         self._finished: list[dict[str, float]] = []
-        self._incarnation = self._restarts = 0
+        self._incarnation = self._begun = 0  # the life, and how often it has begun anew
         super().__init__(**kwargs)
         leave_tensors_unfilled()
 
@@ -97,7 +97,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
                     raise
                 # Begin anew and lose this fragment, as RLlib's own runner does.
                 failure = error
-                self._actor, self._restarts = None, self._restarts + 1
+                self._actor = None
                 self.make_env()
         else:
             raise RuntimeError(
@@ -109,7 +109,8 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
 
     def _begin(self) -> Actor:
         """An actor at the start of episodes that no life of a runner has played before."""
-        seed, life = self.config.seed, (self._restarts << 32) | self._incarnation
+        seed, life = self.config.seed, (self._begun << 32) | self._incarnation
+        self._begun += 1
         place = {"runner": self.worker_index or 0, "incarnation": life}
         seeds = None if seed is None else world_seeds(seed, self.num_envs, **place)
         noise = torch.Generator()
@@ -133,10 +134,10 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         columns: dict[str, np.ndarray] = {}
         extra: dict[str, Any] = {}
         for t in range(steps):
+            _write(obs, t, actor.obs)  # before the step: an environment may write into what it gave
             step = actor.step(explore)
             if not columns:
                 columns = {key: _buffer(getattr(step, key), n, steps) for key in _COLUMNS}
-            _write(obs, t, step.obs)
             for key, column in columns.items():
                 column[:, t] = getattr(step, key)
             if self.config.learns_with_acting_weights:
@@ -162,9 +163,13 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         )
 
     def begin_life(self, incarnation: int) -> None:
-        """Begins anew under seeds of its own: what was started again does not replay its first episodes."""
-        self._incarnation, self._restarts = incarnation, 0
+        """Begins anew under seeds of its own: what was started again does not replay its first episodes.
+
+        The next weights that it is given are taken whatever their number: they may be of an older state.
+        """
+        self._incarnation, self._begun = incarnation, 0
         self._actor = None
+        self._weights_seq_no = 0
 
     def sample(self, **kwargs: Any) -> Any:
         """RLlib's call; in the driver itself an error of the environment is what a remote runner would tell it."""

@@ -314,15 +314,17 @@ def _finite(state: State, new: Tensor) -> State:
     Raises:
         StateNotFinite: where another row holds them.
     """
-    found = {}
+    found: State = {}
     compiling = torch.compiler.is_compiling()  # a compiled call must not look at values
+    if not compiling and _all_finite(state):  # a GPU is waited for once, not for each tensor
+        return state
     for name, given in state.items():
         if given.device.type == "meta" or not given.is_floating_point():
             continue
-        if not compiling and _sums(given):
+        if not compiling and bool(_sum(given).isfinite()):
             continue
         found[name] = given.masked_fill(new.view(-1, *[1] * (given.dim() - 1)), 0)
-        if not compiling and not _sums(found[name]):
+        if not compiling and not _sum(found[name]).isfinite():
             raise StateNotFinite(
                 f"state {name!r} holds NaN or infinity: start from initial_state, "
                 "and look for what made it"
@@ -330,10 +332,20 @@ def _finite(state: State, new: Tensor) -> State:
     return {**state, **found} if found else state
 
 
-def _sums(given: Tensor) -> bool:
-    """Whether all numbers are finite; a half's sum may not be one."""
+def _all_finite(state: State) -> bool:
+    """Whether the state's tensors that have values hold finite ones alone."""
+    sums = [
+        _sum(given).float()
+        for given in state.values()
+        if given.device.type != "meta" and given.is_floating_point()
+    ]
+    return not sums or bool(torch.stack(sums).isfinite().all())
+
+
+def _sum(given: Tensor) -> Tensor:
+    """Finite where all numbers are; a half's sum may not be one."""
     half = given.dtype in (torch.float16, torch.bfloat16)
-    return bool(given.sum(dtype=torch.float32 if half else None).isfinite())
+    return given.sum(dtype=torch.float32 if half else None)
 
 
 def state_bytes(state: State) -> int:

@@ -120,11 +120,11 @@ def test_what_acts_is_what_a_pass_over_the_steps_gives():
     playing = actor(CountingEnv(2))
     torch.nn.init.normal_(playing.net.policy.weight)
     start = {key: x.clone() for key, x in playing.state.items()}
-    steps = [playing.step(explore=False) for _ in range(15)]
-    obs = {
-        key: torch.from_numpy(np.stack([step.obs[key] for step in steps], 1))
-        for key in steps[0].obs
-    }
+    seen, steps = [], []
+    for _ in range(15):
+        seen.append({key: x.copy() for key, x in playing.obs.items()})
+        steps.append(playing.step(explore=False))
+    obs = {key: torch.from_numpy(np.stack([at[key] for at in seen], 1)) for key in seen[0]}
     resets = torch.from_numpy(np.stack([step.resets for step in steps], 1))
     with torch.no_grad():
         out = playing.net(obs, start, resets)

@@ -36,11 +36,44 @@ def test_schedules_go_on_where_they_were(build, algorithm):
         rate = optimizer.param_groups[0]["lr"]
         assert rate == meta["learning_rates"][name.removeprefix("default_policy_")]
     assert other.steps == meta["steps"]
+    used, losses = [], learner.losses
+
+    def watched(given):
+        schedule = learner.entropy_coeff_schedulers_per_module["default_policy"]
+        used.append(float(schedule.get_current_value()))
+        return losses(given)
+
+    learner.losses = watched
     report = train_until(other, lambda r: r["steps"] > meta["steps"] + 200)
     assert report["learning_rate"] == pytest.approx(due(report["steps"]), abs=4 * update)
     entropy = learner.entropy_coeff_schedulers_per_module["default_policy"].get_current_value()
     assert float(entropy) == pytest.approx(due(report["steps"]), abs=8 * update)
+    assert used[0] == pytest.approx(due(meta["steps"]), abs=8 * update)
     assert report["updates"] > meta["updates"]
+
+
+def test_a_state_from_before_is_what_runners_act_with(build):
+    algo = build(algorithm="ppo", runners=0, lr=1e-2)
+    train_until(algo, lambda r: r.get("updates", 0) >= 2)
+    tensors, meta = algo.training_state()
+    train_until(algo, lambda r: r.get("updates", 0) > meta["updates"] + 2)
+    algo.load_training_state(tensors, meta)
+    for key, weight in algo.env_runner.module.net.state_dict().items():
+        assert torch.equal(weight.cpu(), tensors[f"weights/{key}"]), key
+    report = train_until(algo, lambda r: "rho_mean" in r)
+    assert report["policy_lag"] == 0 and report["rho_mean"] == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_appos_target_follows_every_so_many_batches(build, epochs):
+    """However many passes are made over each, and however many of its steps were resets."""
+    algo = build(
+        algorithm="appo", runners=0, env="serial", num_epochs=epochs, target_network_update_freq=3
+    )
+    for least in (4, 11):
+        train_until(algo, lambda r, least=least: r.get("updates", 0) >= least)
+        _, meta = algo.training_state()
+        assert meta["target_updated_at_update"] == meta["updates"] // 3 * 3
 
 
 def test_a_run_ends_within_an_update_of_its_goal(build):
@@ -68,8 +101,7 @@ def test_no_life_of_a_runner_plays_what_another_did():
     first = worlds_of(runner)
     runner.begin_life(1)
     second = worlds_of(runner)
-    runner._restarts = 1
-    third = worlds_of(runner)
+    third = worlds_of(runner)  # begun anew in the same life, as after an evaluation
     assert len({*first, *second, *third}) == 3 * runner.num_envs
 
 

@@ -144,10 +144,23 @@ def _picked(fragment):
     return fragment.to_device("cpu").extra[PICKED]
 
 
-def test_a_fragment_holds_what_the_environment_did():
+class Reusing(CountingEnv):
+    """Gives the same arrays each time, as gymnasium's vector environments do with `copy=False`."""
+
+    def _observe(self):
+        seen = super()._observe()
+        self.given = getattr(self, "given", None) or {k: x.copy() for k, x in seen.items()}
+        for key, x in seen.items():
+            self.given[key][:] = x
+        return self.given
+
+
+@pytest.mark.parametrize("env_name", ["counting", "reusing"])
+def test_a_fragment_holds_what_the_environment_did(env_name):
     """Replays the recorded actions in a fresh environment: observations, rewards and ends must agree."""
     rows, steps = 5, 9
-    runner = make_runner("lstm", rows, steps)
+    register_env("reusing", lambda context: Reusing(context["num_envs"]))
+    runner = make_runner("lstm", rows, steps, env_name)
     env = CountingEnv(rows)
     obs, _ = env.reset(seed=world_seeds(3, rows))
     fresh, ended = np.ones(rows, bool), np.zeros(rows, bool)
@@ -203,12 +216,20 @@ def test_a_fragment_ships_its_state_once():
     )
 
 
-def test_new_weights_in_mid_episode_do_not_leave_stale_caches():
+@pytest.mark.parametrize("written_by", ["hand", "adam", "fused adam"])
+def test_new_weights_in_mid_episode_do_not_leave_stale_caches(written_by):
     runner = make_runner("compressive")
     runner.sample()
-    with torch.no_grad():
-        for parameter in runner.module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    parameters = list(runner.module.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=0.1, fused=written_by == "fused adam")
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    if written_by == "hand":
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.add_(parameter.grad * 0.1)
+    else:
+        optimizer.step()
     runner._weights_seq_no += 1
     assert error(runner, runner.sample()) < EXACT
 

@@ -1,5 +1,8 @@
 """The losses of APPO and PPO: the clipped surrogate, the target policy, KL, advantages of a batch."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from gymnasium import spaces
@@ -101,6 +104,26 @@ def test_ppos_batch_holds_centred_advantages_of_the_weights_before_learning(memo
     torch.testing.assert_close(extra[ADVANTAGES][taken], expected, atol=EXACT, rtol=EXACT)
     torch.testing.assert_close(extra[TARGETS][taken], targets[taken], atol=EXACT, rtol=EXACT)
     torch.testing.assert_close(extra[POLICY], out.policy[:, :-1], atol=EXACT, rtol=EXACT)
+
+
+def test_two_learners_normalise_advantages_as_one_does(monkeypatch):
+    torch.manual_seed(0)
+    advantages, taken = torch.randn(6, 5).exp(), torch.rand(6, 5) > 0.3
+    given, total = [], []
+    both = threading.Barrier(2, lambda: (total.append(sum(given)), given.clear()))
+
+    def all_reduce(x):
+        given.append(x.clone())
+        both.wait()
+        x.copy_(total[-1])
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    shares = [slice(0, 2), slice(2, 6)]
+    with ThreadPoolExecutor(2) as pool:
+        found = [*pool.map(lambda part: normalised(advantages[part], taken[part], 0.3), shares)]
+    monkeypatch.undo()
+    torch.testing.assert_close(torch.cat(found), normalised(advantages, taken, 0.3))
 
 
 def test_advantages_are_never_divided_by_next_to_nothing():

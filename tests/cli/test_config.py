@@ -210,6 +210,12 @@ def test_the_precision_of_learning_reaches_rllibs_configuration(able, monkeypatc
              for name in ("float32", "bfloat16", "auto")}  # fmt: skip
     assert found == {"float32": False, "bfloat16": True, "auto": "avx512_bf16" in able}
     assert algorithm_config(new("--env", "CartPole-v1")).mixed_precision is False
+
+
+def test_batch_and_minibatch_are_shared_between_the_learners():
+    words = ("--num-learners", "2", "--batch", "3840", "--minibatch", "960")
+    shared = algorithm_config(new("--algorithm", "ppo", *words))
+    assert shared.train_batch_size_per_learner == 1920 and shared.minibatch_size == 480
     with pytest.raises(UserError, match="--precision: expected one of float32, bfloat16, auto"):
         new("--precision", "float16")
 
@@ -307,6 +313,10 @@ def test_numbers_are_read_as_people_write_them():
         ("--minutes 0", "--minutes 0 is too small: give more than 0"),
         ("--seed -1", "--seed -1 is too small: give 0 or more"),
         ("--minibatch 7", "--minibatch 7: give a multiple of --fragment 60, at most 1920"),
+        (
+            "--minibatch 60 --num-learners 2 --batch 3840",
+            "--minibatch 60: give a multiple of --fragment 60 x 2 learners, at most 3840",
+        ),
         ("--batch 7", "--batch 7 is no whole number of fragments of 1920 steps"),
         ("--fragment 100 --batch 80", "give 3200"),
         ("--num-learners 2", "2 learners x 32 environments x 60 steps"),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ct_rl.memory.compressive.kernels.blocked import blocked_attention
+from ct_rl.memory.compressive.optimiser_steps import optimiser_steps
 from ct_rl.memory.compressive.plan import Absent
 
 
@@ -226,8 +227,9 @@ class RelativeAttention(nn.Module):
             behind += [self.slot_position.weight, self.slot_position_bias]
         if any(weight.is_inference() for weight in behind):
             return self.both_distance_keys()  # tensors of inference mode count no changes
-        # A weight that was written to has another version, one that was moved another place.
-        made_of = tuple((weight.data_ptr(), weight._version) for weight in behind)
+        # A weight that was written to has another version, one that was moved another place; a fused optimiser
+        # writes without a new version.
+        made_of = (*((weight.data_ptr(), weight._version) for weight in behind), optimiser_steps())
         if self._acting_keys is None or made_of != self._made_of:
             self._acting_keys, self._made_of = self.both_distance_keys(), made_of
         return self._acting_keys
