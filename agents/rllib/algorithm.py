@@ -219,6 +219,29 @@ class MemoryAlgorithm(Algorithm):
         group = self.env_runner_group
         return int(self.config.num_env_runners) - int(group.num_healthy_remote_workers())
 
+    def get_module(self, module_id: str = DEFAULT_MODULE_ID) -> Any:
+        """The policy as the learner has it now; where runners have processes of their own, RLlib's has not learned."""
+        if self.config.num_env_runners and self.env_runner is not None:
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                to_worker_indices=[],
+                inference_only=True,
+            )
+        return super().get_module(module_id)
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state, and what the lives of runners are counted by."""
+        counts = {"lives": self._lives, "lost": self._lost, "restarted": self._restarted}
+        return {**super().get_state(*args, **kwargs), REPORT: counts}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What RLlib's checkpoints restore; runners begin new lives."""
+        super().set_state({key: part for key, part in state.items() if key != REPORT})
+        counts = state.get(REPORT, {})  # none in a checkpoint of before they were kept
+        self._lives = max(self._lives, counts.get("lives", 0))
+        self._lost, self._restarted = counts.get("lost", 0), counts.get("restarted", 0)
+        self._begin_lives()
+
     def training_state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Everything that training continues from, without pickle.
 

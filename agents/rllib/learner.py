@@ -136,6 +136,17 @@ class MemoryLearner(TorchLearner, abc.ABC):
         """The network that learns."""
         return self._memory_module.net
 
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state, and the weight of the KL loss, which RLlib's leaves out."""
+        coefficients = getattr(self, "curr_kl_coeffs_per_module", {})
+        kl = {module_id: float(at) for module_id, at in coefficients.items()}
+        return {**super().get_state(*args, **kwargs), "kl_coeffs": kl}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        for module_id, at in state.get("kl_coeffs", {}).items():
+            self.curr_kl_coeffs_per_module[module_id].data.fill_(at)
+
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Two optimisers, so that the compressor's gradient has no part in the policy's norm clipping."""
         net: ActorCritic = self._module[module_id].unwrapped().net

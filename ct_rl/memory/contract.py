@@ -18,7 +18,7 @@ from ct_rl.memory.report import AttentionReport, StepAttention
 
 State = dict[str, Tensor]
 # Reported as NAME_loss by whatever learns: no loss beside them has such a name.
-LEARNERS_LOSSES = ("policy", "value", "total")
+LEARNERS_LOSSES = ("policy", "value", "total", "mean_kl")
 
 
 class StateNotFinite(ValueError):

@@ -116,6 +116,36 @@ def test_a_resumed_run_and_a_replaced_runner_begin_new_lives(build):
     assert again.env_runner._incarnation == 2
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "appo"])
+def test_rllibs_own_checkpoint_begins_new_lives_and_keeps_the_weight_of_the_kl_loss(
+    build, algorithm, tmp_path
+):
+    algo = build(algorithm=algorithm, runners=0, use_kl_loss=True)
+    train_until(algo, lambda r: r.get("updates", 0) >= 1)
+    _, meta = algo.training_state()
+    algo.save_to_path(str(tmp_path))
+    restored = type(algo).from_checkpoint(str(tmp_path))
+    try:
+        assert (algo.env_runner._incarnation, restored.env_runner._incarnation) == (0, 1)
+        assert restored.training_state()[1]["kl_coeff"] == meta["kl_coeff"] != 0.2
+        again = tmp_path / "again"
+        restored.save_to_path(str(again))
+        restored.restore_from_path(str(again))
+        assert restored.env_runner._incarnation == 2
+    finally:
+        restored.stop()
+
+
+@pytest.mark.parametrize("algorithm", ["impala", "appo", "ppo"])
+def test_the_module_of_an_algorithm_is_the_learners(build, algorithm):
+    """Where others act, too: RLlib's own has the weights of the beginning then."""
+    algo = build(algorithm=algorithm, runners=1, lr=1e-2)
+    train_until(algo, lambda r: r.get("updates", 0) >= 2)
+    tensors, _ = algo.training_state()
+    for key, weight in algo.get_module().net.state_dict().items():
+        assert torch.equal(weight.cpu(), tensors[f"weights/{key}"]), key
+
+
 class Never(CountingEnv):
     """Fails in its third step, always."""
 
