@@ -109,7 +109,6 @@ COMPRESSIONS: dict[str, type[CompressionFunction]] = {
     "mean": MeanPool,
     "most_used": MostUsed,
 }
-COMPRESSION_LOSSES = ("attention", "auto_encoding", "none")
 
 
 def attention_reconstruction(

@@ -23,9 +23,6 @@ from ct_rl.memory.compressive.queues import (
     plan_queues,
 )
 
-SLOT_POSITIONS = ("order", "time", "authors")
-OVERFLOWS = ("drop", "merge")
-
 
 def _floor(x: Tensor, y: int) -> Tensor:
     return torch.div(x, y, rounding_mode="floor")
@@ -54,17 +51,6 @@ class Sizes:
     mask_empty: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("window", "rate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("memory", "compressed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
-        for name, known in (("overflow", OVERFLOWS), ("slot_positions", SLOT_POSITIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}"
-                )
         for name in ("window", "memory") if self.mask_empty else ("window",):
             size = getattr(self, name)
             if self.compressed and size % self.rate:
