@@ -163,13 +163,17 @@ class ActorCritic(nn.Module):
 
     def loss_names(self) -> list[str]:
         """Of every loss beside the task's: the memory's own and the auxiliary ones."""
+        return sorted({*self.memory_loss_names(), *self.auxiliary})
+
+    def memory_loss_names(self) -> list[str]:
+        """Of the losses that the memory core has in training."""
         was_training = self.core.training
         self.core.train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
             x = self.inlet.weight.new_zeros(1, 1, self.core.d_model)
             out = self.core(x, self.initial_state(1))
         self.core.train(was_training)
-        return sorted({*out.losses, *self.auxiliary})
+        return sorted(out.losses)
 
     def initial_state(self, batch_size: int) -> State:
         """The memory of `batch_size` rows that have seen nothing, on the network's device."""

@@ -121,6 +121,11 @@ def refuse_unknown_losses(loss_coeffs: Mapping[str, float], net: ActorCritic) ->
             raise ValueError(unknown("loss in loss_coeffs", name, names))
 
 
+def beyond(lengths: Tensor, steps: int) -> Tensor:
+    """bool [N, steps], True where rows of these lengths [N] are only filled up with zeros."""
+    return torch.arange(steps, device=lengths.device) >= lengths[:, None]
+
+
 def rllib_distribution(space: gym.Space) -> type:
     """RLlib's distribution class for an action space, over the same parameters as `agents.distributions`."""
     if isinstance(space, spaces.Discrete):
@@ -157,6 +162,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
         carries_losses: whether those losses train by riding on the policy's gradient. Stock learners do not know
             them; those of the fast path add them themselves.
         last_losses: what the last training pass gave, by name.
+        memory_has_losses: whether the memory core has losses of its own in training.
 
     Raises:
         ValueError: on setup, for spaces or settings that `ActorCritic` refuses.
@@ -171,6 +177,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             arguments.pop("auxiliary", None)  # what acts has no need of it
         try:
             self.net = ActorCritic(self.observation_space, self.action_space, **arguments)
+            self.memory_has_losses = not self.inference_only and bool(self.net.memory_loss_names())
         except AttributeError as error:
             # RLModuleSpec.build takes an AttributeError for a legacy module and hides it.
             raise RuntimeError(f"MemoryRLModule could not be built: {error}") from error
@@ -196,13 +203,28 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
                 f"the batch has no {Columns.STATE_IN!r} (it has {', '.join(batch)}): keep RLlib's "
                 "default connectors, which carry the memory"
             )
+        state, resets = batch[Columns.STATE_IN], batch.get(RESETS)
+        if resets is None:
+            state, resets = self._of_its_own_types(state), self._padding(batch)
+        return (net or self.net)(batch[Columns.OBS], state, resets, batch.get(PICKED))
+
+    def _of_its_own_types(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state as the memory makes it: RLlib's connectors turn int64 counters into int32."""
         empty = self.net.initial_state(1)
-        # RLlib's connectors turn int64 counters into int32.
-        state = {
-            key: x.to(empty[key].dtype) if key in empty else x
-            for key, x in batch[Columns.STATE_IN].items()
-        }
-        return (net or self.net)(batch[Columns.OBS], state, batch.get(RESETS), batch.get(PICKED))
+        return {key: x.to(empty[key].dtype) if key in empty else x for key, x in state.items()}
+
+    def _padding(self, batch: dict[str, Any]) -> Tensor | None:
+        """Where a stock row is only filled up, as `resets`; None where the memory has no loss that could count it.
+
+        As an episode of its own such a step ends no window, and the compressor learns from what was seen alone. (A
+        window of one step may end all the same; its rate is 1, at which nothing is compressed.) Without a loss it
+        makes no difference, and an LSTM would have to be called for each step.
+        """
+        if not self.memory_has_losses or Columns.SEQ_LENS not in batch:
+            return None
+        observation = batch[Columns.OBS]
+        one = next(iter(observation.values())) if isinstance(observation, dict) else observation
+        return beyond(batch[Columns.SEQ_LENS], one.shape[1])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         out = self.run(batch)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from agents.actor_critic import ActorCritic, ActorCriticOutput
 from agents.auxiliary import Experience
-from agents.rllib.module import refuse_for_stock_learners, refuse_unknown_losses
+from agents.rllib.module import beyond, refuse_for_stock_learners, refuse_unknown_losses
 
 NAME = "compressive_transformer"
 
@@ -53,6 +53,7 @@ class MemoryModelV2(TorchModelV2, nn.Module):
         refuse_for_stock_learners(self.net.critic.width, self.net.reward_clip)
         self.loss_coeffs = dict(loss_coeffs or {})
         refuse_unknown_losses(self.loss_coeffs, self.net)
+        self._memory_has_losses = bool(self.net.memory_loss_names())
         self._empty = self.net.initial_state(1)
         self._names = sorted(self._empty)
         self._pass: tuple[Any, ActorCriticOutput, Tensor] | None = None
@@ -77,17 +78,18 @@ class MemoryModelV2(TorchModelV2, nn.Module):
             if isinstance(observation, dict)
             else in_rows(observation)
         )
+        steps = one.shape[0] // rows
+        lengths = torch.full((rows,), steps) if seq_lens is None else seq_lens
+        padding = beyond(lengths.to(one.device), steps)
         out = self.net(
             rows_of_steps,
             {
                 name: torch.as_tensor(x, device=one.device).to(self._empty[name].dtype)
                 for name, x in zip(self._names, state, strict=True)
             },
+            padding if self._memory_has_losses else None,  # see `MemoryRLModule`
         )
-        steps = out.value.shape[1]
-        lengths = seq_lens if seq_lens is not None else torch.full((rows,), steps)
-        beyond = torch.arange(steps)[None] >= lengths.cpu()[:, None]
-        self._pass = (rows_of_steps, out, beyond.to(one.device))
+        self._pass = (rows_of_steps, out, padding)
         return out.policy.flatten(0, 1), [out.state[name].float() for name in self._names]
 
     def value_function(self) -> Tensor:
@@ -105,9 +107,9 @@ class MemoryModelV2(TorchModelV2, nn.Module):
 
     def _own_losses(self, loss_inputs: dict[str, Any]) -> dict[str, Tensor]:
         assert self._pass is not None, "forward() comes first"
-        observation, out, beyond = self._pass
+        observation, out, padding = self._pass
         losses = dict(out.losses)
-        rows, steps = beyond.shape
+        rows, steps = padding.shape
         if self.net.auxiliary:
             experience = Experience(
                 observation=observation,
@@ -115,8 +117,8 @@ class MemoryModelV2(TorchModelV2, nn.Module):
                 outputs=out.outputs,
                 actions=loss_inputs["actions"].unflatten(0, (rows, steps)),
                 rewards=loss_inputs["rewards"].view(rows, steps),
-                resets=torch.zeros_like(beyond),  # a row holds no more than one episode
-                ignored=beyond,
+                resets=torch.zeros_like(padding),  # a row holds no more than one episode
+                ignored=padding,
             )
             wanted = [name for name in self.net.auxiliary if self.loss_coeffs.get(name, 1.0)]
             losses |= {name: self.net.auxiliary[name](experience) for name in wanted}

@@ -11,6 +11,9 @@ from ray.rllib.policy.sample_batch import SampleBatch
 from ray.tune import register_env
 
 from agents import register
+from agents.auxiliary import auxiliary_names
+from agents.auxiliary.registry import _class
+from agents.rllib.old_stack import MemoryModelV2
 from tests.agents.odd import ACTIONS, OBSERVATIONS, Odd
 from tests.agents.test_fragments import SMALL
 
@@ -105,8 +108,53 @@ def test_it_trains_a_few_iterations(cluster, stock):
         algo.stop()
 
 
-def test_an_observation_space_without_a_network_is_refused():
-    from agents.rllib.old_stack import MemoryModelV2
+def old_model(**more):
+    """The model by itself, as float64."""
+    torch.manual_seed(0)
+    config = {"memory_options": {"d_model": 16, **SMALL["compressive"]}, "width": 16, **more}
+    box, two = OBSERVATIONS["vector"], ACTIONS["discrete"]
+    model = MemoryModelV2(box, two, 2, {}, "model", **config).double()
+    model._empty = model.net.initial_state(1)
+    return model.train()
 
+
+def own_losses(model, observation, lengths):
+    """What it adds to a policy's loss for rows [N, T, ...] of these lengths, by name."""
+    rows, steps = observation.shape[:2]
+    state = [x.expand(rows, *x.shape) for x in model.get_initial_state()]
+    flat = observation.flatten(0, 1)
+    given = {"actions": torch.zeros(rows * steps).long(), "rewards": torch.zeros(rows * steps)}
+    torch.manual_seed(5)  # pairs are drawn
+    model({"obs": flat}, state, torch.tensor(lengths))
+    return model._own_losses(given)
+
+
+@pytest.mark.parametrize("length, ends_windows", [(5, False), (9, True), (14, True)])
+def test_what_fills_a_row_up_is_not_learned_from(length, ends_windows):
+    model = old_model()
+    seen = torch.randn(2, 33, *OBSERVATIONS["vector"].shape)
+    seen[:, length:] = 0.0
+    filled = own_losses(model, seen, [length] * 2)["compression"]
+    true = own_losses(model, seen[:, :length], [length] * 2)["compression"]
+    assert bool(true) == ends_windows
+    torch.testing.assert_close(filled, true)
+    compressor = model.net.core.compressor_parameters()
+    both = (torch.autograd.grad(loss, compressor) for loss in (filled, true))
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_no_auxiliary_loss_sees_what_fills_a_row_up():
+    every = {name: _class(name).small for name in auxiliary_names()}
+    model = old_model(auxiliary=every)
+    seen = torch.randn(2, 33, *OBSERVATIONS["vector"].shape)
+    other = seen.clone()
+    other[0, 12:] += 1.0
+    losses = [own_losses(model, x, [12, 33]) for x in (seen, other)]
+    assert set(losses[0]) == {"compression", *every}
+    torch.testing.assert_close(*losses)
+
+
+def test_an_observation_space_without_a_network_is_refused():
     with pytest.raises(ValueError, match="no encoder reads observations of"):
         MemoryModelV2(gym.spaces.Text(3), gym.spaces.Discrete(2), 2, {}, "model")

@@ -19,6 +19,8 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune import register_env
 
 from agents import MemoryRLModule, check_stock, with_memory
+from agents.auxiliary import auxiliary_names
+from agents.auxiliary.registry import _class
 from agents.distributions import for_env
 from agents.rllib.stock import check_environment
 from ct_rl.memory import memory_class, memory_names, memory_options
@@ -168,6 +170,84 @@ def test_a_stock_algorithm_reports_every_loss(cluster):
     finally:
         algo.stop()
     assert report["contrast_loss"] > 0 and "compression_loss" in report
+
+
+LEARNED = (
+    Columns.OBS,
+    Columns.ACTIONS,
+    Columns.REWARDS,
+    Columns.LOSS_MASK,
+    Columns.SEQ_LENS,
+    Columns.STATE_IN,
+)
+
+
+def rows_alone(batch):
+    """Each row of a batch as a batch, and as one that ends where the row does."""
+    for row, length in enumerate(batch[Columns.SEQ_LENS].long().tolist()):
+        alone = {
+            key: tree.map_structure(lambda x, row=row: x[row : row + 1], batch[key])
+            for key in LEARNED
+        }
+        short = {
+            key: part
+            if key in (Columns.STATE_IN, Columns.SEQ_LENS)
+            else tree.map_structure(lambda x, length=length: x[:, :length], part)
+            for key, part in alone.items()
+        }
+        yield length, alone, short
+
+
+@pytest.mark.parametrize("algorithm", STOCK)
+def test_what_fills_a_row_up_is_not_learned_from(algorithm):
+    """The memory's loss and its gradient are those of the row's own steps; so is what the policy makes of these."""
+    module, batches = sampled(stock_config(algorithm, "compressive", fragment=20))
+    compressor = module.net.core.compressor_parameters()
+    found = set()
+    for length, *both in (row for batch in batches for row in rows_alone(batch)):
+        filled, short = (module.forward_train(batch) for batch in both)
+        for key in (Columns.ACTION_DIST_INPUTS, Columns.VF_PREDS):
+            torch.testing.assert_close(filled[key][:, :length], short[key])
+        ours, true = (out["losses"]["compression"] for out in (filled, short))
+        torch.testing.assert_close(ours, true)
+        for one, other in zip(
+            *(torch.autograd.grad(loss, compressor) for loss in (ours, true)), strict=True
+        ):
+            torch.testing.assert_close(one, other)
+        found.add(bool(true))
+    assert found == {True, False}  # some rows end no window
+
+
+def test_no_auxiliary_loss_sees_what_fills_a_row_up():
+    every = {name: _class(name).small for name in auxiliary_names()}
+    config = stock_config("ppo", "compressive", fragment=20, auxiliary=every)
+    module, (batch,) = sampled(config, rounds=1)
+    rows = {key: batch[key] for key in LEARNED}
+    padding = torch.arange(40) >= batch[Columns.SEQ_LENS][:, None]
+    assert padding.any()
+    # Whatever it holds: numbers other than zero, and another action's number.
+    noise = {
+        Columns.OBS: tree.map_structure(
+            lambda x: torch.where(padding.view(*padding.shape, *[1] * (x.dim() - 2)), 1 - x, x),
+            batch[Columns.OBS],
+        ),
+        Columns.ACTIONS: torch.where(padding, 1, batch[Columns.ACTIONS]),
+        Columns.REWARDS: torch.where(padding, 5.0, batch[Columns.REWARDS]),
+    }
+    losses = []
+    for given in (rows, {**rows, **noise}):
+        torch.manual_seed(5)  # pairs are drawn
+        losses.append(module.forward_train(given)["losses"])
+    assert set(losses[0]) == {"compression", *every}
+    torch.testing.assert_close(*losses)
+
+
+def test_a_memory_without_losses_reads_a_filled_row_in_one_piece():
+    module, (batch,) = sampled(stock_config("ppo", "lstm"), rounds=1)
+    calls = []
+    module.net.core.cell.register_forward_hook(lambda *_: calls.append(1))
+    module.forward_train(batch)
+    assert len(calls) == 1
 
 
 def refusal(config):
