@@ -184,6 +184,10 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
         self.loss_coeffs: dict[str, float] = dict(settings.get("loss_coeffs") or {})
         if not self.inference_only:
             refuse_unknown_losses(self.loss_coeffs, self.net)
+        for name, auxiliary in self.net.auxiliary.items():
+            if self.weight(name) == 0.0:
+                # It is not computed, and several learners wait for the gradient of whatever asks for one.
+                auxiliary.requires_grad_(False)
         self.target_net: ActorCritic | None = None
         self.carries_losses = True
         self.last_losses: dict[str, Tensor] = {}

@@ -68,6 +68,7 @@ def build(cluster):
         env="counting",
         learners=None,
         network=None,
+        auxiliary=(),
         **training,
     ):
         options = {"lstm": {"hidden": 16}}.get(memory, {})
@@ -87,6 +88,8 @@ def build(cluster):
             .reporting(min_time_s_per_iteration=0)
             .debugging(seed=5, log_level="ERROR")
         )
+        for name in auxiliary:
+            config.auxiliary(name)
         if learner is not None:
             config.training(learner_class=learner)
         built.append(config.build_algo())

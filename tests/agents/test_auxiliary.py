@@ -149,6 +149,19 @@ def test_nothing_else_changes_when_the_weight_is_0():
         torch.testing.assert_close(with_none[key], grad, msg=key)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_whatever_asks_for_a_gradient_gets_one(weight):
+    """Or several learners, who wait for it, stop: torch's DistributedDataParallel raises an error."""
+    weights = {"contrast": weight, "compression": weight}
+    module, *_ = trained_module(auxiliary={"contrast": {"pairs": 16}}, loss_coeffs=weights)
+    waiting = [
+        name for name, p in module.net.named_parameters() if p.requires_grad and p.grad is None
+    ]
+    assert not waiting
+    asked = {p.requires_grad for p in module.net.auxiliary.parameters()}
+    assert asked == {weight > 0}
+
+
 @pytest.mark.parametrize(
     "name, encoder, memory",
     [

@@ -85,6 +85,29 @@ def test_a_run_ends_within_an_update_of_its_goal(build):
     assert 500 <= algo.steps <= 500 + 40
 
 
+@pytest.mark.parametrize("first, then", [(0.0, 0.5), (0.5, 0.0)])
+def test_a_run_goes_on_with_an_auxiliary_loss_turned_on_or_off(build, first, then):
+    settings = {"algorithm": "ppo", "runners": 0, "auxiliary": ["contrast"]}
+
+    def trained(weight, *state):
+        algo = build(loss_coeffs={"contrast": weight}, **settings)
+        if state:
+            algo.load_training_state(*state)
+        updates = algo.learner_group._learner._weights_seq_no
+        report = train_until(algo, lambda r: r.get("updates", 0) >= updates + 2)
+        assert ("contrast_loss" in report) == (weight > 0)
+        return algo.training_state()
+
+    def weights(state):
+        return {key: x for key, x in state[0].items() if key.startswith("weights/auxiliary.")}
+
+    before = trained(first)
+    after = trained(then, *before)
+    assert weights(before).keys() == weights(after).keys() != set()
+    moved = [key for key, x in weights(after).items() if not torch.equal(x, weights(before)[key])]
+    assert bool(moved) == (then > 0)
+
+
 def worlds_of(runner):
     """The seeds that a runner gives its worlds at its next beginning."""
     seeds = []

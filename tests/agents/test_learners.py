@@ -27,8 +27,15 @@ def poison(learner):
 
 
 def test_two_learners_stay_in_step_and_one_that_fails_is_named(build):
-    algo = build(learners={"num_learners": 2}, runners=2, lr=1e-3)
-    train_until(algo, lambda r: r.get("updates", 0) >= 5)
+    algo = build(
+        learners={"num_learners": 2},
+        runners=2,
+        lr=1e-3,
+        auxiliary=["contrast", "recall"],
+        loss_coeffs={"contrast": 0.0},
+    )
+    report = train_until(algo, lambda r: r.get("updates", 0) >= 5)
+    assert "recall_loss" in report and "contrast_loss" not in report
     # Nothing new is sampled from here on: the learners come to rest.
     train_until(algo, lambda r: r["steps"] > 600)
     time.sleep(1.0)
