@@ -223,6 +223,7 @@ def _of_run(path: Path, which: str) -> Agent:
         raise UserError(
             f"no checkpoint of '{path}' is whole" + "".join(f": {d}" for d in damaged[:1])
         )
+    checkpoint.say_damaged(damaged)
     probe = probe_env(config.env)
     net = load_network(saved, probe.observation_space, probe.action_space)
     description = {

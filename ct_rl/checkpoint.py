@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,12 @@ def load_last(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except Damaged as error:
             damaged.append(str(error))
     return None, damaged
+
+
+def say_damaged(damaged: list[str]) -> None:
+    """A warning for each checkpoint that was passed over (`load_last`, `load_best`)."""
+    for line in damaged:
+        print(f"warning: {line}; falling back", file=sys.stderr)
 
 
 def load_best(folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -54,7 +54,7 @@ class Arguments:
     env_option: Annotated[Options, arg(name="env-option")] = field(default_factory=dict)
     """Further settings of the environment."""
     out: Text | None = None
-    """Folder for evaluations/ and videos/; the agent's own when absent, or this one where that is read-only."""
+    """Folder for evaluations/ and videos/; the agent's own when absent, or the current one where that is read-only."""
     imports: Annotated[list[Text], arg(name="import")] = field(default_factory=list)
     """Modules to import first, which register the run's own environments, memories, encoders or losses."""
 
@@ -67,9 +67,9 @@ def main() -> None:
 def command(argv: list[str]) -> int:
     """Read the flags, play, report, return the exit status."""
     given = command_line.parse_importing(Arguments, argv, prog=PROG)
-    for name in ("attention", "gif"):
-        if getattr(given, name) and not given.video:
-            raise UserError(f"--{name} is of the video: give --video too")
+    for name in ("attention", "gif", "video_episodes", "speed"):
+        if getattr(given, name) != getattr(Arguments, name) and not given.video:
+            raise UserError(f"--{name.replace('_', '-')} is of the video: give --video too")
     return _evaluate(given, open_trained(given.run, given.checkpoint, given.imports))
 
 

@@ -301,8 +301,7 @@ def _saved(run: RunFolder) -> tuple[Any, list[dict[str, Any]]]:
     saved, damaged = checkpoint.load_last(run.checkpoints)
     if damaged and saved is None:
         raise UserError(f"no checkpoint of '{run.path}' is whole: {damaged[0]}")
-    for line in damaged:
-        print(f"warning: {line}; falling back", file=sys.stderr)
+    checkpoint.say_damaged(damaged)
     if saved is None and run.metrics.exists():
         raise UserError(f"'{run.path}' holds metrics but no checkpoint: nothing to go on from")
     if saved is None and run.config.exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ class Trained:
         steps: of training [agent steps].
         checkpoint: the name of its checkpoint; memory: of its memory.
         home: the folder that its evaluations go to; None for what the package ships.
-        exported: whether it is no run.
         network: the network for an observation and an action space; raises UserError where it is another's.
     """
 
@@ -41,7 +39,6 @@ class Trained:
     checkpoint: str
     memory: str
     home: Path | None
-    exported: bool
     network: Callable[[gym.Space, gym.Space], Any]
 
     def output(self, out: str | None) -> tuple[Path, str]:
@@ -60,7 +57,7 @@ class Trained:
                 require_folder(self.home)
                 return self.home, self.checkpoint
             except UserError as error:
-                if not self.exported or _number(error) not in _READ_ONLY:
+                if _number(error) not in _READ_ONLY:
                     raise
         here = Path(out or ".")
         try:
@@ -119,8 +116,7 @@ def _of_run(name: str, run: RunFolder, config: TrainConfig, which: str) -> Train
     if saved is None:
         why = f" is whole: {damaged[0]}" if damaged else " was saved yet"
         raise UserError(f"no checkpoint of '{run.path}'{why}")
-    for line in damaged:
-        print(f"warning: {line}; falling back", file=sys.stderr)
+    checkpoint.say_damaged(damaged)
     return Trained(
         name=str(run.path),
         config=config,
@@ -128,7 +124,6 @@ def _of_run(name: str, run: RunFolder, config: TrainConfig, which: str) -> Train
         checkpoint=saved.path.name,
         memory=config.memory.kind,
         home=run.path,
-        exported=False,
         network=lambda observation, action: load_network(saved, observation, action),
     )
 
@@ -158,7 +153,6 @@ def _exported(
         checkpoint=f"step_{steps:012d}",
         memory=str(agent.description["network"]["memory"]),
         home=home,
-        exported=True,
         network=network,
     )
 

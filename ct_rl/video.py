@@ -18,6 +18,7 @@ from ct_rl.errors import RunFailed, one_line
 from ct_rl.evaluation import Moment
 
 WIDTH, HEIGHT, STRIP = 640, 480, 60  # the least picture, and the text below it [pixels]
+LONGEST = 4096  # side of a picture that was scaled up: an encoder has bounds of its own [pixels]
 GIF_WIDTH, GIF_FPS, GIF_SECONDS = 800, 4, 12
 _END_SECONDS = 0.7
 _MEND = (
@@ -141,9 +142,13 @@ def compose(moment: Moment) -> np.ndarray:
 
 
 def enlarge(picture: np.ndarray) -> np.ndarray:
-    """A picture scaled up by a whole factor to at least 640x480, cut to even sides; raises ValueError for none."""
+    """A picture scaled up by a whole factor to at least 640x480, cut to even sides; raises ValueError for none.
+
+    One that is much longer than wide is scaled to less: its longer side stays within `LONGEST`.
+    """
     picture = as_rgb(picture)
-    factor = max(1, -(-WIDTH // picture.shape[1]), -(-HEIGHT // picture.shape[0]))
+    factor = max(-(-WIDTH // picture.shape[1]), -(-HEIGHT // picture.shape[0]))
+    factor = max(1, min(factor, LONGEST // max(picture.shape[:2])))
     if factor > 1:
         size = (picture.shape[1] * factor, picture.shape[0] * factor)
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)

@@ -239,6 +239,9 @@ def main(words: Sequence[str]) -> int:
             hint = f"did you mean {', '.join(near)}?" if near else "see docs/deepmind_lab.md"
             print(f"error: unknown level {level!r}: {hint}", file=sys.stderr)
             return BAD_INPUT
+    if given.dataset_path is not None and not Path(given.dataset_path).is_dir():
+        print(f"error: --dataset-path {given.dataset_path!r} is no folder", file=sys.stderr)
+        return BAD_INPUT
     reason = why_missing()
     if reason is not None:
         print(f"error: {reason}", file=sys.stderr)

@@ -119,6 +119,12 @@ class LabSettings:
                 raise ValueError(f"{name}={value!r}: expected {least} or more")
         if self.frame_only and (self.depth or self.instruction):
             raise ValueError("frame_only=True: expected neither depth nor instruction beside it")
+        for name, default in (("words", WORDS), ("vocabulary", VOCABULARY)):
+            if getattr(self, name) != default and not self.with_instruction:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is of an instruction, which is not observed here: "
+                    "give instruction=True too"
+                )
         if self.seconds is not None and self.level in FIXED_LENGTH:
             raise ValueError(
                 f"seconds={self.seconds!r} does nothing in {self.level}, whose clock is always "

@@ -52,7 +52,12 @@ def _reporting(connection: Connection) -> Any:
         raise
     except Exception as error:
         kind = "ImportError" if isinstance(error, ImportError) else type(error).__name__
-        connection.send(("error", kind, str(error)))
+        text = str(error)
+        if kind not in ("ImportError", "RuntimeError", "ValueError", "TypeError"):
+            text = f"{kind}: {text}".rstrip(
+                ": "
+            )  # a KeyError's text is a key, a MemoryError's nothing
+        connection.send(("error", kind, text))
 
 
 def _shorten_log() -> None:

@@ -310,9 +310,10 @@ class NoPicture(Walk):
         super().__init__(render_mode=None)
 
 
-@pytest.mark.parametrize("flag", ["--attention", "--gif"])
+@pytest.mark.parametrize("flag", ["--attention", "--gif", "--speed=2", "--video-episodes=9"])
 def test_flags_of_the_video_need_one(flag, tmp_path):
-    with pytest.raises(UserError, match=f"{flag} is of the video: give --video too"):
+    name = flag.partition("=")[0]
+    with pytest.raises(UserError, match=f"{name} is of the video: give --video too"):
         evaluate.command([str(tmp_path), flag])
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from agents import ActorCritic
-from ct_rl import evaluation, video
+from ct_rl import checkpoint, evaluation, load_agent, video
 from ct_rl.algorithm import evaluation_options, lasting_options
 from ct_rl.config import TrainConfig
 from ct_rl.errors import RunFailed, UserError
@@ -100,6 +101,17 @@ def test_missing_and_damaged_checkpoints_are_named(trained, tmp_path):
     (broken / "manifest.json").write_text("{")
     status, _, err = command("ct_rl.evaluate", run)
     assert status == 2 and "manifest.json is not JSON" in err and len(err.splitlines()) == 1
+
+
+def test_an_agent_of_an_older_checkpoint_says_so(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    newest = run / "checkpoints" / f"step_{checkpoint.steps(run / 'checkpoints')[-1] + 1:012d}"
+    newest.mkdir()
+    (newest / "manifest.json").write_text("{")
+    assert load_agent(run).description["steps"] == checkpoint.steps(run / "checkpoints")[-2]
+    err = capsys.readouterr().err
+    assert "manifest.json is not JSON" in err and "falling back" in err
 
 
 class Counting:
@@ -378,6 +390,12 @@ def test_scores_of_one_episode_have_no_standard_error():
 def test_human_normalised_is_0_for_random_and_100_for_a_human():
     assert human_normalised(0.312, (0.312, 65.9)) == 0
     assert human_normalised(65.9, (0.312, 65.9)) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("size", [(8, 400), (700, 40), (3, 5000)])
+def test_a_long_picture_is_not_scaled_beyond_what_an_encoder_takes(size):
+    height, width = video.enlarge(np.zeros((*size, 3), np.uint8)).shape[:2]
+    assert max(height, width) <= max(video.LONGEST, *size) and height >= size[0] // 2 * 2
 
 
 @pytest.mark.parametrize("size", [(72, 96), (84, 84), (500, 700), (33, 47)])

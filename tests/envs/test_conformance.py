@@ -67,6 +67,8 @@ def test_no_engine_and_unknown_levels_are_one_line_and_status_2(capsys, folders)
     status, out, err = run(capsys, "rooms_watermase")
     assert (status, out) == (2, "")
     assert err == "error: unknown level 'rooms_watermase': did you mean rooms_watermaze?\n"
+    status, out, err = run(capsys, "--dataset-path", "nowhere")
+    assert (status, out) == (2, "") and err == "error: --dataset-path 'nowhere' is no folder\n"
 
 
 def test_without_words_all_levels_are_checked(lab, capsys, monkeypatch):

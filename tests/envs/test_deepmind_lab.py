@@ -316,6 +316,10 @@ def test_depth_and_the_lone_frame_are_options(open_env):
     assert deep.render()[0].shape == (72, 96, 3)
     with pytest.raises(ValueError, match="frame_only"):
         open_env(frame_only=True, depth=True)
+    for words in ({"words": 8}, {"vocabulary": 50}):
+        with pytest.raises(ValueError, match=r"is of an instruction.*give instruction=True"):
+            open_env(**words)
+        assert open_env(instruction=True, **words).settings.with_instruction
 
 
 def test_the_settings_stand_in_the_metadata_as_plain_values(open_env):
