@@ -282,6 +282,30 @@ def test_colours_searched_once_answer_as_pixels_searched_one_by_one(size, colour
         assert same.any(-1).all()
 
 
+def test_how_many_frames_are_searched_at_once_changes_nothing(monkeypatch):
+    torch.manual_seed(0)
+    spots = Spots(3, filters=8)
+    frames = torch.randint(0, 256, (11, 9, 13, 3), dtype=torch.uint8)
+    picked = []
+    for at_once in (1, 4, 256):
+        monkeypatch.setattr(Spots, "AT_ONCE", at_once)
+        picked.append(spots._pick_pixels(frames))
+    assert torch.equal(picked[0], picked[1]) and torch.equal(picked[0], picked[2])
+
+
+def test_a_gpu_does_not_answer_to_all_frames_of_a_batch_at_once(monkeypatch):
+    real, rows = torch.mm, []
+
+    def mm(pixels, weight, **kwargs):
+        rows.append(len(pixels))
+        return real(pixels, weight, **kwargs)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    frames = torch.empty(600, 4, 12, 3, dtype=torch.uint8, device="meta")
+    assert Spots(3).to("meta").pick(frames).shape == (600, 64, 6, 3)
+    assert sum(rows) == 600 * 4 * 12 and max(rows) == 256 * 4 * 12
+
+
 def test_colours_are_searched_where_compiled_code_cannot_be_kept(monkeypatch):
     import numba
 
