@@ -33,6 +33,7 @@ class MemoryAPPOConfig(MemoryAlgorithmConfig, APPOConfig):
         self.timeout_s_sampler_manager = 0.05
         self.use_circular_buffer = False
         self.simple_queue_size = 1
+        self.num_gpu_loader_threads = 1  # several could change the batches' order
         self.circular_buffer_num_batches = self.circular_buffer_iterations_per_batch = 1
 
     def get_default_learner_class(self) -> type:

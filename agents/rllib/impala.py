@@ -27,6 +27,7 @@ class MemoryIMPALAConfig(MemoryAlgorithmConfig, IMPALAConfig):
         super().__init__(algo_class or MemoryIMPALA)
         self.memory_defaults()
         self.learner_queue_size = 1
+        self.num_gpu_loader_threads = 1  # several could change the batches' order
         # 0.0, RLlib's default, makes the driver spin: 288 against 11 microseconds a step.
         self.timeout_s_sampler_manager = 0.05
 

@@ -22,13 +22,13 @@ from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
-from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 # Methods that are called or overridden: the names of their parameters, as they are relied on.
 METHODS: dict[tuple[type, str], tuple[str, ...]] = {
     (IMPALA, "_sample_and_get_connector_states"): ("self",),
+    (_GPULoaderThread, "_to_device_safe"): ("self", "batch"),
     (Learner, "_make_batch_if_necessary"): ("self", "training_data"),
     (TorchLearner, "_update"): ("self", "batch"),
     (TorchLearner, "_uncompiled_update"): ("self", "batch", "kwargs"),
@@ -54,7 +54,7 @@ METHODS: dict[tuple[type, str], tuple[str, ...]] = {
 ATTRIBUTES: dict[str, type] = {
     "_agg_event": IMPALALearner,
     "_device": Learner,
-    "_gpu_loader_in_queue": IMPALALearner,
+    "_gpu_loader_threads": IMPALALearner,
     "_last_update_ts_by_mid": APPOLearner,
     "_learner_thread": IMPALALearner,
     "_learner_thread_in_queue": IMPALALearner,
@@ -67,8 +67,6 @@ ATTRIBUTES: dict[str, type] = {
 }
 # Properties that are overridden.
 PROPERTIES: dict[str, type] = {"_model_config_auto_includes": AlgorithmConfig}
-# What a loader of a GPU calls on what it is given, and what tells when it and the learner's thread have done.
-LOADER, SEED = _GPULoaderThread, EnvRunner
 
 
 def environment_creator(name: str) -> Callable[[Any], Any] | None:

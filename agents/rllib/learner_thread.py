@@ -1,4 +1,4 @@
-"""Guards for RLlib's learner thread, whose death would leave `update` waiting for ever."""
+"""Guards for RLlib's threads that load and learn, whose death would leave `update` waiting for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLe
 
 from agents.fragment import Fragment
 
-_LOOK_AGAIN = 0.5  # seconds between two looks at the thread while waiting for it
+_LOOK_AGAIN = 0.5  # seconds between two looks at the threads while waiting for them
 
 
 class _WatchedEvent(threading.Event):
@@ -41,13 +41,18 @@ class _WatchedQueue(queue.Queue):
 
 
 class GuardedLearner(IMPALATorchLearner):
-    """Base behind `MemoryLearner`: learns in RLlib's thread, whose failure is kept, and raised by `update`."""
+    """Base behind `MemoryLearner`: RLlib's threads load and learn; their failure is kept, and raised by `update`."""
 
     def build(self) -> None:
         self.failure: BaseException | None = None
+        self._given = self._learned = 0  # batches
         super().build()
         self._agg_event = _WatchedEvent(self._raise_failure)
         self._learner_thread._update_method = self._guarded_learn
+        loaders = self._gpu_loader_threads if self.config.num_gpus_per_learner > 0 else []
+        for loader in loaders:
+            loader._to_device_safe = self._guarded_load(loader._to_device_safe)
+        self._own_threads = [self._learner_thread, *loaders]
 
     @property
     def _guarded_learn(self) -> Callable[..., None]:
@@ -55,14 +60,27 @@ class GuardedLearner(IMPALATorchLearner):
 
         def learn(*, training_data: Any, timesteps: dict[str, Any], **kwargs: Any) -> None:
             del kwargs["self"]
-            if self.failure is not None:
-                return
             try:
-                self.learn(training_data.batch, timesteps, **kwargs)
+                if self.failure is None:
+                    self.learn(training_data.batch, timesteps, **kwargs)
             except BaseException as error:
                 self.failure = error
+            finally:
+                self._learned += 1
 
         return learn
+
+    def _guarded_load(self, load: Callable[[Fragment], Fragment]) -> Callable[[Fragment], Fragment]:
+        """What a loader calls with a batch; one that cannot be loaded goes on to `learn`, which only counts it."""
+
+        def load_or_keep(batch: Fragment) -> Fragment:
+            try:
+                return load(batch)
+            except BaseException as error:
+                self.failure = error
+                return batch
+
+        return load_or_keep
 
     @property
     def _learner_thread_in_queue(self) -> queue.Queue:
@@ -84,25 +102,25 @@ class GuardedLearner(IMPALATorchLearner):
         if fragment is None:
             return {}  # the fragments died with their runner
         self._gathered = fragment
+        self._given += 1
         result = super().update(training_data, **kwargs)
         self._raise_failure()
         return result
 
     def settle(self) -> None:
-        """Waits until the thread has learned from all that it was given, so that weights hold still.
+        """Waits until the thread has learned from all that was given to `update`, so that weights hold still.
 
         Raises:
-            LearnerFailed, or what the thread stopped with.
+            LearnerFailed, or what a thread stopped with.
         """
-        for waiting in (self._gpu_loader_in_queue, self._watched_queue):
-            while waiting.unfinished_tasks and self.failure is None:
-                if not self._learner_thread.is_alive():
-                    break
-                time.sleep(0.005)
+        while self._learned < self._given:
+            self._raise_failure()
+            time.sleep(0.005)
         self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self.failure is not None:
             raise self.failure
-        if not self._learner_thread.is_alive():
-            raise RuntimeError("the learner thread ended without a word")
+        for thread in self._own_threads:
+            if not thread.is_alive():
+                raise RuntimeError(f"the learner's thread {thread.name} ended without a word")

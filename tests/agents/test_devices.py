@@ -1,26 +1,32 @@
 """What a learner computes lies where its network does: torch's meta device, which mixes with no other, stands in.
 
-A whole update of each algorithm is rehearsed on it, through RLlib's own loader of a GPU where there is one.
+A whole update of each algorithm is rehearsed on it, through RLlib's own loader of a GPU where there is one: only the
+name of the device is faked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import queue
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from ray.rllib.algorithms.impala.impala_learner import IMPALALearner, _GPULoaderThread
+from ray.rllib.algorithms.impala.impala_learner import _LearnerThread
 from ray.rllib.core.learner.torch import torch_learner
 from ray.rllib.core.learner.training_data import TrainingData
 
+from agents import LearnerFailed
 from agents.fragment import Fragment
-from agents.rllib.impala import MemoryIMPALALearner
+from agents.rllib.learner_thread import GuardedLearner
 from ct_rl.memory.contract import MemoryCore
 from tests.agents.conftest import CONFIGS
 from tests.agents.test_fragments import SMALL, make_runner
 
-META = torch.device("meta")
+META, CPU = torch.device("meta"), torch.device("cpu")
+LOADED = ["impala", "appo"]  # by a thread of its own, where the learner has a GPU
+ON_A_GPU = {"num_gpus_per_learner": 1}
 
 
 def rehearse(algorithm: str, memory: str, monkeypatch: pytest.MonkeyPatch, minibatch: int | None):
@@ -37,23 +43,46 @@ def rehearse(algorithm: str, memory: str, monkeypatch: pytest.MonkeyPatch, minib
         .auxiliary("contrast", pairs=8, width=8, embedding=4)
         .env_runners(num_envs_per_env_runner=4, rollout_fragment_length=11)
         .training(train_batch_size_per_learner=88)
+        .learners(**ON_A_GPU)
         .debugging(seed=3)
     )
+    if algorithm in LOADED:
+        config.training(
+            broadcast_interval=2
+        )  # no weights are sent after one: meta tensors have no values
     spaces = {"default_policy": runner.get_spaces()["__env_single__"]}
     learner = config.build_learner(spaces=spaces)
-    fragment = learner.gather(TrainingData(episodes=fragments))
-    timesteps = {"num_env_steps_sampled_lifetime": 10, "num_env_steps_trained_lifetime": 10}
-    if isinstance(learner, IMPALALearner):
-        loaded: queue.Queue = queue.Queue()
-        loader = _GPULoaderThread(
-            in_queue=queue.Queue(), out_queue=loaded, device=META, metrics_logger=learner.metrics
-        )
-        loader._in_queue.put((fragment, timesteps))
-        loader._step()
-        fragment, timesteps = loaded.get()
-        assert fragment.rewards.device == META
-    learner.learn(fragment, timesteps, num_epochs=1, minibatch_size=minibatch)
+    learner.update(
+        TrainingData(episodes=fragments),
+        timesteps={"num_env_steps_sampled_lifetime": 10, "num_env_steps_trained_lifetime": 10},
+        num_epochs=2,
+        minibatch_size=minibatch,
+    )
+    try:
+        if isinstance(learner, GuardedLearner):
+            within(120, learner.settle)
+    finally:
+        learner.shutdown()
     return learner
+
+
+def within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What `call` gives or raises; a failure where it is still waiting after so many seconds."""
+    given: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            given["result"] = call()
+        except BaseException as error:
+            given["error"] = error
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert given, f"still waiting after {seconds} s"
+    if "error" in given:
+        raise given["error"]
+    return given["result"]
 
 
 @pytest.mark.parametrize(
@@ -74,11 +103,83 @@ def test_a_whole_update_stays_on_the_learners_device(
 
 def test_the_rehearsal_has_power(monkeypatch: pytest.MonkeyPatch) -> None:
     """One tensor that lies elsewhere is found."""
-    monkeypatch.setattr(
-        MemoryIMPALALearner,
-        "prepare",
-        lambda self, fragment: dataclasses.replace(fragment, rewards=torch.zeros(8, 11)),
-    )
-    monkeypatch.setattr(Fragment, "to_device", lambda self, *_, **__: self)
+    real = Fragment.to_device
+
+    def all_but_rewards(self: Fragment, *args: Any, **kwargs: Any) -> Fragment:
+        return dataclasses.replace(real(self, *args, **kwargs), rewards=torch.zeros(8, 11))
+
+    monkeypatch.setattr(Fragment, "to_device", all_but_rewards)
     with pytest.raises(Exception, match="meta"):
         rehearse("impala", "compressive", monkeypatch, None)
+
+
+def on_a_gpu(algorithm: str, build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An algorithm whose learner has RLlib's loader of a GPU, and the CPU for the GPU itself."""
+    monkeypatch.setattr(torch_learner, "get_device", lambda *_: CPU)
+    return build(algorithm=algorithm, memory="gru", runners=0, learners=ON_A_GPU)
+
+
+@pytest.mark.parametrize("algorithm", LOADED)
+def test_a_learner_on_a_gpu_gives_its_state_after_an_update(
+    algorithm: str, build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algo = on_a_gpu(algorithm, build, monkeypatch)
+    for _ in range(2):
+        report = within(60, algo.train)["ct_rl"]
+        _, meta = within(60, algo.training_state)
+        assert meta["updates"] >= report["updates"] >= 1
+    assert len(algo.learner_group._learner._gpu_loader_threads) == 1  # two could change the order
+
+
+def test_a_state_waits_for_all_that_a_learner_on_a_gpu_was_given(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algo = on_a_gpu("impala", build, monkeypatch)
+    learner, begin, given = algo.learner_group._learner, threading.Event(), []
+    learn = learner.learn
+
+    def later(*args: Any, **kwargs: Any) -> None:
+        begin.wait()
+        learn(*args, **kwargs)
+
+    monkeypatch.setattr(learner, "learn", later)
+    training = threading.Thread(target=lambda: given.append(algo.train()), daemon=True)
+    training.start()
+    while training.is_alive() and learner._given == 0:
+        training.join(0.01)
+    with pytest.raises(AssertionError, match="still waiting"):
+        within(0.3, algo.training_state)
+    begin.set()
+    training.join(60)
+    _, meta = within(60, algo.training_state)
+    assert given and meta["updates"] == learner._given
+
+
+def test_a_batch_that_does_not_fit_on_the_gpu_ends_training_with_its_error(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algo = on_a_gpu("impala", build, monkeypatch)
+    within(60, algo.train)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Fragment, "to_device", full)
+    with pytest.raises(LearnerFailed, match=r"CUDA out of memory. Tried to allocate 2.00 GiB"):
+        within(60, algo.train)
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        within(60, algo.training_state)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_loader_that_ends_for_another_reason_ends_training_too(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algo = on_a_gpu("impala", build, monkeypatch)
+
+    def break_down(*_: Any) -> None:
+        raise KeyError("a mistake in RLlib")
+
+    monkeypatch.setattr(_LearnerThread, "enqueue", break_down)
+    with pytest.raises(LearnerFailed, match="_GPULoaderThread ended without a word"):
+        within(60, algo.train)
