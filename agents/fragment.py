@@ -9,7 +9,9 @@ at t + 1, where the action is ignored, and its new episode's first at t + 2.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,10 +82,13 @@ class Fragment:
     def rows(self, index: Sequence[int] | np.ndarray | slice) -> Fragment:
         """Some of the rows; numpy arrays and tensors are indexed as what they are, on their own device."""
 
+        @functools.cache
+        def index_on(device: torch.device) -> torch.Tensor:
+            return torch.as_tensor(index, device=device)  # one copy for all columns
+
         def pick(x: Any) -> Any:
-            if isinstance(x, torch.Tensor) and not isinstance(index, slice):
-                return x[torch.as_tensor(index, device=x.device)]
-            return x[index]
+            by_tensor = isinstance(x, torch.Tensor) and not isinstance(index, slice)
+            return x[index_on(x.device) if by_tensor else index]
 
         return self.map(pick)
 
@@ -96,7 +101,8 @@ class Fragment:
                 tensor = tensor.pin_memory()
             return tensor.to(device, non_blocking=pin_memory)
 
-        return self.map(move)
+        with _default_stream(torch.device(device)):
+            return self.map(move)
 
     @staticmethod
     def join(fragments: Sequence[Fragment]) -> Fragment:
@@ -105,6 +111,17 @@ class Fragment:
             return fragments[0]
         columns = [fragment.columns() for fragment in fragments]
         return Fragment(**{key: _join([c[key] for c in columns]) for key in columns[0]})
+
+
+def _default_stream(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """In which a network on a CUDA device computes; nothing on another device.
+
+    RLlib's loader calls `to_device` in a stream of its own. Nobody waits for that one, so that a network could read
+    what is not there yet, and its memory could be given away while it is still being read.
+    """
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.cuda.stream(torch.cuda.default_stream(device))
 
 
 def _map(change: Callable[[Any], Any], x: Any) -> Any:

@@ -190,6 +190,8 @@ class MemoryLearner(TorchLearner, abc.ABC):
         )
         self._weights_seq_no += 1
         taken = int((~fragment.ignored).sum()) if self._device.type != "meta" else 0
+        if self._device.type != "cpu":  # once, and not each row in each pass
+            fragment = fragment.to_device(self._device, pin_memory=True)
         fragment = self.prepare(fragment)
         for part in self._minibatches(fragment, num_epochs, minibatch_size):
             # RLlib's own step: forward pass, losses, backward pass, clipping, optimisers; compiled if asked for.

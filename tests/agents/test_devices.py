@@ -6,17 +6,20 @@ name of the device is faked.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ray.rllib.algorithms.impala.impala_learner import _LearnerThread
 from ray.rllib.core.learner.torch import torch_learner
 from ray.rllib.core.learner.training_data import TrainingData
 
+import agents.fragment
 from agents import LearnerFailed
 from agents.fragment import Fragment
 from agents.rllib.learner_thread import GuardedLearner
@@ -111,6 +114,65 @@ def test_the_rehearsal_has_power(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fragment, "to_device", all_but_rewards)
     with pytest.raises(Exception, match="meta"):
         rehearse("impala", "compressive", monkeypatch, None)
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_a_batch_is_copied_to_the_device_once_whatever_is_learned_from_it(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, copied = agents.fragment.as_tensor, []
+
+    def note(x: Any) -> torch.Tensor:
+        if isinstance(x, np.ndarray):
+            copied.append(x)
+        return real(x)
+
+    monkeypatch.setattr(agents.fragment, "as_tensor", note)
+    rehearse(algorithm, "gtrxl", monkeypatch, 22)
+    assert {len(x) for x in copied} == {8}  # whole columns, not rows of a minibatch
+    assert len({id(x) for x in copied}) == len(copied)
+
+
+def test_rows_of_tensors_are_found_by_one_copy_of_their_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (fragment,) = make_runner("lstm").sample()
+    real, copies = torch.as_tensor, []
+
+    def note(x: Any, **kwargs: Any) -> torch.Tensor:
+        copies.append(x)
+        return real(x, **kwargs)
+
+    there, order = fragment.to_device(CPU), np.array([2, 0])
+    monkeypatch.setattr(torch, "as_tensor", note)
+    found = there.rows(order)
+    assert len(copies) == 1
+    for key, column in found.state.items():
+        np.testing.assert_array_equal(column, fragment.state[key][order])
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cpu"])
+def test_a_fragment_is_copied_in_the_stream_in_which_its_network_computes(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fragment,) = make_runner("lstm").sample()
+    now, copied = ["the loader's"], []
+
+    @contextlib.contextmanager
+    def stream(entered: str):
+        now.append(entered)
+        yield
+        now.pop()
+
+    def to(tensor: torch.Tensor, device: Any, **_: Any) -> torch.Tensor:
+        copied.append(now[-1])
+        return tensor
+
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: f"{device}'s own")
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    fragment.to_device(device)
+    assert set(copied) == {"cuda:0's own" if device == "cuda:0" else "the loader's"}
 
 
 def on_a_gpu(algorithm: str, build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
