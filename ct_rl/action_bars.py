@@ -12,15 +12,18 @@ from ct_rl.drawing import FAINT, GOOD, INK, PANEL, Box, fill, text
 _ROW = 19  # the least height [pixels]
 
 
-def draw_choices(frame: np.ndarray, box: Box, choices: Sequence[Any], taken: str) -> None:
-    """Bars in `box`; where there are too many, those of the greatest probability. The one that is taken is marked."""
+def draw_choices(frame: np.ndarray, box: Box, choices: Sequence[Any], taken: Sequence[str]) -> None:
+    """Bars in `box`; where there are too many, those `taken` and of the greatest probability. The taken are marked."""
     x, y, width, height = box
     rows = max(1, height // _ROW)
     discrete = all(len(choice) == 2 for choice in choices)
     shown = list(choices)
     if len(shown) > rows:
         if discrete:
-            best = sorted(range(len(shown)), key=lambda i: -shown[i][1])[: rows - 1]
+            order = sorted(
+                range(len(shown)), key=lambda i: (shown[i][0] not in taken, -shown[i][1])
+            )
+            best = order[: rows - 1]
             shown = [shown[i] for i in sorted(best)]
         else:
             shown = shown[: rows - 1]
@@ -28,7 +31,7 @@ def draw_choices(frame: np.ndarray, box: Box, choices: Sequence[Any], taken: str
     names = 150
     for i, (name, *numbers) in enumerate(shown):
         top = y + i * _ROW
-        mine = name == taken
+        mine = name in taken
         text(
             frame,
             name.replace("_", " "),

@@ -105,7 +105,8 @@ class Agent:
         """
         single = self._is_single(observation)
         batch = _each(lambda x: np.asarray(x)[None], observation) if single else observation
-        rows = len(next(iter(_leaves(batch))))
+        self._check(batch)
+        rows = len(next(iter(_named(batch).values())))
         if state is None:
             state = self.initial_state(rows)
         begins = None if resets is None else np.asarray(resets, bool)
@@ -119,15 +120,30 @@ class Agent:
         return (actions[0] if single else actions), after
 
     def _is_single(self, observation: Any) -> bool:
-        shapes = [np.shape(x) for x in _leaves(observation)]
-        wanted = [space.shape for space in _leaves(self.observation_space)]
+        shapes = {name: np.shape(x) for name, x in _named(observation).items()}
+        wanted = {name: space.shape for name, space in _named(self.observation_space).items()}
         if shapes == wanted:
             return True
-        if [shape[1:] for shape in shapes] == wanted and all(shapes):
+        if {name: shape[1:] for name, shape in shapes.items()} == wanted and all(shapes.values()):
             return False
-        raise ValueError(
-            f"the observation has parts of shapes {shapes}, expected {wanted}, or a batch of them"
-        )
+        raise ValueError(f"the observation is {shapes}, expected {wanted}, or a batch of them")
+
+    def _check(self, batch: Any) -> None:
+        """Refuses what the network would read as something else, or what would stay in the memory for good."""
+        for name, space in _named(self.observation_space).items():
+            x, whole = np.asarray(_named(batch)[name]), np.dtype(space.dtype).kind in "iub"
+            of = f"the observation's {name!r}" if name else "the observation"
+            if whole and x.dtype.kind not in "iub":
+                raise ValueError(
+                    f"{of} is of {x.dtype}, expected {space.dtype}, as the environment gives it"
+                )
+            if x.dtype.kind == "f" and not np.isfinite(x).all():
+                raise ValueError(f"{of} holds NaN or infinity")
+            if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+                start = np.asarray(space.start)
+                size = space.n if isinstance(space, gym.spaces.Discrete) else space.nvec
+                if ((x < start) | (x >= start + np.asarray(size))).any():
+                    raise ValueError(f"{of} is not in {space}")
 
 
 def load_agent(folder: str | Path, *, checkpoint: str = "last") -> Agent:
@@ -239,11 +255,15 @@ def _of_run(path: Path, which: str) -> Agent:
     return Agent(net, probe.observation_space, probe.action_space, description)
 
 
-def _leaves(value: Any) -> list[Any]:
-    """The parts of a (nested) observation or Dict space, by sorted names."""
+def _named(value: Any, name: str = "") -> dict[str, Any]:
+    """The parts of a (nested) observation or Dict space, by their names."""
     if isinstance(value, dict | gym.spaces.Dict):
-        return [leaf for key in sorted(value) for leaf in _leaves(value[key])]
-    return [value]
+        return {
+            key: leaf
+            for own in sorted(value)
+            for key, leaf in _named(value[own], f"{name}.{own}" if name else str(own)).items()
+        }
+    return {name: value}
 
 
 def _each(change: Any, observation: Any) -> Any:

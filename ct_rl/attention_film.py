@@ -130,7 +130,7 @@ class AttentionFilm:
         title = "probabilities of actions" if discrete else "actions: mean \u00b1 deviation"
         title = "episode over: the last policy" if moment.action == "end" else title
         text(frame, title, (12, y + 26), 12, FAINT)
-        draw_choices(frame, (12, y + 46, width, HEIGHT - y - 52), insight.choices, moment.action)
+        draw_choices(frame, (12, y + 46, width, HEIGHT - y - 52), insight.choices, moment.taken)
         if mapped:
             box = (400, y + 46, 232, HEIGHT - y - 56)
             title = "map" if insight.look is None else "map, and what it looks at"

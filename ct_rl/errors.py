@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -62,6 +63,9 @@ def run_command(command: Callable[[], int]) -> int:
 
     Returns 0 done, 1 the run failed, 2 bad input or disk, 130 interrupted. Programming errors pass through.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that its encoding has not
     try:
         status = command()
         if sys.stdout is not None:

@@ -83,12 +83,18 @@ def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
                 f"--engine {given.engine}: {config.env.name} has no engines: leave it out"
             )
         config.env.engine = given.engine
+    if "render_mode" in given.env_option:
+        raise UserError(
+            f"--env-option render_mode={given.env_option['render_mode']}: what is drawn goes into a film: "
+            "give --video instead"
+        )
     options = evaluation_options(config, given.as_trained, given.env_option)
     return env_settings(config.env, options)
 
 
 def _evaluate(given: Arguments, agent: Trained) -> int:
     import envs
+    from agents.acting import check_autoreset
     from ct_rl.algorithm import env_errors
     from ct_rl.evaluation import score_episodes, worlds_for
     from ct_rl.evaluation_file import new_evaluation, write_evaluation
@@ -99,6 +105,8 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
     with env_errors(config.env.name):
         env = envs.make_vec(config.env.name, worlds_for(given.episodes), **settings)
     try:
+        with env_errors(config.env.name):
+            check_autoreset(env)
         facts = env_facts(env.metadata)
         net = agent.network(env.single_observation_space, env.single_action_space)
         _describe(given, agent, settings, facts)

@@ -16,7 +16,7 @@ import torch
 from agents.acting import LOST, Actor
 from ct_rl.checkpoint import Checkpoint
 from ct_rl.errors import RunFailed, UserError, one_line, said
-from ct_rl.insight import Insight, attends, drawn_observation
+from ct_rl.insight import Insight, attends, drawn_observation, part_name
 from ct_rl.insight import watch as watch_step
 from ct_rl.scores import EnvFacts, episode_means, human_normalised
 from envs.seeding import world_seeds
@@ -149,6 +149,7 @@ class Moment:
     total: float
     reward: float
     action: str  # its name; "end" or "world lost" in the last picture, which no action follows
+    taken: tuple[str, ...] = ()  # the names of its parts among an insight's choices
     insight: Insight | None = None  # of a watched step
     last: bool = False
 
@@ -186,8 +187,8 @@ def film(
                 actions = net.choose(policy, greedy=greedy, generator=generator)
             else:
                 actions, state = net.act(batch, state, greedy=greedy, generator=generator)
-            action = _name(actions[0], names)
-            yield Moment(picture, episode + 1, step, total, reward, action, insight=insight)
+            action, taken = _name(actions[0], names), _taken(actions[0], names)
+            yield Moment(picture, episode + 1, step, total, reward, action, taken, insight)
             with playing():
                 obs, reward, terminated, truncated, info = env.step(actions[0])
             if truncated and np.any(info.get(LOST, False)):
@@ -226,6 +227,16 @@ def _name(action: Any, names: list[str] | None) -> str:
     if np.ndim(action) == 0 and np.issubdtype(np.asarray(action).dtype, np.integer):
         return names[int(action)] if names else str(int(action))
     return np.array2string(np.asarray(action), precision=2, separator=",")
+
+
+def _taken(action: Any, names: list[str] | None) -> tuple[str, ...]:
+    """What `Insight.choices` calls the parts of an action of whole numbers."""
+    parts = np.asarray(action)
+    if not np.issubdtype(parts.dtype, np.integer):
+        return ()
+    if parts.ndim == 0:
+        return (_name(action, names),)
+    return tuple(part_name(i, int(at)) for i, at in enumerate(parts.ravel()))
 
 
 def _batch(obs: Any) -> Any:

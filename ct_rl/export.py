@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,7 @@ from ct_rl.plain_files import write_atomically
 from ct_rl.trained import described
 
 PROG = "ct_rl.export"
+_ANEW = "then export again, into a new folder"
 CARD, FILM, ONNX = "README.md", "replay.mp4", "policy.onnx"
 
 
@@ -75,7 +77,7 @@ def command(argv: list[str]) -> int:
     write(folder, agent, evaluation)
     if made is not None:
         write_atomically(folder / ONNX, made.content)
-    film = newest(Path(given.run) / "videos", f"step_{steps:012d}*.mp4")
+    film = _film(given.run, steps)
     if film is not None:
         shutil.copyfile(film, folder / FILM)
     print(f"agent        {folder}")
@@ -83,17 +85,32 @@ def command(argv: list[str]) -> int:
         batch = "any batch" if made.any_batch else "batches of one"
         print(f"onnx         {folder / ONNX}: takes {batch}; {made.steps} steps as in torch, "
               f"{made.apart:.1g} apart at most")  # fmt: skip
+    imports = agent.description.get("imports") or []
     if film is None:
         print(
-            f"no film of this checkpoint: make one with python -m ct_rl.evaluate {given.run} --video, and export again"
+            f"no film of this checkpoint: {_play(given.run, imports, '--video')} makes one; {_ANEW}"
         )
     if evaluation is None:
-        print(
-            f"no score of this checkpoint: evaluate with python -m ct_rl.evaluate {given.run}, and export again"
-        )
+        print(f"no score of this checkpoint: {_play(given.run, imports)} makes one; {_ANEW}")
     if given.upload is not None:
         print(f"uploaded     {upload(folder, given.upload)}")
     return DONE
+
+
+def _film(run: str, steps: int) -> Path | None:
+    """The newest film of a run's checkpoint, or the one that an exported agent has beside it."""
+    from ct_rl.agent import PRETRAINED, pretrained_folder
+
+    folder = pretrained_folder(run) if run.startswith(PRETRAINED) else Path(run)
+    made = newest(folder / "videos", f"step_{steps:012d}*.mp4")
+    beside = folder / FILM
+    return made or (beside if beside.is_file() else None)
+
+
+def _play(folder: str, imports: Sequence[str], *flags: str) -> str:
+    """The command that evaluates what is in `folder`, as a shell takes it."""
+    more = ["--import", *imports] if imports else []
+    return shlex.join(["python", "-m", "ct_rl.evaluate", folder, *flags, *more])
 
 
 def write(folder: Path, agent: Any, evaluation: Evaluation | None) -> None:
@@ -167,6 +184,7 @@ def card(
         frames = steps * description.get("action_repeat", 1)
         lines.append(f"Trained for {steps:,} agent steps = {frames:,} frames.")
     options = _pairs(description.get("env_options"))
+    imports = description.get("imports") or []
     return "\n".join(
         [
             "---",
@@ -178,7 +196,7 @@ def card(
             *([f"Settings of the environment in training: {options}."] if options else []),
             "",
             "```python",
-            "import ct_rl",
+            *(f"import {name}" for name in ("ct_rl", *imports)),
             "",
             'agent = ct_rl.load_agent("THIS FOLDER")',
             "env = agent.make_env()",
@@ -186,7 +204,7 @@ def card(
             "action, state = agent.act(observation)",
             "```",
             "",
-            "`python -m ct_rl.evaluate 'THIS FOLDER' --episodes 20 --video` scores and films it.",
+            f"`{_play('THIS FOLDER', imports, '--episodes', '20', '--video')}` scores and films it.",
             "",
         ]
     )

@@ -135,14 +135,20 @@ def _choices(net: ActorCritic, policy: Tensor, names: Sequence[str] | None) -> l
         start = int(space.start)
         return [(named[i] if named else f"{i + start}", p) for i, p in enumerate(odds)]
     if isinstance(space, spaces.MultiDiscrete):
+        starts = np.ravel(space.start).tolist()
         return [
-            (f"{part}: {i}", p)
-            for part, one in enumerate(chosen.parts)  # type: ignore[union-attr]
+            (part_name(part, start + i), p)
+            for part, (start, one) in enumerate(zip(starts, chosen.parts, strict=True))  # type: ignore[union-attr]
             for i, p in enumerate(one.log_p[0].exp().tolist())
         ]
     normal = chosen.normal  # type: ignore[union-attr]
     pairs = zip(normal.loc[0].tolist(), normal.scale[0].tolist(), strict=True)
     return [(f"{i}", mean, deviation) for i, (mean, deviation) in enumerate(pairs)]
+
+
+def part_name(part: int, value: int) -> str:
+    """What `Insight.choices` calls a value of one part of a MultiDiscrete action."""
+    return f"{part}: {value}"
 
 
 def _position(given: Any) -> np.ndarray | None:

@@ -22,6 +22,8 @@ def main():
     parser.add_argument("--import", dest="module", help="a module that registers environments")
     parser.add_argument("--episodes", type=int, default=10)
     args = parser.parse_args()
+    if args.episodes < 1:
+        parser.error(f"--episodes {args.episodes}: give 1 or more")
     if args.module:
         envs.import_modules([args.module])
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from envs.dmlab.make import available
+from envs.dmlab.make import why_missing
 from envs.room.make import make_rooms_select
 
 RECORDING = Path(__file__).with_name("recording.json")
@@ -151,10 +151,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="also write what was measured, as JSON")
     arguments = parser.parse_args(argv)
     engines: dict[str, Make] = {"embedded": partial(make_rooms_select, engine="embedded")}
-    if available():
+    if arguments.out and not arguments.out.absolute().parent.is_dir():
+        parser.error(f"--out {arguments.out}: its folder is not there")
+    missing = why_missing()
+    if missing is None:
         engines["real"] = partial(make_rooms_select, engine="deepmind_lab")
     else:
-        print("deepmind_lab is not installed here: the embedded room beside the recording alone")
+        print(f"{missing}: the embedded room beside the recording alone")
     measured = {name: measure(make) for name, make in engines.items()}
     for name, figure in recording()["figures"].items():
         print(f"{name}: {figure['what']}\n  recorded  {_text(figure['value'])}")

@@ -51,11 +51,11 @@ class WorldPool:
 
         Raises:
             RuntimeError: for a world that dies too often.
-            MissingDependencyError, ValueError, TypeError: as `LabProcess.answer`; that world's process is ended.
+            MissingDependencyError: as `LabProcess.answer`; that world's process is ended.
         """
         for i, call in calls.items():
             self._of(i).ask(*call)
-        answers, dead = self._collect(calls)
+        answers, dead = self._collect(calls, playing=True)
         self._forgive(i for i in answers if calls[i][0] == "step")
         lost = dict.fromkeys(dead, LOST)
         while dead:
@@ -83,8 +83,13 @@ class WorldPool:
             self.processes[i] = LabProcess(self.settings)
         return self._collect(which)[1]
 
-    def _collect(self, which: Iterable[int]) -> tuple[dict[int, Any], dict[int, RuntimeError]]:
-        """The answers of those worlds, and the errors of those that died; the processes of the latter are ended."""
+    def _collect(
+        self, which: Iterable[int], playing: bool = False
+    ) -> tuple[dict[int, Any], dict[int, RuntimeError]]:
+        """The answers of those worlds, and the errors of those that died; the processes of the latter are ended.
+
+        A world that is playing has opened with these settings: whatever it raises is a death, no refusal of them.
+        """
         answers: dict[int, Any] = {}
         dead: dict[int, RuntimeError] = {}
         refusal: Exception | None = None
@@ -93,6 +98,12 @@ class WorldPool:
                 answers[i] = self._of(i).answer()
             except RuntimeError as error:
                 dead[i] = error
+                self.drop([i])
+            except (ValueError, TypeError) as error:
+                if playing:
+                    dead[i] = RuntimeError(str(error))
+                else:
+                    refusal = refusal or error
                 self.drop([i])
             except Exception as error:
                 refusal = refusal or error

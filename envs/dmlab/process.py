@@ -71,12 +71,14 @@ class LabProcess:
                 pass_fds=(theirs.fileno(), self._lock),
                 process_group=0,  # Ctrl-C is for this process, which then closes the other
             )
+        self._asked = time.monotonic()
         with contextlib.suppress(OSError):
             self._connection.send(settings)
 
     def ask(self, method: str, *arguments: Any) -> None:
         """Sends a call of one of `LabWorld`'s methods."""
         self.pending += 1
+        self._asked = time.monotonic()
         # A process that has ended is reported by `answer`, with its last words.
         with contextlib.suppress(OSError):
             self._connection.send((method, *arguments))
@@ -84,7 +86,9 @@ class LabProcess:
     def answer(self) -> Any:
         """The result of the oldest call not answered yet."""
         try:
-            if not self._connection.poll(_PATIENCE):
+            # From when it was asked: worlds that were asked at once are waited for at once.
+            if not self._connection.poll(max(0.0, self._asked + _PATIENCE - time.monotonic())):
+                self._process.kill()  # it would not say farewell either
                 self.close()
                 raise RuntimeError(self._say(f"the engine gave no answer within {_PATIENCE:g} s"))
             kind, *rest = self._connection.recv()

@@ -14,8 +14,9 @@ import torch
 
 from agents import ActorCritic
 from ct_rl import evaluate, video
+from ct_rl.action_bars import draw_choices
 from ct_rl.attention_film import AttentionFilm
-from ct_rl.drawing import BACKGROUND, PANEL, PLACES, shortened, text, text_width
+from ct_rl.drawing import BACKGROUND, GOOD, PANEL, PLACES, shortened, text, text_width
 from ct_rl.errors import RunFailed, UserError
 from ct_rl.evaluation import film
 from ct_rl.filming import filmed_env
@@ -193,6 +194,18 @@ def test_any_policy_is_drawn(actions):
         == len(names)
         == (5 if isinstance(actions, gym.spaces.MultiDiscrete) else len(names))
     )
+    parts = {gym.spaces.MultiDiscrete: 2, gym.spaces.Box: 0, gym.spaces.Discrete: 1}[type(actions)]
+    assert len(seen[0].taken) == parts and set(seen[0].taken) <= set(names)
+
+
+def test_the_action_taken_is_marked_however_unlikely_it_was():
+    choices = [(f"{i}", 0.02 - i * 1e-4) for i in range(60)]
+    drawn = []
+    for taken in ((), ("59",)):
+        frame = np.zeros((200, 400, 3), np.uint8)
+        draw_choices(frame, (0, 0, 400, 200), choices, taken)
+        drawn.append((frame == GOOD).all(-1).sum())
+    assert drawn[0] == 0 and drawn[1] > 0
 
 
 def test_long_episodes_and_deep_memories_keep_within_the_picture():
@@ -205,7 +218,7 @@ def test_long_episodes_and_deep_memories_keep_within_the_picture():
     drawn.trials, drawn.shares = [None] * 9_999, [look.shares] * 9_999
     (first, *_) = moments()
     insight = Insight(value=1e9, choices=[("go" * 99, 1.0)], look=look)
-    moment = type(first)(first.picture, 1, 9_999, -1e7, 1e-9, "go" * 99, insight)
+    moment = type(first)(first.picture, 1, 9_999, -1e7, 1e-9, "go" * 99, ("go" * 99,), insight)
     assert drawn.compose(moment).shape == (720, 1280, 3)
     assert drawn.small.keys() == {9_999}
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shlex
 import subprocess
 import sys
 import types
@@ -92,6 +93,22 @@ def test_a_batch_acts_as_its_rows_do(agent):
         agent.act({**rows[0], "frame": np.zeros((9, 9, 3), np.uint8)})
 
 
+def test_what_the_network_would_misread_is_refused_and_named(agent):
+    OBSERVATION.seed(2)
+    seen = OBSERVATION.sample()
+    with pytest.raises(ValueError, match="'frame' is of float64, expected uint8"):
+        agent.act({**seen, "frame": seen["frame"] / 255})
+    own = gym.spaces.Dict({"at": gym.spaces.Discrete(4, start=1), "v": gym.spaces.Box(-1, 1, (2,))})
+    net = ActorCritic(own, gym.spaces.Discrete(3), **NETWORK)
+    other = Agent(net, own, gym.spaces.Discrete(3), {})
+    good = {"at": np.array([1, 4]), "v": np.zeros((2, 2), np.float32)}
+    other.act(good)
+    for wrong, says in (({"at": np.array([1, 5])}, r"'at' is not in Discrete\(4, start=1\)"),
+                        ({"v": np.full((2, 2), np.nan)}, "'v' holds NaN")):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            other.act(good | wrong)
+
+
 def test_the_card_is_what_the_hub_reads(agent, tmp_path):
     score = {"mean": 51.25, "standard_error": 2.5, "episodes": 20}
     scores = {"greedy": score, "sampled": {**score, "mean": 1.0}}
@@ -105,6 +122,20 @@ def test_the_card_is_what_the_hub_reads(agent, tmp_path):
     }  # fmt: skip
     assert "1,000 agent steps = 4,000 frames" in text and "seconds=2" in text
     assert "over 20 episodes, greedy actions, environment with seconds=9" in text
+
+
+def test_the_card_names_what_must_be_imported(agent, tmp_path):
+    agent.description["imports"] = ["my_world"]
+    export.write(tmp_path, agent, None)
+    text = (tmp_path / "README.md").read_text()
+    assert "import ct_rl\nimport my_world\n" in text
+    assert "'THIS FOLDER' --episodes 20 --video --import my_world`" in text
+
+
+def test_an_agent_that_has_a_film_beside_it_takes_it_along(tmp_path, capsys):
+    assert export.command(["pretrained:rooms_select", str(tmp_path / "mine")]) == 0
+    assert "no film" not in capsys.readouterr().out
+    assert (tmp_path / "mine" / "replay.mp4").stat().st_size > 10_000
 
 
 def test_only_a_score_of_the_same_checkpoint_is_on_the_card(tmp_path):
@@ -227,6 +258,7 @@ def test_what_an_export_has_not_is_said(agent, tmp_path, monkeypatch, capsys):
     assert export.command([str(run), str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "no film of this checkpoint" in said and "no score of this checkpoint" in said
+    assert said.count(shlex.join(["python", "-m", "ct_rl.evaluate", str(run)])) == 2
     assert not (tmp_path / "out" / "replay.mp4").exists()
     assert "model-index" not in (tmp_path / "out" / "README.md").read_text()
 

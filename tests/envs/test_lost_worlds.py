@@ -84,7 +84,7 @@ def test_a_world_that_died_before_a_reset_is_counted_by_it(open_env):
     assert (obs["frame"][0] == frame[0]).all() and (obs["frame"][1] != frame[1]).any()
 
 
-@pytest.mark.parametrize("fault", ["mortal", "stumbles"])
+@pytest.mark.parametrize("fault", ["mortal", "stumbles", "balks"])
 def test_a_world_that_dies_again_and_again_is_an_error_in_the_end(
     open_env, monkeypatch, capsys, fault
 ):
@@ -100,7 +100,8 @@ def test_a_world_that_dies_again_and_again_is_an_error_in_the_end(
             assert (truncated == (info["lost"] > 0)).all()
     assert lost.tolist() == [1, 1]
     assert "(world 0 died 2 times without 100 steps between)" in str(caught.value)
-    assert {"mortal": "ended with status 3", "stumbles": "a nil value"}[fault] in str(caught.value)
+    says = {"mortal": "ended with status 3", "stumbles": "a nil value", "balks": "no such action"}
+    assert says[fault] in str(caught.value)
     assert capsys.readouterr().err.count("is started anew") == 2
     with pytest.raises(ValueError, match=r"call reset\(\) first"):
         env.step(np.full(2, FIRE))
@@ -149,7 +150,6 @@ def test_an_engine_that_hangs_is_lost_too(open_env, monkeypatch):
             "answer",
             lambda self: patch.setattr(process, "_PATIENCE", next(waits)) or answer(self),
         )
-        patch.setattr(process, "_FAREWELL", 0.2)
         *_, truncated, info = env.step(np.array([FIRE]))
     assert truncated[0] and info["lost"][0] == 1
     env.step(np.array([FIRE]))

@@ -37,7 +37,7 @@ def test_every_recorded_figure_says_where_it_was_measured():
 
 
 def test_a_figure_that_is_off_is_printed_as_off(monkeypatch, capsys):
-    monkeypatch.setattr(compare, "available", lambda: False)
+    monkeypatch.setattr(compare, "why_missing", lambda: "it is not installed")
     monkeypatch.setattr("envs.room.dynamics.PAD_FRAMES", 1)
     compare.main([])
     said = capsys.readouterr().out

@@ -4,7 +4,8 @@ What is copied are signatures, types, errors, crashes and exactness as measured 
 what happens inside a level is made up, except that the room task pays as the real one does. DEEPMIND_LAB_DOUBLE names
 faults: of an engine that the conformance command must refuse, and those that kill a world while it plays ("mortal": its
 process ends in the fifth step of every episode; "stillborn": in every reset but the first; "stumbles": the level's
-script raises an error in the fifth step), or a machine without the hardware renderer's library ("no_hardware").
+script raises an error in the fifth step; "balks": the engine raises a ValueError in it), or a machine without the
+hardware renderer's library ("no_hardware").
 """
 
 import os
@@ -243,6 +244,8 @@ class Lab:
             os._exit(3)
         if self._steps == 4 * num_steps and "stumbles" in FAULTS:
             raise RuntimeError('Failed to advance - "[advance] attempt to index a nil value"')
+        if self._steps == 4 * num_steps and "balks" in FAULTS:
+            raise ValueError("no such action")
         for _ in range(num_steps):
             reward += self._advance(action)
             self._frame += 1
