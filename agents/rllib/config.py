@@ -44,6 +44,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         self.mixed_precision = False
         self.opt_type = "adam"
         self.decay, self.momentum, self.epsilon = 0.99, 0.0, 1e-5  # of rmsprop
+        self.shuffle_batch_per_epoch = True
         self.rollout_fragment_length = 60
         self.env_runner_cls = MemoryEnvRunner
         self.add_default_connectors_to_learner_pipeline = False

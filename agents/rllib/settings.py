@@ -6,6 +6,8 @@ docs/rllib.md shows these tables; a test compares them, and fails where a new Ra
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import (
@@ -79,7 +81,6 @@ HONOURED: dict[str, tuple[str, ...]] = {
         "_train_batch_size_per_learner",
         "num_epochs",
         "minibatch_size",
-        "shuffle_batch_per_epoch",  # rows are always shuffled where there are several minibatches
         "vf_loss_coeff",
         "entropy_coeff",
         "opt_type",
@@ -90,8 +91,6 @@ HONOURED: dict[str, tuple[str, ...]] = {
         "vtrace_clip_pg_rho_threshold",
         "learner_queue_size",
         "simple_queue_size",
-        "circular_buffer_num_batches",  # 1 here: RLlib multiplies the target's interval with it
-        "circular_buffer_iterations_per_batch",
         "timeout_s_sampler_manager",
         "timeout_s_aggregator_manager",
         "broadcast_interval",
@@ -165,7 +164,6 @@ HONOURED: dict[str, tuple[str, ...]] = {
         "enable_rl_module_and_learner",
         "enable_env_runner_and_connector_v2",
         "train_batch_size",
-        "model",
         "simple_optimizer",  # RLlib's validate() sets it
     ),
     "this project's": (
@@ -175,6 +173,7 @@ HONOURED: dict[str, tuple[str, ...]] = {
         "adam_epsilon",
         "mixed_precision",
         "least_advantage_std",
+        "vectorize_mode_from",
     ),
 }
 # Settings of the new stack that the fast path does not have, and what to do instead.
@@ -214,6 +213,10 @@ REFUSED: dict[str, str] = {
     "use_gae": "advantages are always GAE's; lambda_=1.0 is the plain return",
     "use_critic": "there is no PPO without a critic here",
     "use_circular_buffer": "batches are learned from in the order they come, num_epochs times each",
+    "circular_buffer_num_batches": "the circular buffer is off: leave it at 1",
+    "circular_buffer_iterations_per_batch": "the circular buffer is off: use num_epochs",
+    "shuffle_batch_per_epoch": "rows are shuffled wherever there are several minibatches: leave it at True",
+    "model": "the network is set by memory(...), network(...) and auxiliary(...)",
     "_separate_vf_optimizer": "policy and value share a network",
     "_lr_vf": "policy and value share a network",
 }
@@ -251,11 +254,12 @@ def check_settings(config: AlgorithmConfig) -> None:
             name, "it is of RLlib's old stack, of offline data or of another framework"
         )
         raise ValueError(
-            f"{type(config).__name__}: {name.lstrip('_')}={value!r} would be ignored on the fast "
-            f"path: {what}"
+            f"{type(config).__name__}: {name.lstrip('_')}={_changed(value, usual[name])!r} would be "
+            f"ignored on the fast path: {what}"
         )
-    classes = config.callbacks_class
-    for cls in classes if isinstance(classes, list | tuple) else [classes]:
+    given = config.callbacks_class
+    for maker in given if isinstance(given, list | tuple) else [given]:
+        cls = _made_by(maker)
         for hook in _EPISODE_HOOKS:
             if getattr(cls, hook, None) is not getattr(RLlibCallback, hook):
                 raise ValueError(
@@ -268,3 +272,18 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, TorchCompileWhatToCompile) and isinstance(other, TorchCompileWhatToCompile):
         return one.value == other.value
     return one is other or bool(one == other)
+
+
+def _changed(value: Any, usual: Any) -> Any:
+    """What of a setting was changed: of a dict, the entries that differ."""
+    if not (isinstance(value, dict) and isinstance(usual, dict)):
+        return value
+    new = object()
+    return {key: x for key, x in value.items() if not _same(x, usual.get(key, new))}
+
+
+def _made_by(maker: Callable[[], Any]) -> type:
+    """The class of the callbacks that RLlib makes by calling `maker`."""
+    while isinstance(maker, functools.partial):
+        maker = maker.func
+    return maker if isinstance(maker, type) else type(maker())

@@ -1,5 +1,7 @@
 """Every setting of RLlib on the fast path is honoured or refused; a new one of a new Ray is found."""
 
+import functools
+import re
 import warnings
 
 import gymnasium as gym
@@ -193,7 +195,13 @@ def test_what_people_set_is_honoured_or_refused(algorithm):
         def on_episode_end(self, **kwargs):
             pass
 
-    assert "Mine.on_episode_end would never be called" in refusal(new().callbacks(Mine))
+    for maker in (
+        Mine,
+        functools.partial(Mine),
+        functools.partial(functools.partial(Mine)),
+        lambda: Mine(),
+    ):
+        assert "Mine.on_episode_end would never be called" in refusal(new().callbacks(maker))
     mine = lambda **kwargs: None  # noqa: E731
     assert "callbacks_on_episode_start" in refusal(new().callbacks(on_episode_start=mine))
     connector = lambda *args: []  # noqa: E731
@@ -202,6 +210,29 @@ def test_what_people_set_is_honoured_or_refused(algorithm):
     assert "use memory(...)" in refusal(new().rl_module(model_config={"fcnet_hiddens": [4]}))
     other = RLModuleSpec(module_class=RLModuleSpec)
     assert "trains MemoryRLModule" in refusal(new().rl_module(rl_module_spec=other))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "said"),
+    [
+        ("appo", {"circular_buffer_num_batches": 8}, "circular_buffer_num_batches=8 .* leave it at 1"),
+        (
+            "appo",
+            {"circular_buffer_iterations_per_batch": 2},
+            "circular_buffer_iterations_per_batch=2 .* use num_epochs",
+        ),
+        ("ppo", {"shuffle_batch_per_epoch": False}, "shuffle_batch_per_epoch=False .* True"),
+        ("impala", {"shuffle_batch_per_epoch": False}, "shuffle_batch_per_epoch=False .* True"),
+        (
+            "ppo",
+            {"model": {"fcnet_hiddens": [3], "max_seq_len": 20}},
+            r"model={'fcnet_hiddens': \[3\]} would .* set by memory\(...\), network\(...\)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_rllib_has_and_the_fast_path_has_not_is_refused(algorithm, settings, said):
+    line = refusal(CONFIGS[algorithm]().training(**settings))
+    assert re.search(said, line) and "would be ignored" in line
 
 
 @pytest.mark.parametrize("hook", ["on_sample_end", "on_train_result", "on_environment_created"])
