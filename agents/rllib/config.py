@@ -13,7 +13,12 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from agents.rllib.connector import FragmentsToBatch
 from agents.rllib.learner import MemoryLearner
-from agents.rllib.module import MemoryRLModule, check_network_names
+from agents.rllib.module import (
+    MemoryRLModule,
+    check_network_names,
+    model_settings,
+    network_arguments,
+)
 from agents.rllib.registration import (
     environment_settings,
     look_at_resets,
@@ -216,14 +221,16 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
                 f"{name} learns from fragments, which {self.learner_class.__name__} does not: leave "
                 f"learner_class as it is, or subclass {self.get_default_learner_class().__name__}"
             )
-        module_class = self.rl_module_spec.module_class
+        spec = self.rl_module_spec
+        module_class = spec.module_class
         if not (isinstance(module_class, type) and issubclass(module_class, MemoryRLModule)):
             raise ValueError(
                 f"{name} trains MemoryRLModule, not {module_class!r}: leave the module_class out of "
                 "rl_module(rl_module_spec=...), or subclass agents.MemoryRLModule"
             )
         if module_class is MemoryRLModule:  # another may register what it needs
-            check_network_names(self.network_settings, self.imported_modules)
+            settings = self._module_settings | model_settings(spec)
+            check_network_names(network_arguments(settings), settings.get("imports", ()))
         rate = self.network_settings.get("memory_options", {}).get("dropout", 0.0)
         if rate > 0 and not self.in_evaluation:
             warnings.warn(

@@ -30,6 +30,7 @@ from ray.rllib.core.rl_module.apis import (
     ValueFunctionAPI,
 )
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
@@ -50,22 +51,35 @@ SETTINGS = tuple(
     if parameter.kind is parameter.KEYWORD_ONLY
 )
 _OWN = (*SETTINGS, "loss_coeffs", "imports")
-# RLlib adds its own model settings to every module's config; they mean nothing here.
-_RLLIB_KEYS = {field.name for field in dataclasses.fields(DefaultModelConfig)} | {
-    "max_seq_len",
-    "vf_share_layers",
-}
+# RLlib's own model settings, which it may add to a module's config at these values; they mean nothing here.
+_RLLIB_DEFAULTS = dataclasses.asdict(DefaultModelConfig())
+# `max_seq_len` is honoured by RLlib's connectors; the other one is False or True, as the algorithm has it.
+_RLLIB_SETS = ("max_seq_len", "vf_share_layers")
+
+
+def model_settings(spec: RLModuleSpec) -> dict[str, Any]:
+    """A spec's `model_config`, RLlib's dataclass for it included."""
+    given = spec.model_config or {}
+    return dict(given) if isinstance(given, dict) else dataclasses.asdict(given)
 
 
 def network_arguments(model_config: dict[str, Any]) -> dict[str, Any]:
     """The `ActorCritic` settings among a module's `model_config`.
 
     Raises:
-        ValueError: for a key that neither this module nor RLlib knows.
+        ValueError: for a key that neither this module nor RLlib knows, and for one of RLlib's own networks that was
+            changed.
     """
-    for key in model_config:
-        if key not in _OWN and key not in _RLLIB_KEYS:
+    for key, value in model_config.items():
+        if key in _OWN or key in _RLLIB_SETS:
+            continue
+        if key not in _RLLIB_DEFAULTS:
             raise ValueError(unknown("model_config key of MemoryRLModule", key, _OWN))
+        if value != _RLLIB_DEFAULTS[key]:
+            raise ValueError(
+                f"model_config[{key!r}]={value!r} is of RLlib's own networks and would be ignored: "
+                f"MemoryRLModule has {', '.join(_OWN)}"
+            )
     return {key: value for key, value in model_config.items() if key in SETTINGS}
 
 

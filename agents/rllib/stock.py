@@ -22,6 +22,7 @@ from agents.rllib.learner import REPORT
 from agents.rllib.module import (
     MemoryRLModule,
     check_network_names,
+    model_settings,
     network_arguments,
     refuse_for_stock_learners,
 )
@@ -95,7 +96,7 @@ def check_stock(config: AlgorithmConfig) -> None:
                 f"leave add_default_connectors_to_{pipeline}_pipeline at True"
             )
     for module_id, spec in specs.items():
-        settings = dict(spec.model_config or {}) if isinstance(spec.model_config, dict) else {}
+        settings = model_settings(spec)
         network = network_arguments(settings)
         check_network_names(network, settings.get("imports") or ())
         refuse_for_stock_learners(network.get("value_bins", 0), network.get("reward_clip", "none"))

@@ -1,5 +1,6 @@
 """Every setting of RLlib on the fast path is honoured or refused; a new one of a new Ray is found."""
 
+import dataclasses
 import functools
 import re
 import warnings
@@ -9,9 +10,10 @@ import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from agents import with_memory
+from agents import check_stock, with_memory
 from agents.rllib.module import MemoryRLModule
 from agents.rllib.settings import HONOURED, REFUSED, check_settings
 from tests.agents.conftest import CONFIGS
@@ -285,6 +287,47 @@ def test_the_weight_of_a_loss_that_is_not_there_is_refused():
         ValueError, match=r"unknown loss .* 'compresion': did you mean 'compression'"
     ):
         MemoryRLModule(**module, model_config={**given, "loss_coeffs": {"compresion": 0.0}})
+
+
+RLLIBS = {
+    "fcnet_hiddens": [3],
+    "use_lstm": True,
+    "lstm_cell_size": 999,
+    "conv_filters": [[1, 1, 1]],
+    "head_fcnet_activation": "tanh",
+}
+
+
+@pytest.mark.parametrize("key", RLLIBS)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_setting_of_rllibs_own_networks_is_refused(fast, key):
+    own = {"memory": "gru", "max_seq_len": 61}
+    for given in (RLLIBS[key], getattr(DefaultModelConfig(), key)):
+        spec = RLModuleSpec(module_class=MemoryRLModule, model_config={**own, key: given})
+        config = (CONFIGS["ppo"] if fast else PPOConfig)().environment("CartPole-v1")
+        config.env_runners(rollout_fragment_length=60).rl_module(rl_module_spec=spec)
+        look = config.validate if fast else functools.partial(check_stock, config)
+        if given != RLLIBS[key]:
+            look()  # RLlib's own default, which it may put in
+            continue
+        with pytest.raises(ValueError) as caught:
+            look()
+        (line,) = str(caught.value).splitlines()
+        assert f"model_config['{key}']={given!r} is of RLlib's own networks" in line
+
+
+def test_what_rllib_puts_into_every_modules_config_is_accepted():
+    box, two = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+    for own in (DefaultModelConfig(), {**dataclasses.asdict(DefaultModelConfig()), "width": 8}):
+        spec = RLModuleSpec(
+            module_class=MemoryRLModule,
+            observation_space=box,
+            action_space=two,
+            model_config=own,
+        )
+        assert spec.build().net
+    with pytest.raises(ValueError, match="model_config\\['use_lstm'\\]=True"):
+        dataclasses.replace(spec, model_config=DefaultModelConfig(use_lstm=True)).build()
 
 
 @pytest.mark.parametrize(
