@@ -11,6 +11,7 @@ from ray.rllib.connectors.learner import LearnerConnectorPipeline
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from agents.rllib.bounds import check_batch, check_bounds
 from agents.rllib.connector import FragmentsToBatch
 from agents.rllib.learner import MemoryLearner
 from agents.rllib.module import (
@@ -39,6 +40,8 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
     # Whether what learns begins with the weights that acted: runners then keep what these made of every observation
     # (`agents.fragment.VALUES` and `PICKED`).
     learns_with_acting_weights: ClassVar[bool] = False
+    # Whether every runner gives a fragment before any is learned from.
+    samples_in_rounds: ClassVar[bool] = False
 
     def memory_defaults(self) -> None:
         """Settings that every algorithm of the fast path starts from; called by each config's constructor."""
@@ -192,6 +195,8 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         Raises:
             ValueError: for a setting that the fast path would get wrong, in one line that says what to set.
         """
+        check_bounds(self)
+        check_batch(self)
         super().validate()
         name = type(self).__name__
         if not (self.enable_rl_module_and_learner and self.enable_env_runner_and_connector_v2):
@@ -245,16 +250,3 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
                 f"minibatch_size={self.minibatch_size} is no whole number of rows of {steps} steps: give a multiple "
                 "of rollout_fragment_length"
             )
-        fragment = self.num_envs_per_env_runner * self.get_rollout_fragment_length()
-        if self.num_learners > 1 and self._learner_batch % fragment:
-            raise ValueError(
-                f"{self._learner_batch} steps a learner are no whole number of fragments "
-                f"({self.num_envs_per_env_runner} environments x "
-                f"{self.get_rollout_fragment_length()} steps), so {self.num_learners} learners "
-                "would get unequal shares: set train_batch_size_per_learner to a multiple of "
-                f"{fragment}"
-            )
-
-    @property
-    def _learner_batch(self) -> int:
-        return int(self.total_train_batch_size // max(1, self.num_learners))

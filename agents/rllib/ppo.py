@@ -37,7 +37,7 @@ class MemoryPPOConfig(MemoryAlgorithmConfig, PPOConfig):
     the policy and its entropy collapses.
     """
 
-    learns_with_acting_weights = True
+    learns_with_acting_weights = samples_in_rounds = True
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class or MemoryPPO)

@@ -68,5 +68,7 @@ def test_aggregators_pass_the_memory_on(build):
 
 
 def test_unequal_shares_are_refused(build):
-    with pytest.raises(ValueError, match="set train_batch_size_per_learner to a multiple of 40"):
+    with pytest.raises(
+        ValueError, match=r"size_per_learner=50 is no whole .* each of 2 learners.: give 40 or 80"
+    ):
         build(learners={"num_learners": 2}, train_batch_size_per_learner=50)

@@ -277,6 +277,86 @@ def test_what_no_update_would_read_is_refused(algorithm, settings, said):
         config.validate()
 
 
+@pytest.mark.parametrize("algorithm", CONFIGS)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_epochs": 0}, "num_epochs=0: give a whole number from 1"),
+        ({"num_epochs": 1.5}, "num_epochs=1.5: give"),
+        ({"minibatch_size": 0}, "minibatch_size=0: give a multiple of rollout_fragment_length"),
+        ({"grad_clip": 0.0}, "grad_clip=0.0: give a number above 0, or None to clip nothing"),
+        ({"grad_clip": -1.0}, "grad_clip=-1.0: give"),
+        ({"grad_clip": float("nan")}, "grad_clip=nan: give"),
+        ({"train_batch_size_per_learner": 0}, "train_batch_size_per_learner=0: give"),
+    ],
+    ids=str,
+)
+def test_a_value_that_nothing_can_be_trained_with_is_refused(algorithm, settings, said):
+    assert said in refusal(CONFIGS[algorithm]().training(**settings))
+
+
+def test_advantages_are_divided_by_no_negative_number():
+    config = CONFIGS["ppo"]()
+    assert "least_advantage_std=-0.1: give" in refusal(config.training(least_advantage_std=-0.1))
+    config.training(least_advantage_std=0.0, grad_clip=None).validate()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "runners", "learners", "batch", "give"),
+    [
+        ("impala", 1, 0, 100, "fragments of 64 steps (4 environments x 16 steps): give 64 or 128,"),
+        ("appo", 3, 0, 100, "fragments of 64 steps (4 environments x 16 steps): give 64 or 128,"),
+        ("impala", 1, 0, 10, "give 64,"),
+        ("impala", 1, 2, 100, "as many for each of 2 learners): give 64 or 128,"),
+        ("ppo", 0, 0, 100, "fragments of 64 steps (4 environments x 16 steps): give 64 or 128,"),
+        ("ppo", 3, 0, 256, "as many from each of 3 runners): give 192 or 384,"),
+        ("ppo", 3, 2, 64, "runners, as many for each of 2 learners): give 192,"),
+        ("impala", 3, 0, 64, None),
+        ("ppo", 3, 0, 192, None),
+        ("ppo", 2, 2, 64, None),
+        ("ppo", 3, 2, 192, None),
+    ],
+)  # fmt: skip
+def test_a_batch_is_a_whole_number_of_fragments(algorithm, runners, learners, batch, give):
+    config = CONFIGS[algorithm]().learners(num_learners=learners)
+    config.env_runners(
+        num_env_runners=runners, num_envs_per_env_runner=4, rollout_fragment_length=16
+    )
+    config.training(train_batch_size_per_learner=batch)
+    if give is None:
+        config.environment("CartPole-v1").validate()
+    else:
+        line = refusal(config)
+        assert line.startswith(f"train_batch_size_per_learner={batch} is no whole number of")
+        assert give in line
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
+@pytest.mark.parametrize(
+    ("runners", "rows", "batch", "give"),
+    [(3, 1, 100, "99 or 102"), (0, 3, 100, "99 or 102"), (3, 1, 2, "3"), (3, 2, 96, None)],
+)
+def test_an_automatic_fragment_is_as_long_for_every_runner(algorithm, runners, rows, batch, give):
+    config = CONFIGS[algorithm]().env_runners(
+        num_env_runners=runners, num_envs_per_env_runner=rows, rollout_fragment_length="auto"
+    )
+    config.training(train_batch_size_per_learner=batch)
+    if give is not None:
+        line = refusal(config)
+        assert "fragments of unequal length" in line
+        assert f"give train_batch_size_per_learner={give}, or" in line
+        return
+    config.environment("CartPole-v1").validate()
+    lengths = {config.get_rollout_fragment_length(worker) for worker in range(runners + 1)}
+    assert lengths == {16}
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_a_config_without_a_batch_of_its_own_stands(algorithm):
+    config = CONFIGS[algorithm]().environment("CartPole-v1")
+    config.env_runners(num_env_runners=2, num_envs_per_env_runner=2).validate()
+
+
 def test_the_weight_of_a_loss_that_is_not_there_is_refused():
     box, two = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
     module = {"observation_space": box, "action_space": two}
