@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agents.episodes import LENGTH, RETURN, count_place
+from agents.episodes import LENGTH, RETURN, count_place, episode_counts
 from ct_rl.metrics import count_key
 
 
@@ -49,12 +49,9 @@ def env_facts(metadata: Mapping[str, Any]) -> EnvFacts:
                 f"metadata['score_range'] is {bounds!r}: expected a random agent's and people's mean return, "
                 "two different numbers"
             )
-    counts = metadata.get("episode_metrics", ())
-    if isinstance(counts, str) or not all(isinstance(name, str) for name in counts):
-        raise ValueError(f"metadata['episode_metrics'] is {counts!r}: expected a list of names")
     return EnvFacts(
         action_repeat=int(metadata.get("action_repeat", 1)),
-        episode_metrics=tuple(counts),
+        episode_metrics=episode_counts(metadata),
         score_range=None if bounds is None else (random, human),
         fps=float(metadata.get("render_fps") or 30.0),
         engine=metadata.get("engine"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
@@ -20,7 +23,7 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from agents.errors import LearnerDied, LearnerFailed
+from agents.errors import LearnerDied, LearnerFailed, RunnerFailed
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import REPORT
 from agents.rllib.learner_state import learner_state, load_learner_state
@@ -30,6 +33,7 @@ from agents.rllib.runner import (
     LOST_WORLDS,
     MEMORY_BYTES,
     make_runner_here,
+    one_line,
     runner_failed,
 )
 
@@ -59,6 +63,7 @@ class MemoryAlgorithm(Algorithm):
             # RLlib asks its first remote runner for spaces, and has only logged why there is none.
             make_runner_here(config)
             raise
+        self._check_evaluation_spaces()
         self.learner_group.update = self._guarded(
             self._update_each if config.num_learners else self.learner_group.update
         )
@@ -155,10 +160,57 @@ class MemoryAlgorithm(Algorithm):
         result[REPORT] = self._report(result)
         return result
 
+    def _check_evaluation_spaces(self) -> None:
+        """Refuses an evaluation whose environment the network cannot play: its weights would not fit, or mean little.
+
+        Raises:
+            ValueError: one line that shows both environments' spaces.
+        """
+        group, other = self.eval_env_runner_group, self.evaluation_config.env
+        if group is None or other == self.config.env:
+            return
+        try:
+            found = group.get_spaces()
+        except IndexError:
+            make_runner_here(self.evaluation_config)
+            raise
+        seen, trained = found[INPUT_ENV_SINGLE_SPACES], self.spaces[INPUT_ENV_SINGLE_SPACES]
+        if _layout(seen) != _layout(trained):
+            raise ValueError(
+                f"the evaluation's environment {other!r} has {one_line(seen)} and training's {self.config.env!r} "
+                f"{one_line(trained)}: give one of the same spaces"
+            )
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """RLlib's `evaluate`.
+
+        Raises:
+            ValueError: where no runner has an environment to evaluate in.
+        """
+        runner, own = self.env_runner, self.config.custom_evaluation_function
+        if (
+            self.eval_env_runner_group is None
+            and own is None
+            and getattr(runner, "env", None) is None
+        ):
+            raise ValueError(
+                "evaluate() has no runner: training's are in processes of their own, so give the config "
+                "evaluation(evaluation_interval=...) or evaluation(evaluation_num_env_runners=1)"
+            )
+        return super().evaluate(*args, **kwargs)
+
     def _await_runners(self) -> bool:
-        """Whether someone can sample; otherwise waits a little for RLlib to restart a runner."""
+        """Whether someone can sample; otherwise waits a little for RLlib to restart a runner.
+
+        Raises:
+            RunnerFailed: when all have died and none is started anew.
+        """
         if self.config.num_env_runners and not self.env_runner_group.num_healthy_remote_workers():
             # RLlib would sample in the driver, which has no environment.
+            if all(map(_is_dead, self.env_runner_group._worker_manager.actors().values())):
+                raise RunnerFailed(
+                    "no environment runner is left: their processes died, and fault_tolerance(...) starts none anew"
+                )
             time.sleep(0.05)
             return False
         return True
@@ -286,6 +338,42 @@ class MemoryAlgorithm(Algorithm):
         self.env_runner_group.sync_weights(
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
+
+
+@contextlib.contextmanager
+def deaths_as_runner_failed() -> Iterator[None]:
+    """Raises `RunnerFailed` for a runner's process that died, where the config has RLlib end training then."""
+    try:
+        yield
+    except ray.exceptions.RayActorError as error:
+        raise RunnerFailed(
+            "the process of an environment runner died: fault_tolerance(restart_failed_env_runners=True) starts "
+            "another, ignore_env_runner_failures=True goes on without it"
+        ) from error
+
+
+def _is_dead(runner: Any) -> bool:
+    """Whether a runner's process is dead for good; one that is being started anew does not answer yet."""
+    for _ in range(2):  # a call may be lost with a process that is started anew
+        try:
+            ray.get(runner.ping.remote(), timeout=0.05)
+        except ray.exceptions.ActorDiedError:
+            continue
+        except ray.exceptions.RayError:
+            return False
+        return False
+    return True
+
+
+def _layout(space: Any) -> Any:
+    """What of a space, or of several, a network is built for: kinds and sizes, whatever a Box's bounds."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _layout(part) for key, part in space.spaces.items()}
+    if isinstance(space, tuple):
+        return [_layout(part) for part in space]
+    if isinstance(space, gym.spaces.Box):
+        return "Box", space.shape, space.dtype
+    return space
 
 
 def as_learner_failure(error: Exception) -> LearnerFailed:

@@ -6,6 +6,7 @@ import warnings
 from importlib import import_module
 from typing import Any, ClassVar
 
+import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.learner import LearnerConnectorPipeline
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -50,6 +51,9 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         self.imported_modules: tuple[str, ...] = ()
         self.adam_epsilon = 1e-5
         self.mixed_precision = False
+        self.vectorize_mode_from = (
+            "default"  # or "environment", or "user": who chose gym_env_vectorize_mode
+        )
         self.opt_type = "adam"
         self.decay, self.momentum, self.epsilon = 0.99, 0.0, 1e-5  # of rmsprop
         self.shuffle_batch_per_epoch = True
@@ -68,13 +72,53 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
 
     def environment(self, env: Any = NotProvided, **kwargs: Any) -> Any:
         """RLlib's `environment`; a name that Tune does not know yet is looked up in `envs`, and a class is adapted."""
-        if callable(env) and not (isinstance(env, type) and issubclass(env, MultiAgentEnv)):
-            env = register_class(env)
-        if isinstance(env, str) and register_environment(env, self.imported_modules):
-            self.gym_env_vectorize_mode = "vector_entry_point"
-            if "env_config" in kwargs:
-                kwargs["env_config"] = environment_settings(kwargs["env_config"])
-        return super().environment(env, **kwargs)
+        env = self._registered(env)
+        if self._is_ours(env) and "env_config" in kwargs:
+            kwargs["env_config"] = environment_settings(kwargs["env_config"])
+        super().environment(env, **kwargs)
+        if env is not NotProvided:
+            self._choose_vectorize_mode()
+        return self
+
+    def env_runners(self, **kwargs: Any) -> Any:
+        """RLlib's `env_runners`; a `gym_env_vectorize_mode` that is given stays, whatever the environment."""
+        if kwargs.get("gym_env_vectorize_mode", NotProvided) is not NotProvided:
+            self.vectorize_mode_from = "user"
+        return super().env_runners(**kwargs)
+
+    def update_from_dict(self, config_dict: dict[str, Any]) -> Any:
+        """RLlib's `update_from_dict`; what `env_runners` keeps is kept here, too."""
+        if "gym_env_vectorize_mode" in config_dict and "vectorize_mode_from" not in config_dict:
+            self.vectorize_mode_from = "user"
+        return super().update_from_dict(config_dict)
+
+    def _registered(self, env: Any) -> Any:
+        """The name of a class or function that makes environments of one agent; anything else as it is."""
+        several = isinstance(env, type) and issubclass(env, MultiAgentEnv)
+        return register_class(env) if callable(env) and not several else env
+
+    def _is_ours(self, env: Any) -> bool:
+        """Whether `envs` makes the environments of that name, N at once."""
+        return isinstance(env, str) and register_environment(env, self.imported_modules)
+
+    def _choose_vectorize_mode(self) -> None:
+        """N environments at once where `envs` makes them, unless another mode was asked for."""
+        ours, modes = self._is_ours(self.env), gym.VectorizeMode
+        usual = self.gym_env_vectorize_mode in (modes.SYNC, modes.SYNC.value)
+        if ours and usual and self.vectorize_mode_from == "default":
+            chosen, by = modes.VECTOR_ENTRY_POINT, "environment"
+        elif not ours and self.vectorize_mode_from == "environment":
+            chosen, by = modes.SYNC, "default"
+        else:
+            return
+        self.gym_env_vectorize_mode, self.vectorize_mode_from = chosen.value, by
+
+    def _adapt_environment(self) -> None:
+        """What `environment` does, for one that came by `build_algo(env=...)`, a dict or an evaluation's settings."""
+        env = self._registered(self.env)
+        if env != self.env:
+            self.env = env
+        self._choose_vectorize_mode()
 
     def imports(self, *modules: str) -> Any:
         """Modules that every process imports first: those that register environments, memories, losses of one's own."""
@@ -195,6 +239,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         Raises:
             ValueError: for a setting that the fast path would get wrong, in one line that says what to set.
         """
+        self._adapt_environment()
         check_bounds(self)
         check_batch(self)
         super().validate()

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.rllib.algorithms.impala.impala import IMPALA, IMPALAConfig
 
-from agents.rllib.algorithm import MemoryAlgorithm
+from agents.rllib.algorithm import MemoryAlgorithm, deaths_as_runner_failed
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import Losses, LossInput, MemoryLearner
 from agents.rllib.learner_thread import GuardedLearner
@@ -53,7 +53,8 @@ class AsynchronousAlgorithm(MemoryAlgorithm, IMPALA):
     def _sample_and_get_connector_states(self) -> Any:
         if not self._await_runners():
             return [], [], [], set()
-        refs, states, metrics, indices = super()._sample_and_get_connector_states()
+        with deaths_as_runner_failed():
+            refs, states, metrics, indices = super()._sample_and_get_connector_states()
         if not self.config.num_env_runners:
             states = [{**states[0], **self.env_runner.take_notes()}]
         self._note(states)

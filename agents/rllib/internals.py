@@ -22,6 +22,7 @@ from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
@@ -63,6 +64,7 @@ ATTRIBUTES: dict[str, type] = {
     "_optimizer_parameters": Learner,
     "_update_method": _LearnerThread,
     "_weights_seq_no": Learner,
+    "_worker_manager": EnvRunnerGroup,
     "_workers": LearnerGroup,
 }
 # Properties that are overridden.

@@ -21,7 +21,7 @@ from torch import Tensor
 from agents.fragment import PICKED, VALUES, Fragment, as_tensor
 from agents.gae import gae
 from agents.rewards import clip_reward
-from agents.rllib.algorithm import MemoryAlgorithm
+from agents.rllib.algorithm import MemoryAlgorithm, deaths_as_runner_failed
 from agents.rllib.appo import clipped_surrogate
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import Losses, LossInput, MemoryLearner
@@ -212,8 +212,9 @@ class MemoryPPO(MemoryAlgorithm, PPO):
             fragments = ray.put(self.env_runner.sample())
             notes = self.env_runner.take_notes()
             return [(fragments, notes, self.env_runner.get_metrics())]
-        return self.env_runner_group.foreach_env_runner(
-            "sample_get_state_and_metrics",
-            local_env_runner=False,
-            timeout_seconds=self.config.sample_timeout_s,
-        )
+        with deaths_as_runner_failed():
+            return self.env_runner_group.foreach_env_runner(
+                "sample_get_state_and_metrics",
+                local_env_runner=False,
+                timeout_seconds=self.config.sample_timeout_s,
+            )

@@ -14,6 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from agents.acting import LOST, Actor, check_autoreset
 from agents.actor_critic import ActorCritic
+from agents.episodes import episode_counts
 from agents.errors import RunnerFailed
 from agents.fragment import PICKED, VALUES, Fragment
 from agents.rllib.internals import leave_tensors_unfilled
@@ -42,7 +43,8 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
     `envs.seeding.world_seeds(seed, N, runner=..., incarnation=...)`: no life of a runner plays what another did.
 
     Raises:
-        ValueError: for an environment whose autoreset mode is not gymnasium's NEXT_STEP.
+        ValueError: for an environment whose autoreset mode is not gymnasium's NEXT_STEP, whose `episode_metrics` are no
+            list, or which has other spaces than the config says.
     """
 
     def __init__(self, **kwargs: Any):
@@ -58,7 +60,14 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         # RLlib turns dict infos into N dicts a step for its own path; fragments read the arrays.
         self._vector_env: VectorEnv = self.env.env
         check_autoreset(self._vector_env)
-        self._episode_metrics = tuple(self._vector_env.metadata.get("episode_metrics", ()))
+        self._episode_metrics = episode_counts(self._vector_env.metadata)
+        for name in ("observation_space", "action_space"):
+            given, has = getattr(self.config, name), getattr(self._vector_env, f"single_{name}")
+            if given is not None and given != has:
+                raise ValueError(
+                    f"{name}={one_line(given)} was given and the environment has {one_line(has)}: leave it out of "
+                    "environment(...)"
+                )
 
     @property
     def _net(self) -> ActorCritic:
@@ -206,6 +215,11 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
 def runner_failed(why: str) -> RunnerFailed:
     """What the driver raises for an error in a runner, wherever the runner lives."""
     return RunnerFailed(f"an environment runner stopped: {why}")
+
+
+def one_line(x: Any) -> str:
+    """`str(x)` without line breaks, which the arrays of a space's bounds have."""
+    return " ".join(str(x).split())
 
 
 def _said(error: Exception) -> str:

@@ -147,7 +147,6 @@ HONOURED: dict[str, tuple[str, ...]] = {
         "max_num_env_runner_restarts",
         "delay_between_env_runner_restarts_s",
         "restart_failed_sub_environments",
-        "num_consecutive_env_runner_failures_tolerance",
         "env_runner_health_probe_timeout_s",
         "env_runner_restore_timeout_s",
         "_use_msgpack_checkpoints",
@@ -194,6 +193,8 @@ REFUSED: dict[str, str] = {
     "episodes_to_numpy": "fragments are numpy arrays: leave it at True",
     "episode_lookback_horizon": "fragments carry the memory instead: leave it as it is",
     "remote_worker_envs": "use num_env_runners",
+    "num_consecutive_env_runner_failures_tolerance": "training goes on while a runner is left or is started anew: "
+    "use max_num_env_runner_restarts",
     "grad_clip_by": "gradients are clipped by their global norm: leave it at 'global_norm'",
     "torch_skip_nan_gradients": "a gradient that is not finite ends training with NonFinite",
     "torch_compile_worker": "RLlib's runners do not compile: leave it at False",

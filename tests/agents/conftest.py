@@ -69,6 +69,7 @@ def build(cluster):
         learners=None,
         network=None,
         auxiliary=(),
+        fault_tolerance=None,
         **training,
     ):
         options = {"lstm": {"hidden": 16}}.get(memory, {})
@@ -78,6 +79,7 @@ def build(cluster):
             .learners(**(learners or {}))
             .memory(memory, d_model=16, **options)
             .network(**(network or {}))
+            .fault_tolerance(**(fault_tolerance or {}))
             .env_runners(
                 num_env_runners=runners,
                 num_envs_per_env_runner=envs,

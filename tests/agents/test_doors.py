@@ -14,6 +14,7 @@ from agents import MemoryPPOConfig
 from agents.rllib.internals import environment_creator
 from agents.rllib.registration import register_class
 from agents.rllib.runner import MemoryEnvRunner
+from ct_rl.scores import env_facts
 
 
 class Nested(gym.Env):
@@ -67,16 +68,19 @@ class Choosy(gym.Env):
         return self._observe(), 1.0, self.t == 8, False, {}
 
 
-def runner_of(env):
-    config = (
-        MemoryPPOConfig()
-        .environment(env)
-        .memory("gru", d_model=8, hidden=8)
+def small(config):
+    return (
+        config.memory("gru", d_model=8, hidden=8)
         .network(width=8)
         .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=9)
         .training(train_batch_size_per_learner=18)
+        .reporting(min_time_s_per_iteration=0)
         .debugging(seed=1)
     )
+
+
+def runner_of(env):
+    config = small(MemoryPPOConfig().environment(env))
     config.validate()
     return MemoryEnvRunner(config=config, worker_index=0)
 
@@ -193,3 +197,103 @@ def test_what_a_remote_runner_cannot_make_is_said_in_the_driver(cluster, change,
     config = MemoryPPOConfig().environment("CartPole-v1").env_runners(num_env_runners=1)
     with pytest.raises(error, match=said):
         change(config).build_algo()
+
+
+BATCHED, ASYNC = "vector_entry_point", "async"
+
+
+def test_a_vectorize_mode_that_was_given_stays():
+    first = MemoryPPOConfig().env_runners(gym_env_vectorize_mode=ASYNC).environment("CartPole-v1")
+    last = MemoryPPOConfig().environment("CartPole-v1").env_runners(gym_env_vectorize_mode=ASYNC)
+    sync = MemoryPPOConfig().env_runners(gym_env_vectorize_mode="sync").environment("CartPole-v1")
+    told = MemoryPPOConfig().update_from_dict({"gym_env_vectorize_mode": "sync"})
+    told.environment("CartPole-v1")
+    wanted = {first: ASYNC, last: ASYNC, sync: "sync", told: "sync"}
+    for config in list(wanted):
+        wanted[config.copy()] = wanted[config]
+        wanted[MemoryPPOConfig.from_dict(config.to_dict())] = wanted[config]
+    for config, mode in wanted.items():
+        config.validate()
+        assert config.gym_env_vectorize_mode == mode
+
+
+def test_without_one_it_follows_the_environment():
+    config = MemoryPPOConfig().environment("CartPole-v1")
+    assert config.gym_env_vectorize_mode == BATCHED
+    assert config.environment(Nested).gym_env_vectorize_mode == "sync"
+    assert config.environment("CartPole-v1").gym_env_vectorize_mode == BATCHED
+    assert MemoryPPOConfig.from_dict(config.to_dict()).gym_env_vectorize_mode == BATCHED
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", Nested])
+def test_an_environment_is_the_same_by_every_door(env):
+    by_method = small(MemoryPPOConfig().environment(env))
+    by_dict = small(MemoryPPOConfig().update_from_dict({"env": env}))
+    by_attribute = small(MemoryPPOConfig())
+    by_attribute.env = env
+    other = "Acrobot-v1"
+    evaluated = small(MemoryPPOConfig().environment(other)).evaluation(
+        evaluation_config={"env": env}
+    )
+    for config in (by_method, by_dict, by_attribute, evaluated.get_evaluation_config_object()):
+        config.validate()
+        assert (config.env, config.gym_env_vectorize_mode) == (
+            by_method.env,
+            by_method.gym_env_vectorize_mode,
+        )
+        space = MemoryEnvRunner(config=config, worker_index=0).env.single_observation_space
+        assert "last_action" in space.spaces
+
+
+def test_an_environment_given_at_the_end_is_adapted(cluster):
+    algo = small(MemoryPPOConfig()).build_algo(env="CartPole-v1")
+    assert algo.train()["ct_rl"]["steps"] > 0
+    algo.stop()
+
+
+def test_evaluation_plays_another_environment_of_the_same_spaces(cluster):
+    class Short(Nested):
+        def reset(self, **kwargs):
+            observation, info = super().reset(**kwargs)
+            self.left = 3
+            return observation, info
+
+    config = small(MemoryPPOConfig().environment(Nested))
+    config.evaluation(
+        evaluation_duration=2, evaluation_interval=1, evaluation_config={"env": Short}
+    )
+    algo = config.build_algo()
+    assert algo.evaluate()["env_runners"]["episode_len_mean"] == 3
+    algo.stop()
+    config.evaluation(evaluation_config={"env": "CartPole-v1"})
+    with pytest.raises(ValueError) as caught:
+        config.build_algo()
+    (line,) = str(caught.value).splitlines()
+    assert "evaluation's environment 'CartPole-v1' has" in line and "same spaces" in line
+
+
+@pytest.mark.parametrize("runners", [0, 1])
+@pytest.mark.parametrize("part", ["observation_space", "action_space"])
+def test_spaces_that_are_not_the_environments_are_refused(cluster, part, runners):
+    config = small(MemoryPPOConfig().environment("CartPole-v1")).env_runners(
+        num_env_runners=runners
+    )
+    space = getattr(runner_of("CartPole-v1").env, f"single_{part}")
+    config.environment(**{part: space}).validate()
+    MemoryEnvRunner(config=config, worker_index=0)
+    config.environment(**{part: gym.spaces.Box(-1, 1, (7,), np.float32)})
+    with pytest.raises(ValueError) as caught:
+        config.build_algo()
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{part}=Box(-1.0, 1.0, (7,), float32) was given") and "leave it" in line
+
+
+@pytest.mark.parametrize("names", ["score", b"score", 5, None, [5]])
+def test_counts_that_are_no_list_of_names_are_refused(names):
+    class Counted(Nested):
+        metadata = {"episode_metrics": names}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match=r"metadata\['episode_metrics'\] is .* a list of names"):
+        runner_of(Counted)
+    with pytest.raises(ValueError, match=r"metadata\['episode_metrics'\] is .* a list of names"):
+        env_facts(Counted.metadata)

@@ -210,6 +210,8 @@ def test_what_people_set_is_honoured_or_refused(algorithm):
     assert "wrap the environment" in refusal(new().env_runners(env_to_module_connector=connector))
     assert "normalize_actions=False" in refusal(new().environment(normalize_actions=False))
     assert "use memory(...)" in refusal(new().rl_module(model_config={"fcnet_hiddens": [4]}))
+    tolerance = {"num_consecutive_env_runner_failures_tolerance": 3}
+    assert "max_num_env_runner_restarts" in refusal(new().fault_tolerance(**tolerance))
     other = RLModuleSpec(module_class=RLModuleSpec)
     assert "trains MemoryRLModule" in refusal(new().rl_module(rl_module_spec=other))
 
