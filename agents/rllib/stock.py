@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -53,8 +54,9 @@ def with_memory(
         loss_coeffs: weights of those losses by name, 1 where none is given.
 
     Raises:
-        ValueError: what `check_stock` raises.
+        ValueError: what `check_stock` raises, and for a config of several agents.
     """
+    _refuse_several_agents(config)
     if callable(config.env) and not config.is_multi_agent:
         config.environment(register_class(config.env))
     settings = {
@@ -69,14 +71,14 @@ def with_memory(
         rl_module_spec=RLModuleSpec(module_class=MemoryRLModule, model_config=settings)
     )
     check_stock(config)
-    for event, callback in (
-        ("on_algorithm_init", _check_algorithm),
-        ("on_environment_created", check_environment),
-        ("on_train_result", _report_losses),
-    ):
+    # Both as functions and as a class: `callbacks(...)` puts what it is given in the place of those of that kind.
+    for event, callback in _CALLBACKS.items():
         given = force_list(getattr(config, f"callbacks_{event}"))
         if callback not in given:
             setattr(config, f"callbacks_{event}", [*given, callback])
+    classes = force_list(config.callbacks_class)
+    if MemoryCallbacks not in classes:
+        config.callbacks(callbacks_class=[*classes, MemoryCallbacks])
     return config
 
 
@@ -122,7 +124,16 @@ def check_environment(*, env_runner: Any, **kwargs: Any) -> None:
         check_autoreset(env_runner.env)
 
 
+def _refuse_several_agents(config: AlgorithmConfig) -> None:
+    if config.is_multi_agent:
+        raise ValueError(
+            "with_memory is for one policy, and this config has several agents: give each policy an "
+            "RLModuleSpec(module_class=MemoryRLModule) in a MultiRLModuleSpec, and call check_stock(config)"
+        )
+
+
 def _check_algorithm(*, algorithm: Any, **kwargs: Any) -> None:
+    _refuse_several_agents(algorithm.config)
     check_stock(algorithm.config)
 
 
@@ -132,6 +143,31 @@ def _report_losses(*, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> 
     first = next(iter(found), None)
     losses = first.get() if hasattr(first, "get") and not isinstance(first, dict) else first
     result.setdefault(REPORT, {}).update(losses or {})
+
+
+_CALLBACKS = {
+    "on_algorithm_init": _check_algorithm,
+    "on_environment_created": check_environment,
+    "on_train_result": _report_losses,
+}
+
+
+class MemoryCallbacks(RLlibCallback):
+    """What `with_memory` does beside a config's settings, where the functions of the same were replaced."""
+
+    def on_algorithm_init(self, *, algorithm: Any, **kwargs: Any) -> None:
+        _run_where_replaced("on_algorithm_init", algorithm.config, algorithm=algorithm)
+
+    def on_environment_created(self, *, env_runner: Any, **kwargs: Any) -> None:
+        _run_where_replaced("on_environment_created", env_runner.config, env_runner=env_runner)
+
+    def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
+        _run_where_replaced("on_train_result", algorithm.config, algorithm=algorithm, result=result)
+
+
+def _run_where_replaced(event: str, config: AlgorithmConfig, **kwargs: Any) -> None:
+    if _CALLBACKS[event] not in force_list(getattr(config, f"callbacks_{event}")):
+        _CALLBACKS[event](**kwargs)
 
 
 def _last_losses(learner: Any) -> dict[str, float]:

@@ -212,3 +212,12 @@ def test_broken_weights_are_not_blamed_on_the_environment():
         runner.module.net.policy.bias.fill_(float("nan"))
     with pytest.raises(RunnerFailed, match="the weights are broken"):
         runner.sample()
+
+
+def test_an_evaluation_without_a_runner_names_the_setting(build):
+    algo = build(algorithm="ppo", runners=1)
+    with pytest.raises(ValueError) as caught:
+        algo.evaluate()
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("evaluate() has no runner") and "evaluation(evaluation_interval=" in line
+    assert build(algorithm="ppo", runners=0).evaluate()["env_runners"]["num_episodes"] > 0

@@ -275,13 +275,12 @@ def test_evaluation_plays_another_environment_of_the_same_spaces(cluster):
 @pytest.mark.parametrize("runners", [0, 1])
 @pytest.mark.parametrize("part", ["observation_space", "action_space"])
 def test_spaces_that_are_not_the_environments_are_refused(cluster, part, runners):
-    config = small(MemoryPPOConfig().environment("CartPole-v1")).env_runners(
-        num_env_runners=runners
-    )
+    config = small(MemoryPPOConfig().environment("CartPole-v1"))
     space = getattr(runner_of("CartPole-v1").env, f"single_{part}")
     config.environment(**{part: space}).validate()
     MemoryEnvRunner(config=config, worker_index=0)
     config.environment(**{part: gym.spaces.Box(-1, 1, (7,), np.float32)})
+    config.env_runners(num_env_runners=runners)
     with pytest.raises(ValueError) as caught:
         config.build_algo()
     (line,) = str(caught.value).splitlines()

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -346,6 +347,40 @@ def test_the_users_callbacks_stay_and_the_check_is_added_once():
     with_memory(config, "lstm")
     with_memory(config, "lstm")
     assert config.callbacks_on_environment_created == [mine, check_environment]
+
+
+@pytest.mark.parametrize("later", ["function", "class", "several functions"])
+def test_losses_are_reported_whatever_callbacks_come_later(cluster, later):
+    seen = []
+
+    class Mine(RLlibCallback):
+        def on_train_result(self, *, result, **kwargs):
+            seen.append(result)
+
+    mine = lambda **kwargs: seen.append(kwargs)  # noqa: E731
+    config = stock_config("ppo", "lstm").training(
+        train_batch_size_per_learner=44, minibatch_size=22, num_epochs=1
+    )
+    with_memory(config, "lstm", d_model=16, auxiliary={"prediction": {}})
+    config.callbacks(
+        **{
+            "function": {"on_train_result": mine},
+            "class": {"callbacks_class": Mine},
+            "several functions": {"on_train_result": mine, "on_algorithm_init": mine},
+        }[later]
+    )
+    algo = config.build_algo()
+    report = algo.train()["ct_rl"]
+    algo.stop()
+    assert seen and "prediction_loss" in report
+
+
+def test_with_memory_is_of_one_policy():
+    config = PPOConfig().environment("CartPole-v1").multi_agent(policies={"one", "other"})
+    with pytest.raises(ValueError) as caught:
+        with_memory(config, "gru")
+    (line,) = str(caught.value).splitlines()
+    assert "MultiRLModuleSpec" in line and "check_stock" in line
 
 
 def test_a_batch_without_memory_is_refused():
