@@ -62,6 +62,7 @@ ATTRIBUTES: dict[str, type] = {
     "_module": Learner,
     "_needs_initial_reset": SingleAgentEnvRunner,
     "_optimizer_parameters": Learner,
+    "_train_batch_size_per_learner": AlgorithmConfig,
     "_update_method": _LearnerThread,
     "_weights_seq_no": Learner,
     "_worker_manager": EnvRunnerGroup,
