@@ -246,7 +246,8 @@ def test_an_environment_is_the_same_by_every_door(env):
 
 
 def test_an_environment_given_at_the_end_is_adapted(cluster):
-    algo = small(MemoryPPOConfig()).build_algo(env="CartPole-v1")
+    algo = small(MemoryPPOConfig()).build_algo(env="MountainCar-v0")
+    assert "last_action" in algo.env_runner.env.single_observation_space.spaces
     assert algo.train()["ct_rl"]["steps"] > 0
     algo.stop()
 
