@@ -62,6 +62,11 @@ def check_batch(config: Any) -> None:
     batch, rows = config.train_batch_size_per_learner, config.num_envs_per_env_runner
     runners, learners = max(1, config.num_env_runners), max(1, config.num_learners)
     if config.rollout_fragment_length == "auto":
+        if config.minibatch_size is not None and not config.samples_in_rounds:
+            raise ValueError(
+                f"minibatch_size={config.minibatch_size} needs rollout_fragment_length as a number, not 'auto': RLlib's "
+                "IMPALA and APPO divide by it"
+            )
         each = runners * rows
         if batch * learners % each:
             give = _nearest(batch, each // math.gcd(each, learners))

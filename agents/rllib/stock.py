@@ -76,9 +76,13 @@ def with_memory(
         given = force_list(getattr(config, f"callbacks_{event}"))
         if callback not in given:
             setattr(config, f"callbacks_{event}", [*given, callback])
-    classes = force_list(config.callbacks_class)
-    if MemoryCallbacks not in classes:
-        config.callbacks(callbacks_class=[*classes, MemoryCallbacks])
+    theirs = [
+        cls
+        for cls in force_list(config.callbacks_class)
+        if cls not in (RLlibCallback, MemoryCallbacks)
+    ]
+    # RLlib writes one class down, and no list of them: there is one where nobody else has any.
+    config.callbacks(callbacks_class=[*theirs, MemoryCallbacks] if theirs else MemoryCallbacks)
     return config
 
 

@@ -354,6 +354,16 @@ def test_an_automatic_fragment_is_as_long_for_every_runner(algorithm, runners, r
 
 
 @pytest.mark.parametrize("algorithm", CONFIGS)
+def test_a_minibatch_of_automatic_fragments_is_ppos_alone(algorithm):
+    config = CONFIGS[algorithm]().env_runners(rollout_fragment_length="auto")
+    config.training(train_batch_size_per_learner=96, minibatch_size=96)
+    if algorithm == "ppo":
+        config.environment("CartPole-v1").validate()
+    else:
+        assert "minibatch_size=96 needs rollout_fragment_length as a number" in refusal(config)
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
 def test_a_config_without_a_batch_of_its_own_stands(algorithm):
     config = CONFIGS[algorithm]().environment("CartPole-v1")
     config.env_runners(num_env_runners=2, num_envs_per_env_runner=2).validate()

@@ -23,7 +23,7 @@ from agents import MemoryRLModule, check_stock, with_memory
 from agents.auxiliary import auxiliary_names
 from agents.auxiliary.registry import _class
 from agents.distributions import for_env
-from agents.rllib.stock import check_environment
+from agents.rllib.stock import MemoryCallbacks, check_environment
 from ct_rl.memory import memory_class, memory_names, memory_options
 from ct_rl.memory.registry import _CORES
 from tests.agents.counting import create
@@ -343,10 +343,16 @@ def test_the_users_callbacks_stay_and_the_check_is_added_once():
     def mine(**kwargs):
         pass
 
-    config = resetting(AutoresetMode.NEXT_STEP).callbacks(on_environment_created=mine)
+    class Mine(RLlibCallback):
+        pass
+
+    plain = with_memory(with_memory(resetting(AutoresetMode.NEXT_STEP), "lstm"), "lstm")
+    assert plain.callbacks_class is MemoryCallbacks and plain.serialize()
+    config = resetting(AutoresetMode.NEXT_STEP).callbacks(Mine, on_environment_created=mine)
     with_memory(config, "lstm")
     with_memory(config, "lstm")
     assert config.callbacks_on_environment_created == [mine, check_environment]
+    assert config.callbacks_class == [Mine, MemoryCallbacks]
 
 
 @pytest.mark.parametrize("later", ["function", "class", "several functions"])
