@@ -64,8 +64,8 @@ def check_batch(config: Any) -> None:
     if config.rollout_fragment_length == "auto":
         if config.minibatch_size is not None and not config.samples_in_rounds:
             raise ValueError(
-                f"minibatch_size={config.minibatch_size} needs rollout_fragment_length as a number, not 'auto': RLlib's "
-                "IMPALA and APPO divide by it"
+                f"minibatch_size={config.minibatch_size} needs rollout_fragment_length as a number, not 'auto': "
+                "RLlib's IMPALA and APPO divide by it"
             )
         each = runners * rows
         if batch * learners % each:
