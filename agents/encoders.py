@@ -325,6 +325,16 @@ def register_encoder(name: str, cls: type[nn.Module]) -> None:
     IMAGE_ENCODERS[name] = cls
 
 
+def registration(name: str) -> type[nn.Module] | None:
+    """What `name` was registered with, to be carried elsewhere; None for this package's own and the unknown."""
+    return None if name in _BUILT_IN else IMAGE_ENCODERS.get(name)
+
+
+def restore(name: str, found: type[nn.Module]) -> None:
+    """Enters in this process what `registration` gave in another, unless the name is known here."""
+    IMAGE_ENCODERS.setdefault(name, found)
+
+
 class Cropped(nn.Module):
     """An image encoder that never sees the frame's edges, where displays stand.
 

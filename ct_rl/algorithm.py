@@ -302,15 +302,14 @@ def build_algorithm(config: TrainConfig) -> Any:
 
     Raises UserError for settings that RLlib or the fast path refuses.
     """
+    from agents import RunnerFailed
+
     try:
         return algorithm_config(config).build_algo()
     except ValueError as error:
         raise UserError(one_line(error)[:400]) from error
-    except IndexError as error:  # RLlib asks its first runner, and none is there
-        raise RunFailed(
-            "no environment runner could be started: its process failed while it made its environments "
-            "(too little memory, or a module that it cannot import)"
-        ) from error
+    except RunnerFailed as error:  # its process failed, and one made here did not
+        raise RunFailed(str(error)) from error
     except UserError:
         raise
     except Exception as error:  # what a runner raised when it was made here

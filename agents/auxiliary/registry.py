@@ -82,6 +82,16 @@ def build_auxiliary(name: str, sizes: Sizes, options: Mapping[str, Any]) -> Auxi
     return cls(sizes, **check_options(f"auxiliary loss {name!r}", cls.Options, options))
 
 
+def registration(name: str) -> type[AuxiliaryLoss] | None:
+    """What `name` was registered with, to be carried elsewhere; None for this package's own and the unknown."""
+    return _LOSSES.get(name)
+
+
+def restore(name: str, found: type[AuxiliaryLoss]) -> None:
+    """Enters in this process what `registration` gave in another, unless the name is known here."""
+    _LOSSES.setdefault(name, found)
+
+
 def _class(name: str) -> type[AuxiliaryLoss]:
     if name in _LOSSES:
         return _LOSSES[name]

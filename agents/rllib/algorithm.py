@@ -59,10 +59,13 @@ class MemoryAlgorithm(Algorithm):
         self._lives = self._lost = self._restarted = 0
         try:
             super().setup(config)
-        except IndexError:
+        except IndexError as error:
             # RLlib asks its first remote runner for spaces, and has only logged why there is none.
             make_runner_here(config)
-            raise
+            raise RunnerFailed(
+                "no environment runner could be started in a process of its own, and one could here: there is too "
+                "little memory for it, or a module that it cannot import"
+            ) from error
         self._check_evaluation_spaces()
         self.learner_group.update = self._guarded(
             self._update_each if config.num_learners else self.learner_group.update

@@ -13,6 +13,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from agents.rllib.bounds import check_batch, check_bounds
+from agents.rllib.carried import Carried, carry, enter
 from agents.rllib.connector import FragmentsToBatch
 from agents.rllib.learner import MemoryLearner
 from agents.rllib.module import (
@@ -43,6 +44,8 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
     learns_with_acting_weights: ClassVar[bool] = False
     # Whether every runner gives a fragment before any is learned from.
     samples_in_rounds: ClassVar[bool] = False
+    # What a script registered of that which the settings name: it travels with the config.
+    carried: tuple[Carried, ...] = ()
 
     def memory_defaults(self) -> None:
         """Settings that every algorithm of the fast path starts from; called by each config's constructor."""
@@ -136,6 +139,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             "memory": name,
             "memory_options": options,
         }
+        self._take_along()
         return self
 
     def network(
@@ -165,6 +169,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             **self.network_settings,
             **{key: value for key, value in given.items() if value is not None},
         }
+        self._take_along()
         return self
 
     def auxiliary(self, name: str, **options: Any) -> Any:
@@ -174,7 +179,13 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             **self.network_settings,
             "auxiliary": {**before, name: options},
         }
+        self._take_along()
         return self
+
+    def _take_along(self) -> None:
+        """Notes the classes behind the settings' names; another process, as a trial of Tune's, learns them here."""
+        enter(self.carried)
+        self.carried = carry(self.network_settings)
 
     def training(
         self,
@@ -219,7 +230,8 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
     @property
     def _module_settings(self) -> dict[str, Any]:
         settings = {**self.network_settings, "loss_coeffs": self.loss_coeffs}
-        return settings | ({"imports": self.imported_modules} if self.imported_modules else {})
+        more = {"imports": self.imported_modules, "carried": self.carried}
+        return settings | {key: value for key, value in more.items() if value}
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=MemoryRLModule, model_config=self._module_settings)
@@ -243,6 +255,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         check_bounds(self)
         check_batch(self)
         super().validate()
+        self._take_along()
         name = type(self).__name__
         if not (self.enable_rl_module_and_learner and self.enable_env_runner_and_connector_v2):
             raise ValueError(

@@ -39,6 +39,7 @@ from agents.auxiliary import Experience, auxiliary_options
 from agents.encoders import encoder_names
 from agents.errors import unknown
 from agents.fragment import IGNORED, PICKED, RESETS
+from agents.rllib.carried import enter
 from ct_rl.memory import memory_options
 from ct_rl.memory.options import check_options
 
@@ -50,7 +51,7 @@ SETTINGS = tuple(
     for name, parameter in inspect.signature(ActorCritic.__init__).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
 )
-_OWN = (*SETTINGS, "loss_coeffs", "imports")
+_OWN = (*SETTINGS, "loss_coeffs", "imports", "carried")
 # RLlib's own model settings, which it may add to a module's config at these values; they mean nothing here.
 _RLLIB_DEFAULTS = dataclasses.asdict(DefaultModelConfig())
 # `max_seq_len` is honoured by RLlib's connectors; the other one is False or True, as the algorithm has it.
@@ -168,8 +169,9 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
     """An `ActorCritic` behind RLlib's module interface; `model_config` holds its settings.
 
     `model_config["loss_coeffs"]` holds the weights of the memory's and the auxiliary losses by name, 1 where none is
-    given; `model_config["imports"]` the modules that register what the settings name. The configs of the fast path fill
-    both, from `training(loss_coeffs=...)` and `imports(...)`.
+    given; `model_config["imports"]` the modules that register what the settings name, and `model_config["carried"]` the
+    classes that a script did (`agents.rllib.carried`). The configs of the fast path fill them, from
+    `training(loss_coeffs=...)`, `imports(...)` and the names.
 
     Attributes:
         target_net: APPO's slowly moving copy, None elsewhere.
@@ -186,6 +188,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
         settings = dict(self.model_config or {})
         for module in settings.get("imports", ()):
             import_module(module)
+        enter(settings.get("carried", ()))
         arguments = network_arguments(settings)
         if self.inference_only:
             arguments.pop("auxiliary", None)  # what acts has no need of it

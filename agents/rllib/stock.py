@@ -19,6 +19,7 @@ from ray.rllib.utils import force_list
 
 from agents.acting import check_autoreset
 from agents.distributions import parameter_count
+from agents.rllib.carried import carry, enter
 from agents.rllib.learner import REPORT
 from agents.rllib.module import (
     MemoryRLModule,
@@ -67,6 +68,7 @@ def with_memory(
         "max_seq_len": config.get_rollout_fragment_length() + 1,
         **(network or {}),
     }
+    settings["carried"] = carry(settings)
     config.rl_module(
         rl_module_spec=RLModuleSpec(module_class=MemoryRLModule, model_config=settings)
     )
@@ -104,6 +106,7 @@ def check_stock(config: AlgorithmConfig) -> None:
     for module_id, spec in specs.items():
         settings = model_settings(spec)
         network = network_arguments(settings)
+        enter(settings.get("carried") or ())
         check_network_names(network, settings.get("imports") or ())
         refuse_for_stock_learners(network.get("value_bins", 0), network.get("reward_clip", "none"))
         if spec.action_space or config.action_space:

@@ -76,6 +76,16 @@ def build_memory(name: str, **options: Any) -> Any:
     return core
 
 
+def registration(name: str) -> tuple[type, type] | None:
+    """What `name` was registered with, to be carried elsewhere; None for this package's own and the unknown."""
+    return _CORES.get(name)
+
+
+def restore(name: str, found: tuple[type, type]) -> None:
+    """Enters in this process what `registration` gave in another, unless the name is known here."""
+    _CORES.setdefault(name, found)
+
+
 def _find(name: str, part: int) -> type:
     """The core's class (0) or its options' (1)."""
     if name in _CORES:

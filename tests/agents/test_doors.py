@@ -1,6 +1,8 @@
 """An environment by name and by class is the same environment; masks and modules reach every process."""
 
+import dataclasses
 import sys
+import threading
 import types
 
 import gymnasium as gym
@@ -8,13 +10,35 @@ import numpy as np
 import pytest
 import ray
 import torch
+from ray import cloudpickle
+from ray.rllib.algorithms.ppo import PPOConfig
 
 import envs
-from agents import MemoryPPOConfig
+from agents import (
+    AuxiliaryLoss,
+    MemoryPPOConfig,
+    encoders,
+    register_auxiliary,
+    register_encoder,
+    with_memory,
+)
+from agents.auxiliary import registry as losses
 from agents.rllib.internals import environment_creator
 from agents.rllib.registration import register_class
 from agents.rllib.runner import MemoryEnvRunner
 from ct_rl.scores import env_facts
+from ct_rl.memory import memory_class, memory_names, memory_options, register_memory, registry
+
+
+@pytest.fixture
+def forgets(monkeypatch):
+    """What a test registers is unknown to the next."""
+    for module, name in (
+        (registry, "_CORES"),
+        (losses, "_LOSSES"),
+        (encoders, "IMAGE_ENCODERS"),
+    ):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
 
 
 class Nested(gym.Env):
@@ -297,3 +321,76 @@ def test_counts_that_are_no_list_of_names_are_refused(names):
         runner_of(Counted)
     with pytest.raises(ValueError, match=r"metadata\['episode_metrics'\] is .* a list of names"):
         env_facts(Counted.metadata)
+
+
+def test_what_a_script_registered_for_the_network_is_known_in_a_runners_process(cluster, forgets):
+    """Classes that no other process can import: one of a script is sent as it is."""
+
+    class Local(memory_class("identity")):
+        pass
+
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        d_model: int = 8
+
+    class Mean(AuxiliaryLoss):
+        def forward(self, experience):
+            return experience.features.square().mean()
+
+    class Grey(torch.nn.Module):
+        def __init__(self, space, width):
+            super().__init__()
+            self.project, self.d_out = torch.nn.Linear(1, width), width
+
+        def forward(self, frames):
+            return self.project(frames.float().mean((1, 2)))
+
+    register_memory("local", Local, Options)
+    register_auxiliary("local_mean", Mean)
+    register_encoder("local_grey", Grey)
+    sizes = {"num_envs_per_env_runner": 2, "rollout_fragment_length": 8}
+    fast = (
+        MemoryPPOConfig()
+        .environment(Nested)
+        .memory("local", d_model=8)
+        .network(width=8, encoder="local_grey")
+        .auxiliary("local_mean")
+    )
+    stock = PPOConfig().environment(Nested)
+    for config in (fast, stock):
+        config.env_runners(num_env_runners=1, **sizes).training(train_batch_size_per_learner=16)
+        config.reporting(min_time_s_per_iteration=0)
+    stock.training(minibatch_size=16, num_epochs=1)
+    network = {"width": 8, "encoder": "local_grey"}
+    with_memory(stock, "local", d_model=8, network=network, auxiliary={"local_mean": {}})
+    for config in (fast, stock):
+        algo = config.build_algo()
+        assert algo.train()["ct_rl"]["local_mean_loss"] > 0
+        algo.stop()
+
+
+def test_a_registered_class_that_cannot_be_sent_is_one_line(forgets):
+    lock = threading.Lock()
+
+    class Holding(memory_class("identity")):
+        held = lock
+
+    register_memory("holding", Holding, memory_options("identity"))
+    config = MemoryPPOConfig().memory("holding", d_model=8)
+    assert config.copy().carried == config.carried  # where nothing is sent, nothing is in the way
+    said = r"^memory 'holding' is registered in this process only.*call .imports\('module'\)$"
+    with pytest.raises(ValueError, match=said):
+        cloudpickle.dumps(config)
+
+
+def test_a_config_brings_its_classes_into_another_process(monkeypatch, forgets):
+    """As into a trial of Tune's, which looks at the config before anything is built."""
+
+    class Travelled(memory_class("identity")):
+        pass
+
+    register_memory("travelled", Travelled, memory_options("identity"))
+    sent = cloudpickle.dumps(MemoryPPOConfig().environment("CartPole-v1").memory("travelled"))
+    monkeypatch.setattr(registry, "_CORES", {})
+    cloudpickle.loads(sent).validate()
+    assert "travelled" in memory_names()
