@@ -79,4 +79,4 @@ class AuxiliaryLoss(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, experience: Experience) -> Tensor:
-        """The loss, a floating-point scalar; 0 where the experience holds nothing to learn from."""
+        """The loss, a floating-point scalar with a gradient; 0 where the experience holds nothing to learn from."""

@@ -39,6 +39,7 @@ from agents.auxiliary import Experience, auxiliary_options
 from agents.encoders import encoder_names
 from agents.errors import unknown
 from agents.fragment import IGNORED, PICKED, RESETS
+from agents.losses import check_losses
 from agents.rllib.carried import enter
 from ct_rl.memory import memory_options
 from ct_rl.memory.options import check_options
@@ -285,7 +286,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
         losses = dict(out.losses)
         wanted = [name for name in self.net.auxiliary if self.weight(name) != 0.0]
         if not wanted or Columns.ACTIONS not in batch:  # APPO's target, RLlib's dummy passes
-            return losses
+            return self._checked(losses)
         steps = batch[Columns.REWARDS].shape[1]
         resets = batch.get(RESETS)
         if resets is None:  # a stock row holds no more than one episode
@@ -304,6 +305,10 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             if name in losses:
                 raise ValueError(f"the memory has a loss named {name!r}, too: rename the auxiliary")
             losses[name] = self.net.auxiliary[name](experience)
+        return self._checked(losses)
+
+    def _checked(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        check_losses(losses, self.net.core, self.net.auxiliary, self.loss_coeffs)
         return losses
 
     def _note_cut_rows(self, batch: dict[str, Any]) -> None:

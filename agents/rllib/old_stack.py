@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from agents.actor_critic import ActorCritic, ActorCriticOutput
 from agents.auxiliary import Experience
+from agents.losses import check_losses
 from agents.rllib.module import beyond, refuse_for_stock_learners, refuse_unknown_losses
 
 NAME = "compressive_transformer"
@@ -122,6 +123,7 @@ class MemoryModelV2(TorchModelV2, nn.Module):
             )
             wanted = [name for name in self.net.auxiliary if self.loss_coeffs.get(name, 1.0)]
             losses |= {name: self.net.auxiliary[name](experience) for name in wanted}
+        check_losses(losses, self.net.core, self.net.auxiliary, self.loss_coeffs)
         return losses
 
     def metrics(self) -> dict[str, float]:

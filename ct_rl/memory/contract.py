@@ -121,9 +121,7 @@ class MemoryCore(nn.Module, abc.ABC):
                 saying what came and what was expected.
         """
         if not self._fits(x, 3):
-            raise ValueError(
-                f"x is {_described(x)}, expected floating point [B, T, {self.d_model}]"
-            )
+            raise ValueError(f"x is {described(x)}, expected floating point [B, T, {self.d_model}]")
         if 0 in x.shape[:2]:
             what = "step" if len(x) else "row"
             raise ValueError(f"x is {list(x.shape)}, no {what}: give at least one")
@@ -179,7 +177,7 @@ class MemoryCore(nn.Module, abc.ABC):
     def _checked_step(self, x: Tensor, state: State, resets: Tensor | None) -> Tensor:
         """The resets of a step whose arguments fit."""
         if not self._fits(x, 2):
-            raise ValueError(f"x is {_described(x)}, expected floating point [B, {self.d_model}]")
+            raise ValueError(f"x is {described(x)}, expected floating point [B, {self.d_model}]")
         if not len(x):
             raise ValueError(f"x is {list(x.shape)}, no row: give at least one")
         resets = _checked_resets(x, resets)
@@ -256,7 +254,7 @@ def check_core(name: str, core: MemoryCore) -> None:
     except Exception:
         return
     if not isinstance(out, MemoryOutput):
-        raise ValueError(f"memory {name!r}: run gave {_described(out)}, expected a MemoryOutput")
+        raise ValueError(f"memory {name!r}: run gave {described(out)}, expected a MemoryOutput")
     given = {"y": out.y} | {f"state {key!r}": part for key, part in out.state.items()}
     wanted = {"y": x.new_empty(2, 2, core.d_out)}
     wanted |= {f"state {key!r}": part for key, part in empty.items()}
@@ -264,7 +262,7 @@ def check_core(name: str, core: MemoryCore) -> None:
         made = given.pop(part, None)
         if not isinstance(made, Tensor) or (made.shape, made.dtype) != (like.shape, like.dtype):
             raise ValueError(
-                f"memory {name!r}: run gave {part} as {_described(made)}, expected {_described(like)}"
+                f"memory {name!r}: run gave {part} as {described(made)}, expected {described(like)}"
             )
     for part in given:
         raise ValueError(f"memory {name!r}: run gave {part}, which initial_state has not")
@@ -275,7 +273,7 @@ def check_core(name: str, core: MemoryCore) -> None:
             )
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError(
-                f"memory {name!r}: run gave the loss {key!r} as {_described(loss)}, expected a scalar tensor"
+                f"memory {name!r}: run gave the loss {key!r} as {described(loss)}, expected a scalar tensor"
             )
 
 
@@ -285,13 +283,13 @@ def _checked_resets(x: Tensor, resets: Tensor | None) -> Tensor:
         return torch.zeros(shape, dtype=torch.bool, device=x.device)
     fits = isinstance(resets, Tensor) and resets.dtype == torch.bool
     if not fits or resets.shape != shape:
-        raise ValueError(f"resets is {_described(resets)}, expected bool {list(shape)}")
+        raise ValueError(f"resets is {described(resets)}, expected bool {list(shape)}")
     if resets.device != x.device:
         raise ValueError(f"resets is on {resets.device} and x on {x.device}: move one to the other")
     return resets
 
 
-def _described(given: Any) -> str:
+def described(given: Any) -> str:
     """What was given, for an error's line."""
     kind = "" if isinstance(given, Tensor) else f"{type(given).__module__}.{type(given).__name__} "
     if not hasattr(given, "dtype"):
@@ -302,10 +300,10 @@ def _described(given: Any) -> str:
 def _check_kind(state: Any) -> None:
     """Raises ValueError for what is no dict of tensors."""
     if not isinstance(state, dict):
-        raise ValueError(f"the state is {_described(state)}: use this core's initial_state")
+        raise ValueError(f"the state is {described(state)}: use this core's initial_state")
     for name, given in state.items():
         if not isinstance(given, Tensor):
-            raise ValueError(f"state {name!r} is {_described(given)}, expected a torch tensor")
+            raise ValueError(f"state {name!r} is {described(given)}, expected a torch tensor")
 
 
 def _finite(state: State, new: Tensor) -> State:

@@ -8,9 +8,13 @@ import torch
 from gymnasium import spaces
 from ray.rllib.core.rl_module.apis import TARGET_NETWORK_ACTION_DIST_INPUTS
 
+from agents import AuxiliaryLoss, MemoryRLModule, register_auxiliary
+from agents.auxiliary import registry as losses
 from agents.distributions import distribution, parameter_count
+from agents.errors import LearnerFailed
 from agents.fragment import Fragment
 from agents.gae import gae
+from agents.losses import check_losses
 from agents.rewards import clip_reward
 from agents.rllib.appo import clipped_surrogate
 from agents.rllib.learner import _columns
@@ -22,7 +26,8 @@ from agents.rllib.ppo import (
     MemoryPPOLearner,
     normalised,
 )
-from tests.agents.test_fragments import EXACT, make_runner
+from ct_rl.memory import MemoryOutput, memory_class, memory_options, register_memory, registry
+from tests.agents.test_fragments import EXACT, SMALL, make_runner
 
 
 def test_the_surrogate_stops_growing_where_the_ratio_leaves_its_band():
@@ -133,3 +138,95 @@ def test_advantages_are_never_divided_by_next_to_nothing():
     torch.testing.assert_close(
         normalised(advantages, taken, 0.3)[taken], torch.tensor([-0.0005, 0.0005]) / 0.3
     )
+
+
+@pytest.fixture
+def learned_with(monkeypatch):
+    """A function that passes one fragment through a network which has a loss of somebody's own, `own`."""
+    monkeypatch.setattr(registry, "_CORES", {})
+    monkeypatch.setattr(losses, "_LOSSES", {})
+    runner = make_runner("lstm")
+    fragment = Fragment.join(runner.sample()).to_device("cpu")
+    observation, action = runner.get_spaces()["__env_single__"]
+
+    class Core(memory_class("lstm")):
+        def run(self, x, state, resets, attention):
+            out = super().run(x, state, resets, attention)
+            return MemoryOutput(out.y, out.state, {"own": self.make(out.y)})
+
+    class Loss(AuxiliaryLoss):
+        def forward(self, experience):
+            return self.make(experience.outputs)
+
+    register_memory("of_a_core", Core, memory_options("lstm"))
+    register_auxiliary("own", Loss)
+
+    def learn(kind, make, **weights):
+        Core.make = Loss.make = staticmethod(make)
+        settings = {"memory": "of_a_core"} if kind == "memory" else {"auxiliary": {"own": {}}}
+        module = MemoryRLModule(
+            observation_space=observation,
+            action_space=action,
+            model_config={
+                "memory": "lstm",
+                "memory_options": {"d_model": 16, **SMALL["lstm"]},
+                "loss_coeffs": weights,
+                **settings,
+            },
+        )
+        module.carries_losses = False
+        return module, lambda: module.forward_train(_columns(fragment))["losses"]["own"]
+
+    return learn
+
+
+MADE = {
+    "a vector": (lambda y: y.square().mean((0, 1)), r"is torch.float32 \[6\]"),
+    "one in a list": (lambda y: y.square().mean()[None], r"is torch.float32 \[1\]"),
+    "a number": (lambda y: 0.5, "is float"),
+    "nothing": (lambda y: None, "is NoneType"),
+    "a dict": (lambda y: {"a": y.mean()}, "is dict"),
+    "a whole number": (lambda y: (y > 0).sum(), r"is torch.int64 \[\]"),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_a_loss_that_is_no_scalar_is_named(learned_with, made):
+    make, said = MADE[made]
+    _, learn = learned_with("auxiliary", make)
+    expected = f"^auxiliary loss 'own' {said}: expected one floating-point scalar"
+    with pytest.raises(LearnerFailed, match=expected):
+        learn()
+
+
+@pytest.mark.parametrize("kind", ["auxiliary", "memory"])
+def test_a_loss_without_a_gradient_is_refused_unless_it_is_only_reported(learned_with, kind):
+    def make(y):
+        return y.detach().square().mean()
+
+    module, learn = learned_with(kind, make)
+    with pytest.raises(
+        LearnerFailed, match=r"loss 'own' has no gradient.*loss_coeffs=\{'own': 0\}"
+    ):
+        learn()
+    with torch.no_grad():
+        assert learn() > 0  # nothing learns here
+    module.loss_coeffs["own"] = 0.0
+    if kind == "memory":
+        assert learn() > 0
+
+
+def test_a_loss_that_is_0_may_have_nothing_to_learn_from(learned_with):
+    _, learn = learned_with("auxiliary", lambda y: torch.zeros(()))
+    assert learn() == 0
+
+
+def test_a_compression_without_weights_is_reported(monkeypatch):
+    """Its loss has nothing to train, and no user can change that."""
+    core = memory_class("compressive")(
+        d_model=8, n_heads=2, n_layers=1, memory=8, window=8, compressed=4, rate=2,
+        compression="mean",
+    )  # fmt: skip
+    out = core(torch.randn(1, 16, 8), core.initial_state(1))
+    assert out.losses["compression"] > 0 and not out.losses["compression"].requires_grad
+    check_losses(out.losses, core, torch.nn.ModuleDict(), {})
