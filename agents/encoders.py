@@ -5,7 +5,7 @@ Shapes: B batch, T time, H height, W width, C channels. Every encoder maps [N, .
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -302,6 +302,7 @@ IMAGE_ENCODERS: dict[str, type[nn.Module]] = {
     "spots": SpotEncoder,
     "residual": ResidualEncoder,
 }
+DEFAULT = "small"
 _BUILT_IN = frozenset(IMAGE_ENCODERS)
 
 
@@ -462,7 +463,7 @@ def _module_names(keys: list[str]) -> dict[str, str]:
 
 
 def build_encoder(
-    space: gym.Space, image: str = "small", width: int = 256, crop: Sequence[int] = (0, 0)
+    space: gym.Space, image: str = DEFAULT, width: int = 256, crop: Sequence[int] = (0, 0)
 ) -> nn.Module:
     """The encoder for an observation space, with `d_out` features.
 
@@ -474,7 +475,8 @@ def build_encoder(
         crop: rows cut from the top and from the bottom of images, and columns from both sides, before they are read.
 
     Raises:
-        ValueError: for an unknown `image`, a space that no encoder reads, or a crop that finds no image.
+        ValueError: for an unknown `image`, a space that no encoder reads, or a crop or an `image` other than the
+            default that finds no image.
     """
     if image not in IMAGE_ENCODERS:
         raise ValueError(unknown("encoder", image, encoder_names()))
@@ -484,7 +486,16 @@ def build_encoder(
     encoder = _build(space, image, width, (rows, columns))
     if (rows or columns) and not has_image(space):
         raise ValueError(f"crop {list(crop)}: there is no image in {space}")
+    if image != DEFAULT and not has_image(space):
+        raise ValueError(
+            f"encoder {image!r} reads images, and there is none in {space}: leave it out ({DEFAULT!r})"
+        )
     return encoder
+
+
+def of_saved(settings: Mapping[str, Any], space: gym.Space) -> dict[str, Any]:
+    """A saved network's settings, less the encoder of images where there is none: it used to be ignored there."""
+    return {key: value for key, value in settings.items() if key != "encoder" or has_image(space)}
 
 
 def is_instruction(key: str) -> bool:

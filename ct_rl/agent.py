@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from agents.actor_critic import ActorCritic, State
+from agents.encoders import of_saved
 from ct_rl import checkpoint
 from ct_rl.errors import UserError, one_line
 from ct_rl.plain_files import MIB, Unreadable, read_bytes, read_json
@@ -196,11 +197,12 @@ def _exported(path: Path) -> Agent:
         )
         weights = safetensors.torch.load(read_bytes(path / WEIGHTS, _LARGEST_WEIGHTS, links=True))
         with torch.device("meta"):  # a config may ask for any size: sizes first, memory after
-            sketch = ActorCritic(observation, action, **config["network"]).state_dict()
+            settings = of_saved(config["network"], observation)
+            sketch = ActorCritic(observation, action, **settings).state_dict()
         for key, value in sketch.items():
             if key not in weights or weights[key].shape != value.shape:
                 raise ValueError(f"{key} is not what {CONFIG} says")
-        net = ActorCritic(observation, action, **config["network"])
+        net = ActorCritic(observation, action, **settings)
         net.load_state_dict(weights)
         return Agent(
             net, observation, action, {**config["description"], "network": config["network"]}

@@ -146,12 +146,23 @@ def network_settings(config: TrainConfig) -> dict[str, Any]:
     return settings | ({"auxiliary": auxiliary} if auxiliary else {})
 
 
+def drop_unused_encoder(config: TrainConfig, probe: EnvProbe) -> None:
+    """Takes the encoder of images out of an earlier run's configuration where there is no image: it was ignored."""
+    from agents.encoders import has_image
+
+    default = NetworkConfig().encoder
+    if config.network.encoder != default and not has_image(probe.observation_space):
+        print(
+            f"note: --network.encoder {config.network.encoder} reads images, and there is none: it is not used"
+        )
+        config.network.encoder = default
+
+
 def check_network(config: TrainConfig, probe: EnvProbe) -> int:
     """Build the network once and return its number of parameters; raises UserError when it cannot be."""
     import torch
 
     from agents import ActorCritic
-    from agents.encoders import has_image
 
     settings = network_settings(config)
     try:
@@ -173,9 +184,6 @@ def check_network(config: TrainConfig, probe: EnvProbe) -> int:
         raise UserError(f"this network cannot be built: {one_line(error)[:300]}") from error
     except Exception as error:  # whatever somebody's own class raises
         raise UserError(f"this network cannot be built: {said(error)}") from error
-    encoder = config.network.encoder
-    if encoder != NetworkConfig().encoder and not has_image(probe.observation_space):
-        print(f"note: --network.encoder {encoder} reads images, and there is none: it is not used")
     for name in config.training.loss_coeffs:
         if name not in known:
             raise UserError(

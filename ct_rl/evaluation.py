@@ -30,9 +30,11 @@ _WORLDS = 16  # environments stepped at once
 def load_network(saved: Checkpoint, observation_space: Any, action_space: Any) -> Any:
     """The checkpoint's actor-critic in evaluation mode; raises UserError when it does not fit the spaces."""
     from agents import ActorCritic
+    from agents.encoders import of_saved
 
     try:
-        net = ActorCritic(observation_space, action_space, **saved.meta["network"])
+        settings = of_saved(saved.meta["network"], observation_space)
+        net = ActorCritic(observation_space, action_space, **settings)
         net.load_state_dict(saved.weights)
     except (KeyError, TypeError, ValueError, RuntimeError, MemoryError, AttributeError) as error:
         raise UserError(

@@ -207,6 +207,8 @@ def _train(
 
         probe = algorithm.probe(config)
         resolve_reward_clip(config)
+        if resume:
+            algorithm.drop_unused_encoder(config, probe)
         parameters = algorithm.check_network(config, probe)
         gpu = algorithm.use_gpu(config.run.device)
         if config.run.ray_address is not None:

@@ -243,6 +243,21 @@ def test_a_crop_that_cannot_be_is_refused(space, crop, says):
         build_encoder(space, "small", 16, crop=crop)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Box(-1, 1, (3,)),
+        gym.spaces.Discrete(3),
+        gym.spaces.Dict(a=gym.spaces.Box(0, 1, (2,))),
+    ],
+    ids=["vector", "discrete", "dict"],
+)
+def test_an_encoder_of_images_is_refused_where_there_is_none(space):
+    with pytest.raises(ValueError, match=r"encoder 'residual' reads images, and there is none in"):
+        build_encoder(space, "residual", 16)
+    assert build_encoder(space, "small", 16).d_out
+
+
 def test_spots_are_the_strongest_answers_less_their_median_and_learn_as_their_naive_twin_does():
     torch.manual_seed(0)
     spots = Spots(3, filters=5, columns=4).double()

@@ -3,15 +3,24 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import envs
+from agents import ActorCritic
 from ct_rl import command_line, evaluate, train
-from ct_rl.algorithm import build_algorithm, check_network, probe_env
+from ct_rl.algorithm import (
+    build_algorithm,
+    check_network,
+    drop_unused_encoder,
+    network_settings,
+    probe_env,
+)
 from ct_rl.config import EnvConfig, TrainConfig
 from ct_rl.errors import RunFailed, UserError, run_command
+from ct_rl.evaluation import load_network
 from ct_rl.memory import GRUMemory, memory_options, register_memory
 from ct_rl.sections import memory_section
 from envs import registry
@@ -156,11 +165,21 @@ def test_a_runner_that_cannot_begin_is_one_line(monkeypatch):
         build_algorithm(TrainConfig())
 
 
-def test_an_encoder_of_images_is_noted_where_there_is_none(capsys):
+def test_an_encoder_of_images_is_refused_where_there_is_none_and_left_out_of_an_earlier_run(capsys):
     config = TrainConfig(env=EnvConfig(name="CartPole-v1"), memory=memory_section("gru")())
     config.network.reward_clip, config.network.encoder = "none", "spots"
-    check_network(config, probe_env(config.env))
+    probe = probe_env(config.env)
+    with pytest.raises(UserError, match="encoder 'spots' reads images, and there is none in"):
+        check_network(config, probe)
+    saved = network_settings(config)
+    drop_unused_encoder(config, probe)
+    check_network(config, probe)
     assert "--network.encoder spots reads images, and there is none" in capsys.readouterr().out
+    weights = ActorCritic(
+        probe.observation_space, probe.action_space, **network_settings(config)
+    ).state_dict()
+    checkpoint = SimpleNamespace(meta={"network": saved}, weights=weights, path="x")
+    load_network(checkpoint, probe.observation_space, probe.action_space)
 
 
 @pytest.mark.parametrize(
