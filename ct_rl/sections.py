@@ -65,8 +65,6 @@ def memory_section(kind: str) -> Any:
 
 @cache
 def _memory_section(kind: str, options: Any) -> Any:
-    if KIND in {item.name for item in fields(options)}:
-        raise UserError(f"memory {kind!r} has an option named {KIND!r}: give it another name")
     chosen = Annotated[str, arg(name="memory", prefix_name=False, help=_memory_help())]
     extra: list[Any] = [(KIND, chosen, field(default=kind, kw_only=True))]
     for item in fields(options):

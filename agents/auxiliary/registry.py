@@ -52,7 +52,7 @@ def register_auxiliary(name: str, cls: type[AuxiliaryLoss]) -> None:
             f"auxiliary loss {name!r}: expected a name as Python's variables have, and none of "
             f"{', '.join(sorted(taken))} or what torch.nn.ModuleDict has"
         )
-    check_declared("auxiliary loss", name, cls.Options)
+    check_declared("auxiliary loss", name, cls.Options, ("name", "sizes", "self"))
     _LOSSES[name] = cls
 
 

@@ -10,7 +10,7 @@ import math
 import numbers
 import textwrap
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -37,12 +37,9 @@ def check_options(title: str, cls: type, given: Mapping[str, Any]) -> dict[str, 
             raise ValueError(
                 f"{title} has no option {name!r}{hint}: its options are {', '.join(known)}"
             )
-    try:
-        hints = get_type_hints(cls, include_extras=True) if given else {}
-    except NameError:  # a type that is imported for type checkers alone
-        hints = dict.fromkeys(given, Any)
+    hints = _hints(cls) if given else {}
     for name, value in given.items():
-        wanted = _unfit(hints[name], value)
+        wanted = _unfit(hints.get(name, Any), value)
         if wanted is not None:
             raise ValueError(f"{title}: {name}={value!r}: expected {wanted}")
     listed = {key for key, hint in hints.items() if get_origin(hint) is tuple or hint is tuple}
@@ -57,13 +54,39 @@ def as_tuple(value: Any) -> Any:
     return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
-def check_declared(what: str, name: str, options: Any) -> None:
-    """Raises ValueError where `options` is no dataclass in which every field has a default."""
+def check_declared(what: str, name: str, options: Any, taken: Collection[str]) -> None:
+    """Raises ValueError where `options` is no dataclass in which every field has a default that it would take itself.
+
+    Args:
+        taken: names that an option cannot have: whoever is given the options has them.
+    """
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
         raise ValueError(f"{what} {name!r} has options {options!r}: give a dataclass")
+    hints = _hints(options)
     for item in dataclasses.fields(options):
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+        if item.name in taken:
+            raise ValueError(
+                f"{what} {name!r} has an option named {item.name!r}: give it another name"
+            )
+        default = item.default
+        if item.default_factory is not dataclasses.MISSING:
+            default = item.default_factory()
+        if default is dataclasses.MISSING:
             raise ValueError(f"{what} {name!r}: option {item.name!r} has no default: give it one")
+        wanted = _unfit(hints.get(item.name, Any), default)
+        if wanted is not None:
+            raise ValueError(
+                f"{what} {name!r}: option {item.name!r} has the default {default!r}, which it would not take: "
+                f"expected {wanted}"
+            )
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields; none where one is imported for type checkers alone."""
+    try:
+        return get_type_hints(cls, include_extras=True)
+    except NameError:
+        return {}
 
 
 def check_name(what: str, name: Any, cls: type, before: Any, built_in: Collection[str]) -> None:
@@ -113,6 +136,8 @@ def _unfit(hint: Any, value: Any) -> str | None:
             return None
         answers = [_unfit(kind, value) for kind in kinds]
         return None if None in answers else " or ".join(answer for answer in answers if answer)
+    if get_origin(hint) in (tuple, list, dict):
+        return _unfit_inside(hint, value)
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         fits = any(value == choice and type(value) is type(choice) for choice in choices)
@@ -129,6 +154,25 @@ def _unfit(hint: Any, value: Any) -> str | None:
         return None
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
     return " ".join([words.get(hint, str(hint)), *map(_said, bounds)])
+
+
+def _unfit_inside(hint: Any, value: Any) -> str | None:
+    """`_unfit` for a tuple, a list or a dict: what was expected of it, or of the first element that does not fit."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if not isinstance(value, Mapping if kind is dict else tuple | list):
+        return str(hint)
+    inside: Iterable[tuple[Any, Any]]
+    if kind is dict:
+        inside = [pair for item in value.items() for pair in zip(parts, item, strict=True)]
+    elif kind is list or parts[1:] == (...,):
+        inside = [(parts[0], element) for element in value]
+    elif len(parts) == len(value):
+        inside = zip(parts, value, strict=True)
+    else:
+        return str(hint)
+    answers = ((element, _unfit(part, element)) for part, element in inside)
+    found = next(((element, answer) for element, answer in answers if answer is not None), None)
+    return None if found is None else f"{hint}, and {found[0]!r} is not {found[1]}"
 
 
 def _within(bound: Ge | Gt | Le | Lt, value: Any) -> bool:

@@ -19,6 +19,8 @@ _BUILT_IN = {
     "lstm": ("recurrent:LSTMMemory", "recurrent:RecurrentOptions"),
     "transformer_xl": ("compressive.core:TransformerXL", "compressive.options:TransformerXLOptions"),
 }  # fmt: skip
+# What stands beside a memory's options: in a recipe, in `build_memory`, in `with_memory`.
+_NOT_OPTIONS = ("kind", "name", "network", "auxiliary", "loss_coeffs", "self")
 _CORES: dict[str, tuple[type, type]] = {}
 
 
@@ -38,7 +40,7 @@ def register_memory(name: str, core: type, options: type) -> None:
     if not (isinstance(core, type) and issubclass(core, contract.MemoryCore)):
         raise ValueError(f"memory {name!r} is {core!r}: give a subclass of MemoryCore")
     check_name("memory", name, core, _CORES.get(name, (None,))[0], _BUILT_IN)
-    check_declared("memory", name, options)
+    check_declared("memory", name, options, _NOT_OPTIONS)
     if "d_model" not in {item.name for item in dataclasses.fields(options)}:
         raise ValueError(f"memory {name!r} has no option d_model: every core has that width")
     _CORES[name] = core, options

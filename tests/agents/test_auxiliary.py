@@ -328,6 +328,15 @@ def test_a_loss_with_an_option_that_must_be_given_is_refused():
         register_auxiliary("wanting", Wanting)
 
 
+def test_an_option_that_could_not_be_used_is_refused():
+    for option, default, said in (("sizes", 3, "named 'sizes'"), ("margin", "x", "default 'x'")):
+        fields = [(option, int, default)]
+        options = dataclasses.make_dataclass("Options", fields)
+        cls = type("Wrong", (Mean,), {"Options": options})
+        with pytest.raises(ValueError, match=f"^auxiliary loss 'wrong'.*{said}"):
+            register_auxiliary("wrong", cls)
+
+
 def test_what_is_no_loss_is_refused():
     with pytest.raises(ValueError, match="give a subclass of AuxiliaryLoss"):
         register_auxiliary("wrong", dict)

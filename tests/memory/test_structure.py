@@ -6,11 +6,12 @@ import functools
 import inspect
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import pytest
 import torch
+from annotated_types import Ge, Le
 
 import ct_rl.memory
 from ct_rl.memory import (
@@ -170,6 +171,55 @@ def test_what_is_no_core_is_refused():
         with pytest.raises(ValueError, match="memory"):
             register_memory(name, memory_class("identity"), memory_options("identity"))
     assert "wrong" not in memory_names()
+
+
+@pytest.mark.parametrize(
+    "option, kind, default, said",
+    [
+        ("keep", Annotated[float, Ge(0), Le(1)], 7.0, "default 7.0.*a number of at least 0 and at"),
+        ("keep", int, 0.5, "default 0.5.*expected a whole number"),
+        ("keep", float, None, "default None.*expected a number"),
+        ("keep", tuple[int, ...], ("x",), r"expected tuple\[int, ...\], and 'x' is not a whole"),
+        ("name", str, "x", "has an option named 'name': give it another name"),
+        ("kind", str, "x", "has an option named 'kind': give it another name"),
+    ],
+)
+def test_an_option_that_could_not_be_used_is_refused_where_it_is_registered(
+    monkeypatch, option, kind, default, said
+):
+    monkeypatch.setattr(registry, "_CORES", {})
+    fields = [("d_model", int, 8), (option, kind, default)]
+    with pytest.raises(ValueError, match=f"^memory 'wrong'.*{said}"):
+        register_memory(
+            "wrong", memory_class("identity"), dataclasses.make_dataclass("Wrong", fields)
+        )
+    assert "wrong" not in memory_names()
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"sizes": ["x"]}, "expected tuple[int, ...], and 'x' is not a whole number"),
+        ({"sizes": "12"}, "sizes='12': expected tuple[int, ...]"),
+        ({"pair": (1, 2, 3)}, "expected tuple[int, str]"),
+        ({"shares": {"a": "x"}}, "expected dict[str, float], and 'x' is not a number"),
+        ({"shares": {1: 0.5}}, "and 1 is not a text"),
+        ({"rows": [[1], [True]]}, "and True is not a whole number"),
+    ],
+)
+def test_elements_of_an_option_are_checked(given, said):
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        sizes: tuple[int, ...] = (1, 2)
+        pair: tuple[int, str] = (1, "a")
+        shares: dict[str, float] = dataclasses.field(default_factory=dict)
+        rows: list[list[int]] | None = None
+
+    with pytest.raises(ValueError) as caught:
+        check_options("x", Options, given)
+    assert said in str(caught.value)
+    fits = {"sizes": [], "pair": [3, "b"], "shares": {"a": 1}, "rows": [[1], []]}
+    assert check_options("x", Options, fits)["pair"] == (3, "b")
 
 
 @pytest.mark.parametrize(
