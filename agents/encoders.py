@@ -5,7 +5,8 @@ Shapes: B batch, T time, H height, W width, C channels. Every encoder maps [N, .
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents.encoder_check import check_encoder
 from agents.errors import unknown
 from agents.rewards import reward_features
 from agents.spots import Spots
@@ -316,6 +318,7 @@ def register_encoder(name: str, cls: type[nn.Module]) -> None:
 
     Args:
         cls: built as `cls(space, width)` for a Box [H, W, C] and called with its frames [N, H, W, C]; has `d_out`.
+            A copy is asked for the features of a few frames when it is built.
 
     Raises:
         ValueError: for something that is no module's class, or a name that cannot be one or is another's.
@@ -343,14 +346,18 @@ class Cropped(nn.Module):
     frames reads them and nothing else (docs/learning.md), so what is cut here is cut for acting and learning alike.
 
     Args:
-        encoder: class of the encoder within.
+        encoder: makes the encoder within.
         space: Box [H, W, C] or [H, W] of whole frames.
         width: features.
         crop: rows cut from top and from bottom, columns cut from left and from right [pixels].
     """
 
     def __init__(
-        self, encoder: type[nn.Module], space: spaces.Box, width: int, crop: tuple[int, int]
+        self,
+        encoder: Callable[[spaces.Box, int], nn.Module],
+        space: spaces.Box,
+        width: int,
+        crop: tuple[int, int],
     ):
         super().__init__()
         rows, columns = crop
@@ -514,7 +521,7 @@ def _build(space: gym.Space, image: str, width: int, crop: tuple[int, int]) -> n
     if isinstance(space, spaces.Dict):
         return DictEncoder(space, image, width, crop)
     if isinstance(space, spaces.Box) and _is_picture(space):
-        encoder = IMAGE_ENCODERS[image]
+        encoder = partial(_image_encoder, image)
         return Cropped(encoder, space, width, crop) if any(crop) else encoder(space, width)
     if isinstance(space, spaces.Box):
         return VectorEncoder(space, width)
@@ -530,6 +537,13 @@ def _build(space: gym.Space, image: str, width: int, crop: tuple[int, int]) -> n
         f"no encoder reads observations of {space}: wrap the environment so that it gives a Box, "
         "Discrete, MultiDiscrete, MultiBinary, or a Dict of them"
     )
+
+
+def _image_encoder(image: str, space: spaces.Box, width: int) -> nn.Module:
+    encoder = IMAGE_ENCODERS[image](space, width)
+    if image not in _BUILT_IN:
+        check_encoder(image, encoder, space)
+    return encoder
 
 
 def _is_picture(space: spaces.Box) -> bool:

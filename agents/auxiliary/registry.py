@@ -76,10 +76,14 @@ def build_auxiliary(name: str, sizes: Sizes, options: Mapping[str, Any]) -> Auxi
     """An auxiliary loss by its name.
 
     Raises:
-        ValueError: for a name or an option that does not exist, naming those that do, or a value out of its bounds.
+        ValueError: for a name or an option that does not exist, naming those that do, a value out of its bounds, or a
+            class that does not call its base's constructor.
     """
     cls = _class(name)
-    return cls(sizes, **check_options(f"auxiliary loss {name!r}", cls.Options, options))
+    made = cls(sizes, **check_options(f"auxiliary loss {name!r}", cls.Options, options))
+    if not hasattr(made, "_modules"):
+        raise ValueError(f"auxiliary loss {name!r}: its __init__ must call super().__init__(sizes)")
+    return made
 
 
 def registration(name: str) -> type[AuxiliaryLoss] | None:

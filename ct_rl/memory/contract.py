@@ -6,7 +6,6 @@ Glossary: B batch (rows), T time, L layers, D width (d_model), H heads, M rememb
 from __future__ import annotations
 
 import abc
-import copy
 import functools
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -238,42 +237,6 @@ class MemoryCore(nn.Module, abc.ABC):
         if x.dtype != self.like.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(
                 f"x is {x.dtype}, this core {self.like.dtype}: convert one to the other"
-            )
-
-
-def check_core(name: str, core: MemoryCore) -> None:
-    """Asks a copy of a core for two steps, and raises ValueError where what it gives is not what the contract says.
-
-    A core that cannot be copied or asked here, or raises an error of its own, passes: the error comes again in use.
-    """
-    x = core.like.new_zeros(2, 2, core.d_model)
-    try:
-        empty = core.initial_state(2)
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():  # dropout draws
-            out = copy.deepcopy(core)(x, empty)
-    except Exception:
-        return
-    if not isinstance(out, MemoryOutput):
-        raise ValueError(f"memory {name!r}: run gave {described(out)}, expected a MemoryOutput")
-    given = {"y": out.y} | {f"state {key!r}": part for key, part in out.state.items()}
-    wanted = {"y": x.new_empty(2, 2, core.d_out)}
-    wanted |= {f"state {key!r}": part for key, part in empty.items()}
-    for part, like in wanted.items():
-        made = given.pop(part, None)
-        if not isinstance(made, Tensor) or (made.shape, made.dtype) != (like.shape, like.dtype):
-            raise ValueError(
-                f"memory {name!r}: run gave {part} as {described(made)}, expected {described(like)}"
-            )
-    for part in given:
-        raise ValueError(f"memory {name!r}: run gave {part}, which initial_state has not")
-    for key, loss in out.losses.items():
-        if key in LEARNERS_LOSSES:
-            raise ValueError(
-                f"memory {name!r}: the loss {key!r} is the learner's: name it otherwise"
-            )
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ValueError(
-                f"memory {name!r}: run gave the loss {key!r} as {described(loss)}, expected a scalar tensor"
             )
 
 

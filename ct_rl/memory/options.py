@@ -159,10 +159,10 @@ def _unfit(hint: Any, value: Any) -> str | None:
 def _unfit_inside(hint: Any, value: Any) -> str | None:
     """`_unfit` for a tuple, a list or a dict: what was expected of it, or of the first element that does not fit."""
     kind, parts = get_origin(hint), get_args(hint)
-    if not isinstance(value, Mapping if kind is dict else tuple | list):
-        return str(hint)
     inside: Iterable[tuple[Any, Any]]
-    if kind is dict:
+    if not isinstance(value, Mapping if kind is dict else (tuple, list)):
+        return str(hint)
+    if isinstance(value, Mapping):
         inside = [pair for item in value.items() for pair in zip(parts, item, strict=True)]
     elif kind is list or parts[1:] == (...,):
         inside = [(parts[0], element) for element in value]

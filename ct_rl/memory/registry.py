@@ -74,7 +74,7 @@ def build_memory(name: str, **options: Any) -> Any:
     """
     core = memory_class(name)(**check_options(f"memory {name!r}", memory_options(name), options))
     if name in _CORES:
-        import_module("ct_rl.memory.contract").check_core(name, core)
+        import_module("ct_rl.memory.check").check_core(name, core)
     return core
 
 

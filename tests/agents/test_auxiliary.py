@@ -337,6 +337,13 @@ def test_an_option_that_could_not_be_used_is_refused():
             register_auxiliary("wrong", cls)
 
 
+def test_a_loss_that_does_not_call_its_base_is_refused(monkeypatch):
+    monkeypatch.setattr(sys.modules["agents.auxiliary.registry"], "_LOSSES", {})
+    register_auxiliary("bare", type("Bare", (Mean,), {"__init__": lambda self, sizes: None}))
+    with pytest.raises(ValueError, match=r"'bare': its __init__ must call super\(\).__init__"):
+        build_auxiliary("bare", sizes(), {})
+
+
 def test_what_is_no_loss_is_refused():
     with pytest.raises(ValueError, match="give a subclass of AuxiliaryLoss"):
         register_auxiliary("wrong", dict)

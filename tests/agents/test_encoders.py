@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import ActorCritic
+from agents import ActorCritic, encoders, register_encoder
 from agents.encoders import (
     IMAGE_ENCODERS,
     InstructionEncoder,
@@ -256,6 +256,63 @@ def test_an_encoder_of_images_is_refused_where_there_is_none(space):
     with pytest.raises(ValueError, match=r"encoder 'residual' reads images, and there is none in"):
         build_encoder(space, "residual", 16)
     assert build_encoder(space, "small", 16).d_out
+
+
+class Mean(torch.nn.Module):
+    """Features of the mean colour."""
+
+    def __init__(self, space, width):
+        super().__init__()
+        self.project, self.d_out = torch.nn.Linear(space.shape[2], width), width
+        self.norm = torch.nn.BatchNorm1d(width)
+
+    def forward(self, frames):
+        return self.change(self.norm(self.project(frames.float().mean((1, 2)))))
+
+    def change(self, features):
+        return features
+
+
+class Widthless(Mean):
+    def __init__(self, space, width):
+        super().__init__(space, width)
+        del self.d_out
+
+
+def changing(change):
+    return type("Changing", (Mean,), {"change": lambda self, features: change(features)})
+
+
+@pytest.mark.parametrize(
+    "cls, said",
+    [
+        (Widthless, "has no d_out: its __init__ sets it"),
+        (changing(lambda x: x[:, :3]), "gave torch.float32 [3, 3] of 3 frames, expected floating"),
+        (changing(lambda x: x[:1]), "gave torch.float32 [1, 8] of 3 frames"),
+        (changing(lambda x: x.sum(-1)), "gave torch.float32 [3] of 3 frames"),
+        (changing(lambda x: (x, x)), "gave tuple of 3 frames"),
+        (changing(lambda x: x > 0), "gave torch.bool [3, 8] of 3 frames"),
+        (changing(lambda x: x @ x), "cannot read 3 frames, torch.uint8 [3, 40, 40, 3]: RuntimeErr"),
+    ],
+)
+@pytest.mark.parametrize("crop", [(0, 0), (1, 2)])
+def test_an_encoder_that_gives_other_features_than_it_says_is_refused(monkeypatch, cls, said, crop):
+    monkeypatch.setattr(encoders, "IMAGE_ENCODERS", {**encoders.IMAGE_ENCODERS})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    register_encoder("odd", cls)
+    if any(crop):
+        said = said.replace("[3, 40, 40, 3]", "[3, 38, 36, 3]")
+    with pytest.raises(ValueError, match="encoder 'odd'") as caught:
+        build_encoder(gym.spaces.Box(0, 255, (40, 40, 3), np.uint8), "odd", 8, crop=crop)
+    (line,) = str(caught.value).splitlines()
+    assert said in line
+
+
+def test_what_an_encoder_is_asked_leaves_it_as_it_was(monkeypatch):
+    monkeypatch.setattr(encoders, "IMAGE_ENCODERS", {**encoders.IMAGE_ENCODERS})
+    register_encoder("mean", Mean)
+    made = build_encoder(gym.spaces.Box(0, 255, (40, 40, 3), np.uint8), "mean", 8)
+    assert made.training and made.norm.num_batches_tracked == 0
 
 
 def test_spots_are_the_strongest_answers_less_their_median_and_learn_as_their_naive_twin_does():

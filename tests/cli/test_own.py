@@ -194,5 +194,5 @@ def test_a_memory_that_cannot_be_built_is_one_line(monkeypatch, error):
     register_memory("broken", Broken, memory_options("gru"))
     config = TrainConfig(env=EnvConfig(name="CartPole-v1"), memory=memory_section("broken")())
     config.network.reward_clip = "none"
-    with pytest.raises(UserError, match=r"cannot be built: .*size.* line \d+, in run"):
+    with pytest.raises(UserError, match=r"cannot (be built|read .*): .*size.* line \d+, in run"):
         check_network(config, probe_env(config.env))

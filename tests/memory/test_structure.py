@@ -225,8 +225,8 @@ def test_elements_of_an_option_are_checked(given, said):
 @pytest.mark.parametrize(
     "change, said",
     [
-        (lambda out: out.y, "run gave torch.float32 [2, 2, 8], expected a MemoryOutput"),
-        (lambda out: MemoryOutput(out.y[..., :3], out.state), "y as torch.float32 [2, 2, 3]"),
+        (lambda out: out.y, "run gave torch.float32 [4, 3, 8], expected a MemoryOutput"),
+        (lambda out: MemoryOutput(out.y[..., :3], out.state), "y as torch.float32 [4, 3, 3]"),
         (lambda out: MemoryOutput(out.y.double(), out.state), "y as torch.float64"),
         (
             lambda out: MemoryOutput(out.y, {"other": out.state["steps"]}),
@@ -234,6 +234,10 @@ def test_elements_of_an_option_are_checked(given, said):
         ),
         (lambda out: MemoryOutput(out.y, {**out.state, "more": out.y}), "initial_state has not"),
         (lambda out: MemoryOutput(out.y, out.state, {"own": out.y}), "the loss 'own' as"),
+        (
+            lambda out: MemoryOutput(out.y, out.state, {"own": out.y.mean()[None]}),
+            "the loss 'own' as torch.float32 [1], expected a floating-point scalar",
+        ),
         (lambda out: MemoryOutput(out.y, out.state, {"policy": out.y.sum()}), "is the learner's"),
     ],
 )
@@ -247,6 +251,121 @@ def test_a_core_that_breaks_the_contract_is_refused_when_it_is_built(monkeypatch
     with pytest.raises(ValueError, match="memory 'odd'") as caught:
         build_memory("odd", d_model=8)
     assert said in str(caught.value)
+
+
+class Sum(MemoryCore):
+    """The sum of what an episode gave so far."""
+
+    def __init__(self, d_model=128):
+        super().__init__()
+        self.d_model = self.d_out = d_model
+
+    context_length = None
+
+    def initial_state(self, batch_size):
+        return {"sum": self.like.new_zeros(batch_size, self.d_model)}
+
+    def forgets(self, resets, t):
+        return resets[:, t]
+
+    def run(self, x, state, resets, attention):
+        held, y = state["sum"], []
+        for t in range(x.shape[1]):
+            held = torch.where(self.forgets(resets, t)[:, None], 0.0, held) + x[:, t]
+            y.append(held)
+        return MemoryOutput(torch.stack(y, 1), {"sum": held.detach()})
+
+
+class Widthless(Sum):
+    def __init__(self, d_model=128):
+        super().__init__(d_model)
+        del self.d_out
+
+
+class OneRow(Sum):
+    def initial_state(self, batch_size):
+        return super().initial_state(1)
+
+
+class Nested(Sum):
+    def initial_state(self, batch_size):
+        return {"layer": super().initial_state(batch_size)}
+
+
+class Ones(Sum):
+    def initial_state(self, batch_size):
+        return {"sum": self.like.new_ones(batch_size, self.d_model)}
+
+
+class Never(Sum):
+    def forgets(self, resets, t):
+        return torch.zeros_like(resets[:, t])
+
+
+class OnlyFirst(Sum):
+    def forgets(self, resets, t):
+        return resets[:, t] & (t == 0)
+
+
+class OnlyLater(Sum):
+    def forgets(self, resets, t):
+        return resets[:, t] & (t > 0)
+
+
+class Fails(Sum):
+    def run(self, x, state, resets, attention):
+        raise KeyError("oops")
+
+
+@pytest.mark.parametrize(
+    "core, said",
+    [
+        (Widthless, "has no d_out: its __init__ calls MemoryCore's"),
+        (OneRow, "initial_state(4) gave 'sum' as torch.float32 [1, 8], expected a tensor whose"),
+        (Nested, "initial_state(4) gave 'layer' as dict, expected a tensor whose first dimension"),
+        (Ones, "initial_state gave 'sum' other values than a reset does"),
+        (Never, "does not forget where an episode begins in step 0 of a call"),
+        (OnlyFirst, "does not forget where an episode begins in step 1 of a call"),
+        (OnlyLater, "does not forget where an episode begins in step 0 of a call"),
+        (Fails, "cannot read 4 rows of 3 steps: KeyError: 'oops' ("),
+    ],
+)
+def test_a_core_whose_state_or_resets_are_wrong_is_refused_when_it_is_built(
+    monkeypatch, core, said
+):
+    monkeypatch.setattr(registry, "_CORES", {})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    register_memory("odd", core, memory_options("identity"))
+    with pytest.raises(ValueError, match="memory 'odd'") as caught:
+        build_memory("odd", d_model=8)
+    (line,) = str(caught.value).splitlines()
+    assert said in line
+
+
+def test_an_error_of_a_core_that_may_be_made_for_a_gpu_comes_in_use(monkeypatch):
+    monkeypatch.setattr(registry, "_CORES", {})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    register_memory("odd", Fails, memory_options("identity"))
+    core = build_memory("odd", d_model=8)
+    with pytest.raises(KeyError, match="oops"):
+        core(torch.zeros(1, 1, 8), core.initial_state(1))
+
+
+@pytest.mark.parametrize("name", memory_names())
+def test_a_core_that_keeps_the_contract_is_built(monkeypatch, name):
+    """Also one that draws, where rows cannot be compared."""
+    own = memory_class(name)
+
+    class Drawing(own):
+        def run(self, x, state, resets, attention):
+            out = super().run(x, state, resets, attention)
+            out.y = out.y + torch.randn_like(out.y)
+            return out
+
+    for core in (own, Drawing):
+        monkeypatch.setattr(registry, "_CORES", {})
+        register_memory("own", core, memory_options(name))
+        assert isinstance(build_memory("own", **own.small), core)
 
 
 @pytest.mark.parametrize(
