@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from agents.actor_critic import ActorCritic, Observation, State, as_tensors
 from agents.distributions import for_env
 from agents.episodes import LENGTH, RETURN, count_place
+from agents.misfits import refuse_misfit
 
 LOST = "lost"  # in an environment's infos: how often each world died; of an episode: its world died
 
@@ -101,7 +102,11 @@ class Actor:
         self.net, self.env, self.noise, self.metrics = net, env, noise, metrics
         self.device = net.inlet.weight.device
         n = env.num_envs
-        self.obs, infos = reset(env, seeds)
+        try:
+            self.obs, infos = reset(env, seeds)
+        except Exception as error:
+            refuse_misfit(error, env)
+            raise
         self._told = LOST not in metrics  # a count of that name is the environment's own
         self.lost = int(self._deaths(infos).sum())
         self.state: State = net.initial_state(n)
@@ -120,9 +125,12 @@ class Actor:
         chosen = self.net.distribution(policy)
         action = chosen.sample(self.noise) if explore else chosen.mode()
         log_probs, actions = chosen.log_prob(action).numpy(), action.numpy()
-        self.obs, rewards, terminateds, truncateds, infos = self.env.step(
-            for_env(self.net.action_space, actions)
-        )
+        taken = for_env(self.net.action_space, actions)
+        try:
+            self.obs, rewards, terminateds, truncateds, infos = self.env.step(taken)
+        except Exception as error:
+            refuse_misfit(error, self.env)
+            raise
         if not np.isfinite(rewards).all():
             i = int(np.flatnonzero(~np.isfinite(rewards))[0])
             raise ValueError(
@@ -158,10 +166,14 @@ class Actor:
     def _ask_network(self, state: State) -> tuple[torch.Tensor, torch.Tensor, Observation | None]:
         """Policy [N, P], value [N] and picks of what will be acted on next; `state` moves on."""
         resets = torch.as_tensor(self.resets, device=self.device)
-        observation = as_tensors(self.obs, self.device)
-        picked = self.net.pick(observation)
-        given = {} if picked is None else {"picked": picked}
-        return *self.net.step(observation, state, resets, **given), picked
+        try:
+            observation = as_tensors(self.obs, self.device)
+            picked = self.net.pick(observation)
+            given = {} if picked is None else {"picked": picked}
+            return *self.net.step(observation, state, resets, **given), picked
+        except Exception as error:
+            refuse_misfit(error, self.env, self.obs)
+            raise
 
     def _not_finite(self) -> str:
         """One line that says where what is not finite came from: an observation, or the network itself."""
@@ -190,7 +202,13 @@ class Actor:
         for key in self.metrics:
             # gymnasium says beside each info in which worlds it was given.
             if key in infos and np.all(infos.get(f"_{key}", np.ones(self.env.num_envs, bool))[i]):
-                count = float(infos[key][i])
+                try:
+                    count = float(infos[key][i])
+                except (TypeError, ValueError) as error:
+                    raise ValueError(
+                        f"info[{key!r}] of world {i} is {infos[key][i]!r} at the end of its episode, and "
+                        "episode_metrics names it as a count: give a number, or take the name out"
+                    ) from error
                 if math.isfinite(count):  # a share of nothing is no count
                     episode[count_place(key)] = count
         if lost:

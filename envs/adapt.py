@@ -124,13 +124,31 @@ class Adapted(gym.Wrapper):
             )
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        observation, info = self.env.reset(**kwargs)
+        given: Any = self.env.reset(**kwargs)
+        try:
+            observation, info = given
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"reset gave {_count(given)}, expected two: observation, info"
+            ) from error
         return self._observe(observation, info), info
 
     def step(self, action: Any) -> tuple[Any, ...]:
-        observation, reward, terminated, truncated, info = self.env.step(self._action(action))
+        given: Any = self.env.step(self._action(action))
+        try:
+            observation, reward, terminated, truncated, info = given
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"step gave {_count(given)}, expected five: observation, reward, terminated, truncated, info"
+            ) from error
         seen = self._observe(observation, info)
-        return seen, float(reward), bool(terminated), bool(truncated), info
+        try:
+            return seen, float(reward), bool(terminated), bool(truncated), info
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"step gave the reward {reward!r}, terminated {terminated!r}, truncated {truncated!r}: expected one "
+                "number and two of True or False"
+            ) from error
 
     def _observe(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
         flat = self._read(observation)
@@ -139,6 +157,11 @@ class Adapted(gym.Wrapper):
         elif self._told:
             flat[MASK] = _bits(info[MASK]) if MASK in info else self._everything
         return flat
+
+
+def _count(given: Any) -> str:
+    """What a call gave in place of a tuple, or how many it gave."""
+    return f"{len(given)} values" if isinstance(given, tuple) else f"one {type(given).__name__}"
 
 
 class AdaptedVector(VectorWrapper):

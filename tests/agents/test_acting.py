@@ -1,15 +1,20 @@
 """Acting in a vector environment: what is counted, what is remembered, what is said when it goes wrong."""
 
+from typing import ClassVar
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents import ActorCritic
 from agents.acting import Actor, reset
 from agents.actor_critic import as_tensors
 from ct_rl.scores import env_facts, episode_means
+from envs.adapt import Adapted
 from envs.seeding import world_seeds
+from envs.wrappers import LastStepVector
 from tests.agents.counting import CountingEnv
 
 
@@ -186,3 +191,97 @@ def test_an_observation_may_be_a_flipped_view():
 def test_counts_that_are_no_list_are_refused():
     with pytest.raises(ValueError, match="'score': expected a list of names"):
         env_facts({"episode_metrics": ("score")})
+
+
+class Plain(gym.Env):
+    """Three numbers, five steps; subclasses get one thing wrong."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+    metadata: ClassVar[dict] = {"episode_metrics": ("score",)}
+    t = score = 0
+
+    def observe(self):
+        return np.zeros(3, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self.observe(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.observe(), 1.0, self.t == 5, False, {"score": self.score}
+
+
+class Wide(Plain):
+    def observe(self):
+        return np.zeros(4 if self.t == 3 else 3, np.float32)
+
+
+class WideAtOnce(Plain):
+    def observe(self):
+        return np.zeros(4, np.float32)
+
+
+class Beyond(Plain):
+    observation_space = gym.spaces.Dict(a=gym.spaces.Discrete(3), b=gym.spaces.Box(-1, 1, (3,)))
+
+    def observe(self):
+        return {"a": self.t, "b": np.zeros(3, np.float32)}
+
+
+class Four(Plain):
+    def step(self, action):
+        return super().step(action)[:4]
+
+
+class Unpaid(Plain):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, None, *rest
+
+
+class Alone(Plain):
+    def reset(self, **more):
+        return super().reset(**more)[0]
+
+
+@pytest.mark.parametrize(
+    "cls, said",
+    [
+        (Wide, "the observation's part 'vector' of world 0 is float32 [4], and its space is a Box"),
+        (WideAtOnce, "the observation's part 'vector' of world 0 is float32 [4], and its space is"),
+        (Beyond, "the observation's part 'a' of world 0 is 3, and its space is Discrete(3): mend"),
+        (Four, "step gave 4 values, expected five: observation, reward, terminated, truncated"),
+        (
+            Unpaid,
+            "step gave the reward None, terminated False, truncated False: expected one number",
+        ),
+        (Alone, "reset gave one ndarray, expected two: observation, info"),
+        (
+            type("Text", (Plain,), {"score": "won"}),
+            "info['score'] of world 0 is 'won' at the end of",
+        ),
+        (type("List", (Plain,), {"score": [1, 2]}), "info['score'] of world 0 is [1, 2] at the"),
+        (type("None", (Plain,), {"score": None}), "info['score'] of world 0 is None at the end"),
+    ],
+)
+def test_what_an_environment_gets_wrong_is_named(cls, said):
+    mode = AutoresetMode.NEXT_STEP
+    env = LastStepVector(SyncVectorEnv([lambda: Adapted(cls())] * 2, autoreset_mode=mode))
+    with pytest.raises(ValueError) as caught:
+        playing = actor(env, metrics=cls.metadata["episode_metrics"])
+        for _ in range(6):
+            playing.step(explore=True)
+    (line,) = str(caught.value).splitlines()
+    assert said in line
+
+
+def test_an_error_of_the_environments_own_stays_as_it_is():
+    class Broken(Plain):
+        def step(self, action):
+            raise KeyError("no such map")
+
+    mode = AutoresetMode.NEXT_STEP
+    env = LastStepVector(SyncVectorEnv([lambda: Adapted(Broken())], autoreset_mode=mode))
+    with pytest.raises(KeyError, match="no such map"):
+        actor(env).step(explore=True)

@@ -26,8 +26,8 @@ from agents.auxiliary import registry as losses
 from agents.rllib.internals import environment_creator
 from agents.rllib.registration import register_class
 from agents.rllib.runner import MemoryEnvRunner
-from ct_rl.scores import env_facts
 from ct_rl.memory import memory_class, memory_names, memory_options, register_memory, registry
+from ct_rl.scores import env_facts
 
 
 @pytest.fixture
