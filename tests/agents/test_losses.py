@@ -175,6 +175,7 @@ def learned_with(monkeypatch):
             },
         )
         module.carries_losses = False
+        module.double()  # as the runner's, whose memory the fragment begins with
         return module, lambda: module.forward_train(_columns(fragment))["losses"]["own"]
 
     return learn
