@@ -147,6 +147,7 @@ def learned_with(monkeypatch):
     monkeypatch.setattr(losses, "_LOSSES", {})
     runner = make_runner("lstm")
     fragment = Fragment.join(runner.sample()).to_device("cpu")
+    fragment.state = {key: x.float() for key, x in fragment.state.items()}  # the runner's is exact
     observation, action = runner.get_spaces()["__env_single__"]
 
     class Core(memory_class("lstm")):
@@ -175,7 +176,6 @@ def learned_with(monkeypatch):
             },
         )
         module.carries_losses = False
-        module.double()  # as the runner's, whose memory the fragment begins with
         return module, lambda: module.forward_train(_columns(fragment))["losses"]["own"]
 
     return learn
