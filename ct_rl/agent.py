@@ -74,7 +74,7 @@ class Agent:
 
         config, _ = described(self.description, "the agent", list(sys.modules))
         options = evaluation_options(config, more=settings)
-        with env_errors(config.env.name):
+        with env_errors(config.env.name, flag=""):
             return envs.make(config.env.name, **env_settings(config.env, options))
 
     def initial_state(self, batch_size: int) -> State:

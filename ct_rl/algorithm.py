@@ -73,6 +73,22 @@ def evaluation_options(
     return options
 
 
+def fit_options(config: TrainConfig, engine: str | None, source: str) -> None:
+    """Leaves out, and names, a recipe's or a run's settings of the room task that the real engine has not."""
+    if config.env.name != "dmlab_rooms_select":
+        return
+    from envs.dmlab.make import available
+    from envs.dmlab.settings import setting_names
+
+    chosen = engine or config.env.engine
+    if chosen not in ("auto", "deepmind_lab") or not available():
+        return  # a missing engine is refused later, in a line of its own
+    for options in (config.env.options, config.eval_env.options):
+        for key in sorted(set(options) - set(setting_names())):
+            print(f"note: deepmind_lab has no setting {key!r}: {source}'s is left out")
+            del options[key]
+
+
 def portable_options(env: EnvConfig, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Settings of an environment without this machine's paths: those of training, or `options`."""
     given = env.options if options is None else options
@@ -110,8 +126,12 @@ def probe_env(env: EnvConfig, options: Mapping[str, Any] | None = None) -> EnvPr
 
 
 @contextlib.contextmanager
-def env_errors(name: str) -> Iterator[None]:
-    """What `envs` raises about names, settings, engines and libraries becomes a UserError."""
+def env_errors(name: str, flag: str = "--env ") -> Iterator[None]:
+    """What `envs` raises about names, settings, engines and libraries becomes a UserError.
+
+    Args:
+        flag: that a command gives the environment by; "" where it is the agent's.
+    """
     try:
         yield
     except UserError:
@@ -120,11 +140,11 @@ def env_errors(name: str) -> Iterator[None]:
         text = one_line(error)
         if isinstance(error, ImportError) and "libX11" in text:
             text = f"{text}; install it, for example with: apt-get install libx11-6"
-        raise UserError(text if name in text else f"--env {name}: {text}") from error
+        raise UserError(text if name in text else f"{flag}{name}: {text}") from error
     except (RunFailed, MemoryError):
         raise
     except Exception as error:  # whatever somebody's own class raises
-        raise UserError(f"--env {name}: {said(error)}") from error
+        raise UserError(f"{flag}{name}: {said(error)}") from error
 
 
 def network_settings(config: TrainConfig) -> dict[str, Any]:

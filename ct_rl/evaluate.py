@@ -75,7 +75,7 @@ def command(argv: list[str]) -> int:
 
 def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
     import envs
-    from ct_rl.algorithm import env_settings, evaluation_options
+    from ct_rl.algorithm import env_settings, evaluation_options, fit_options
 
     if given.engine is not None:
         if not envs.has_engines(config.env.name):
@@ -88,6 +88,8 @@ def _settings(given: Arguments, config: TrainConfig) -> dict[str, Any]:
             f"--env-option render_mode={given.env_option['render_mode']}: what is drawn goes into a film: "
             "give --video instead"
         )
+    if given.as_trained:
+        fit_options(config, given.engine, "the run")
     options = evaluation_options(config, given.as_trained, given.env_option)
     return env_settings(config.env, options)
 
@@ -102,10 +104,10 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
 
     config = agent.config
     settings = _settings(given, config)
-    with env_errors(config.env.name):
+    with env_errors(config.env.name, flag=""):
         env = envs.make_vec(config.env.name, worlds_for(given.episodes), **settings)
     try:
-        with env_errors(config.env.name):
+        with env_errors(config.env.name, flag=""):
             check_autoreset(env)
         facts = env_facts(env.metadata)
         net = agent.network(env.single_observation_space, env.single_action_space)
@@ -204,7 +206,7 @@ def _attention(
 
     env = None
     try:
-        with env_errors(agent.config.env.name):
+        with env_errors(agent.config.env.name, flag=""):
             env = envs.make_vec(agent.config.env.name, 1, **settings)
         return attention_of_episode(net, env, seed=given.seed, greedy=given.actions == "greedy")
     except (UserError, RunFailed, ValueError, RuntimeError) as error:

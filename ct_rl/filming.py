@@ -56,12 +56,12 @@ def filmed_env(name: str, attention: bool, settings: dict[str, Any]) -> Any:
     from ct_rl.algorithm import env_errors
 
     try:
-        with env_errors(name):
+        with env_errors(name, flag=""):
             return envs.make(name, render_mode="rgb_array", **settings)
     except UserError as error:
         if not attention:
             raise
-        with env_errors(name):
+        with env_errors(name, flag=""):
             env = envs.make(name, **settings)
         print(f"note: the film shows the observation, no picture: {one_line(error)[:200]}")
         return env

@@ -97,7 +97,9 @@ def _new_config(argv: list[str], imports: list[str]) -> tuple[TrainConfig, str |
         base.env = EnvConfig()
         base.eval_env = EvalEnvConfig()
     elif source is not None:
-        _fit_options(base, command_line.flag_value(argv, "--engine"), source)
+        from ct_rl.algorithm import fit_options
+
+        fit_options(base, command_line.flag_value(argv, "--engine"), source)
     config = _parse(argv, base, imports)
     if left_out:
         kind = config.memory.kind
@@ -105,22 +107,6 @@ def _new_config(argv: list[str], imports: list[str]) -> tuple[TrainConfig, str |
     if config.run.ray_address != command_line.flag_value(argv, "--ray-address"):
         raise UserError(f"{source} names a Ray cluster: join it with --ray-address, or take it out")
     return config, source
-
-
-def _fit_options(config: TrainConfig, engine: str | None, source: str) -> None:
-    """Leaves out, and names, a recipe's settings of the room task that the real engine has not."""
-    if config.env.name != "dmlab_rooms_select":
-        return
-    from envs.dmlab.make import available
-    from envs.dmlab.settings import setting_names
-
-    chosen = engine or config.env.engine
-    if chosen not in ("auto", "deepmind_lab") or not available():
-        return  # a missing engine is refused later, in a line of its own
-    for options in (config.env.options, config.eval_env.options):
-        for key in sorted(set(options) - set(setting_names())):
-            print(f"note: deepmind_lab has no setting {key!r}: {source}'s is left out")
-            del options[key]
 
 
 def _parse(argv: list[str], base: TrainConfig, imports: list[str]) -> TrainConfig:

@@ -198,3 +198,12 @@ def test_imports_that_are_no_names_are_one_line(copy, imports):
     (copy / "config.json").write_text(json.dumps({**config, "format": "x"}))
     with pytest.raises(UserError, match="holds no agent that can be read"):
         open_trained(str(copy), "last", [])
+
+
+def test_an_evaluation_as_trained_leaves_out_what_the_real_engine_has_not(monkeypatch, capsys):
+    monkeypatch.setattr("envs.dmlab.make.available", lambda: True)
+    config = open_trained("pretrained:rooms_select", "last", []).config
+    assert "spawn" in config.env.options
+    given = evaluate.Arguments(run="x", as_trained=True, engine="deepmind_lab")
+    assert "spawn" not in evaluate._settings(given, config)
+    assert "deepmind_lab has no setting 'spawn'" in capsys.readouterr().out
