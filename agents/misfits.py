@@ -20,8 +20,11 @@ def refuse_misfit(error: Exception, env: VectorEnv, obs: Any = None) -> None:
         ValueError: one line that names part and world, what it gave and what its space is.
     """
     if obs is None:
-        base: Any = env.unwrapped  # gymnasium's SyncVectorEnv holds them
-        worlds, space = getattr(base, "_env_obs", []), base.single_observation_space
+        base: Any = getattr(env, "unwrapped", env)  # gymnasium's SyncVectorEnv holds them
+        worlds = getattr(base, "_env_obs", None)
+        if worlds is None:
+            return
+        space = base.single_observation_space
     else:
         worlds, space = [_row(obs, i) for i in range(env.num_envs)], env.single_observation_space
     for i, one in enumerate(worlds):

@@ -289,8 +289,12 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             return self._checked(losses)
         steps = batch[Columns.REWARDS].shape[1]
         resets = batch.get(RESETS)
-        if resets is None:  # a stock row holds no more than one episode
+        if (
+            resets is None
+        ):  # a stock row holds no more than one episode, and what fills it up is none of it
             resets = torch.zeros_like(batch[Columns.LOSS_MASK], dtype=torch.bool)
+            if Columns.SEQ_LENS in batch:
+                resets = beyond(batch[Columns.SEQ_LENS], steps)
         ignored = batch[IGNORED] if IGNORED in batch else ~batch[Columns.LOSS_MASK].bool()
         experience = Experience(
             observation=_first(batch[Columns.OBS], steps),

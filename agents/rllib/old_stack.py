@@ -118,7 +118,7 @@ class MemoryModelV2(TorchModelV2, nn.Module):
                 outputs=out.outputs,
                 actions=loss_inputs["actions"].unflatten(0, (rows, steps)),
                 rewards=loss_inputs["rewards"].view(rows, steps),
-                resets=torch.zeros_like(padding),  # a row holds no more than one episode
+                resets=padding,  # a row holds no more than one episode, and what fills it up is none of it
                 ignored=padding,
             )
             wanted = [name for name in self.net.auxiliary if self.loss_coeffs.get(name, 1.0)]

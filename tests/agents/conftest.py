@@ -12,6 +12,7 @@ from ray.rllib.connectors import connector_v2
 from ray.tune import register_env
 
 from agents import MemoryAPPOConfig, MemoryIMPALAConfig, MemoryPPOConfig
+from agents.auxiliary import AuxiliaryLoss, registry
 from tests.agents.counting import create, create_broken, create_serial
 
 ROOT = str(Path(__file__).parents[2])
@@ -52,6 +53,22 @@ def cluster():
     register_env("broken", create_broken)
     yield
     ray.shutdown()
+
+
+class LedTo(AuxiliaryLoss):
+    """What somebody may write: of each step that was acted on, and the next one of its episode."""
+
+    def forward(self, experience):
+        apart = (experience.features[:, 1:] - experience.features[:, :-1]).square().mean(-1)
+        counts = experience.episode[:, 1:] == experience.episode[:, :-1]
+        counts = counts & ~experience.ignored[:, :-1]
+        return (apart * counts).sum() / counts.sum().clamp(min=1)
+
+
+@pytest.fixture
+def led_to(monkeypatch):
+    """A loss of somebody's own among the registered ones."""
+    monkeypatch.setattr(registry, "_LOSSES", {**registry._LOSSES, "led_to": LedTo})
 
 
 @pytest.fixture

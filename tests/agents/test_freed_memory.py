@@ -38,4 +38,5 @@ def test_large_tensors_come_without_fresh_pages_unless_the_environment_says_how(
     kept, before, after = map(int, done.stdout.split())
     assert kept == (own is None)
     assert before >= 8 * 20  # huge pages of 2 MiB, at the least
-    assert after < before / 10 if kept else after > before / 2
+    # A tensor or two may still need pages: what else the process allocates lies between.
+    assert after < before / 3 if kept else after > before / 2

@@ -1,6 +1,7 @@
 """What this package relies on inside RLlib is there, and nothing else of RLlib's privates is touched."""
 
 import ast
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -53,7 +54,10 @@ def test_no_other_private_name_of_rllib_is_touched():
 
 
 def _rllib_has(name: str) -> bool:
-    return any(
-        re.search(rf"\b{name}\b", inspect.getsource(owner))
-        for owner in {cls for cls, _ in internals.METHODS} | set(internals.ATTRIBUTES.values())
-    )
+    return re.search(rf"\b{name}\b", _rllibs_sources()) is not None
+
+
+@functools.cache
+def _rllibs_sources() -> str:
+    owners = {cls for cls, _ in internals.METHODS} | set(internals.ATTRIBUTES.values())
+    return "\n".join(map(inspect.getsource, owners))

@@ -144,7 +144,7 @@ def test_what_fills_a_row_up_is_not_learned_from(length, ends_windows):
         torch.testing.assert_close(one, other)
 
 
-def test_no_auxiliary_loss_sees_what_fills_a_row_up():
+def test_no_auxiliary_loss_sees_what_fills_a_row_up(led_to):
     every = {name: _class(name).small for name in auxiliary_names()}
     model = old_model(auxiliary=every)
     seen = torch.randn(2, 33, *OBSERVATIONS["vector"].shape)

@@ -219,7 +219,7 @@ def test_what_fills_a_row_up_is_not_learned_from(algorithm):
     assert found == {True, False}  # some rows end no window
 
 
-def test_no_auxiliary_loss_sees_what_fills_a_row_up():
+def test_no_auxiliary_loss_sees_what_fills_a_row_up(led_to):
     every = {name: _class(name).small for name in auxiliary_names()}
     config = stock_config("ppo", "compressive", fragment=20, auxiliary=every)
     module, (batch,) = sampled(config, rounds=1)

@@ -279,7 +279,7 @@ def test_lost_episodes_are_told_in_table_json_and_film(tmp_path, monkeypatch, ca
     net = ActorCritic(env.observation_space, env.action_space, memory="gru", width=4,
                       memory_options={"d_model": 4, "hidden": 4}).eval()  # fmt: skip
     config = parse("env: {name: dying_once}", "test")
-    agent = Trained(str(tmp_path), config, 1, "step_1", "gru", tmp_path, False, lambda *_: net)
+    agent = Trained(str(tmp_path), config, 1, "step_1", "gru", tmp_path, lambda *_: net)
     monkeypatch.setattr(DyingOnce, "deaths", 0)
     given = evaluate.Arguments(run=str(tmp_path), episodes=2, actions="greedy")
     assert evaluate._evaluate(given, agent) == 0
