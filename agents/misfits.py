@@ -1,4 +1,4 @@
-"""Which observation is not of its space: asked when acting has failed, so that a step costs nothing more."""
+"""Which observation is not of its space; training asks when acting has failed, so that a step costs nothing more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refuse_misfit(error: Exception, env: VectorEnv, obs: Any = None) -> None:
     else:
         worlds, space = [_row(obs, i) for i in range(env.num_envs)], env.single_observation_space
     for i, one in enumerate(worlds):
-        found = None if one is None else _misfit(space, one, "")
+        found = None if one is None else misfit(space, one)
         if found is not None:
             part, given = found
             raise ValueError(
@@ -40,18 +40,22 @@ def _row(obs: Any, i: int) -> Any:
     return {key: _row(x, i) for key, x in obs.items()} if isinstance(obs, dict) else obs[i]
 
 
-def _misfit(space: gym.Space, x: Any, part: str) -> tuple[str, str] | None:
-    """The part of an observation that is not of its space, and what it is instead of what."""
+def misfit(space: gym.Space, x: Any, part: str = "", lead: int = 0) -> tuple[str, str] | None:
+    """The part of an observation that is not of its space, and what it is instead of what; None where all is.
+
+    Args:
+        lead: dimensions before an observation's own, 1 for a batch.
+    """
     if isinstance(space, spaces.Dict):
         for key, inner in space.spaces.items():
             if not isinstance(x, dict) or key not in x:
                 return f"'s part {key!r}", "not there"
-            found = _misfit(inner, x[key], f"'s part {key!r}")
+            found = misfit(inner, x[key], f"'s part {key!r}", lead)
             if found is not None:
                 return found
         return None
     array = np.asarray(x)
-    if array.shape != space.shape or array.dtype.kind not in "biuf":
+    if array.shape[lead:] != space.shape or array.dtype.kind not in "biuf":
         return part, f"{array.dtype} {list(array.shape)}, and its space is {_said(space)}"
     # A network reads numbers out of a Box's bounds, and has no place for a choice that there is not.
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from agents.actor_critic import ActorCritic, State
 from agents.encoders import of_saved
+from agents.misfits import misfit
 from ct_rl import checkpoint
 from ct_rl.errors import UserError, one_line
 from ct_rl.plain_files import MIB, Unreadable, read_bytes, read_json
@@ -131,20 +132,19 @@ class Agent:
 
     def _check(self, batch: Any) -> None:
         """Refuses what the network would read as something else, or what would stay in the memory for good."""
+        found = misfit(self.observation_space, batch, lead=1)
+        if found is not None:
+            raise ValueError("the observation{} is {}".format(*found))
+        parts = _named(batch)
         for name, space in _named(self.observation_space).items():
-            x, whole = np.asarray(_named(batch)[name]), np.dtype(space.dtype).kind in "iub"
-            of = f"the observation's {name!r}" if name else "the observation"
+            x, whole = np.asarray(parts[name]), np.dtype(space.dtype).kind in "iub"
+            of = f"the observation's part {name!r}" if name else "the observation"
             if whole and x.dtype.kind not in "iub":
                 raise ValueError(
                     f"{of} is of {x.dtype}, expected {space.dtype}, as the environment gives it"
                 )
             if x.dtype.kind == "f" and not np.isfinite(x).all():
                 raise ValueError(f"{of} holds NaN or infinity")
-            if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
-                start = np.asarray(space.start)
-                size = space.n if isinstance(space, gym.spaces.Discrete) else space.nvec
-                if ((x < start) | (x >= start + np.asarray(size))).any():
-                    raise ValueError(f"{of} is not in {space}")
 
 
 def load_agent(folder: str | Path, *, checkpoint: str = "last") -> Agent:

@@ -104,7 +104,7 @@ def _film(run: str, steps: int) -> Path | None:
     folder = pretrained_folder(run) if run.startswith(PRETRAINED) else Path(run)
     made = newest(folder / "videos", f"step_{steps:012d}*.mp4")
     beside = folder / FILM
-    return made or (beside if beside.is_file() else None)
+    return made or (beside if beside.is_file() and not beside.is_symlink() else None)
 
 
 def _play(folder: str, imports: Sequence[str], *flags: str) -> str:

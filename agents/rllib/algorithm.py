@@ -33,9 +33,9 @@ from agents.rllib.runner import (
     LOST_WORLDS,
     MEMORY_BYTES,
     make_runner_here,
-    one_line,
     runner_failed,
 )
+from ct_rl.errors import one_line
 
 _GRACE = 2.0  # seconds in which the other learners may say what went wrong, once one has failed
 _TRAINED = (NUM_ENV_STEPS_TRAINED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME)

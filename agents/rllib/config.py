@@ -54,9 +54,8 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         self.imported_modules: tuple[str, ...] = ()
         self.adam_epsilon = 1e-5
         self.mixed_precision = False
-        self.vectorize_mode_from = (
-            "default"  # or "environment", or "user": who chose gym_env_vectorize_mode
-        )
+        # Who chose gym_env_vectorize_mode: "default", "environment" or "user".
+        self.vectorize_mode_from = "default"
         self.opt_type = "adam"
         self.decay, self.momentum, self.epsilon = 0.99, 0.0, 1e-5  # of rmsprop
         self.shuffle_batch_per_epoch = True

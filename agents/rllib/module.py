@@ -289,9 +289,8 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             return self._checked(losses)
         steps = batch[Columns.REWARDS].shape[1]
         resets = batch.get(RESETS)
-        if (
-            resets is None
-        ):  # a stock row holds no more than one episode, and what fills it up is none of it
+        if resets is None:
+            # A stock row holds no more than one episode, and what fills it up is none of it.
             resets = torch.zeros_like(batch[Columns.LOSS_MASK], dtype=torch.bool)
             if Columns.SEQ_LENS in batch:
                 resets = beyond(batch[Columns.SEQ_LENS], steps)

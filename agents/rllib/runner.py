@@ -19,6 +19,7 @@ from agents.errors import RunnerFailed
 from agents.fragment import PICKED, VALUES, Fragment
 from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import MemoryRLModule
+from ct_rl.errors import one_line
 from ct_rl.memory import state_bytes
 from envs.seeding import world_seeds
 
@@ -215,11 +216,6 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
 def runner_failed(why: str) -> RunnerFailed:
     """What the driver raises for an error in a runner, wherever the runner lives."""
     return RunnerFailed(f"an environment runner stopped: {why}")
-
-
-def one_line(x: Any) -> str:
-    """`str(x)` without line breaks, which the arrays of a space's bounds have."""
-    return " ".join(str(x).split())
 
 
 def _said(error: Exception) -> str:

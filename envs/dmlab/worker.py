@@ -54,9 +54,8 @@ def _reporting(connection: Connection) -> Any:
         kind = "ImportError" if isinstance(error, ImportError) else type(error).__name__
         text = str(error)
         if kind not in ("ImportError", "RuntimeError", "ValueError", "TypeError"):
-            text = f"{kind}: {text}".rstrip(
-                ": "
-            )  # a KeyError's text is a key, a MemoryError's nothing
+            # A KeyError's text is a key, and a MemoryError has none.
+            text = f"{kind}: {text}".rstrip(": ")
         connection.send(("error", kind, text))
 
 

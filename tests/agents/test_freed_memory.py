@@ -20,7 +20,8 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 each_time, kept = faults(), keep_freed_memory()
-faults()
+for _ in range(4):
+    faults()  # until what is kept lies in one piece: what else is allocated may divide it at first
 print(int(kept), each_time, faults())
 """
 
@@ -38,5 +39,4 @@ def test_large_tensors_come_without_fresh_pages_unless_the_environment_says_how(
     kept, before, after = map(int, done.stdout.split())
     assert kept == (own is None)
     assert before >= 8 * 20  # huge pages of 2 MiB, at the least
-    # A tensor or two may still need pages: what else the process allocates lies between.
-    assert after < before / 3 if kept else after > before / 2
+    assert after < before / 10 if kept else after > before / 2

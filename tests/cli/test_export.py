@@ -103,7 +103,7 @@ def test_what_the_network_would_misread_is_refused_and_named(agent):
     other = Agent(net, own, gym.spaces.Discrete(3), {})
     good = {"at": np.array([1, 4]), "v": np.zeros((2, 2), np.float32)}
     other.act(good)
-    for wrong, says in (({"at": np.array([1, 5])}, r"'at' is not in Discrete\(4, start=1\)"),
+    for wrong, says in (({"at": np.array([1, 5])}, r"'at' is \[1, 5\], and its space is Discrete\(4, start=1\)"),
                         ({"v": np.full((2, 2), np.nan)}, "'v' holds NaN")):  # fmt: skip
         with pytest.raises(ValueError, match=says):
             other.act(good | wrong)
@@ -255,6 +255,7 @@ def test_what_an_export_has_not_is_said(agent, tmp_path, monkeypatch, capsys):
     film = run / "videos" / "step_000000001000_seed0_greedy.mp4"
     film.unlink()
     film.symlink_to("/etc/hostname")  # a stranger's run must not bring along another's file
+    (run / "replay.mp4").symlink_to("/etc/hostname")
     assert export.command([str(run), str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "no film of this checkpoint" in said and "no score of this checkpoint" in said
