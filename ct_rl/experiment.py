@@ -1,7 +1,7 @@
 """Several runs, one comparison: `python -m ct_rl.experiment configs/rooms_select_rates.yaml`.
 
-Trains every variant under every seed, evaluates each, and writes results.json and comparison.png into one folder.
-The same command goes on where an earlier one was stopped: what is finished is kept.
+Trains every variant under every seed, evaluates each, and writes results.json, comparison.png and comparison.md into
+one folder. The same command goes on where an earlier one was stopped: what is finished is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from ct_rl import command_line, comparison, config_file
+from ct_rl.comparison_table import markdown
 from ct_rl.config import Text
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError, run_command, suggestion
 from ct_rl.evaluation_file import (
@@ -45,6 +46,7 @@ from ct_rl.run_folder import origin, take_lock
 
 PROG = "ct_rl.experiment"
 _LOOK_SECONDS, _STATUS_SECONDS = 0.5, 60.0
+_WRITTEN = ("results.json", "comparison.png", "comparison.md")
 
 
 @dataclass
@@ -131,8 +133,8 @@ def command(argv: list[str]) -> int:
             again = shlex.join(["python", "-m", PROG, *argv])
             print(f"interrupted, all saved; go on with the same command:\n  {again}")
             return INTERRUPTED
-    results = folder / "results.json"
-    print(f"results      {results}\npicture      {folder / 'comparison.png'}")
+    for what, name in zip(("results", "picture", "table"), _WRITTEN, strict=True):
+        print(f"{what:12} {folder / name}")
     return DONE
 
 
@@ -306,7 +308,7 @@ def _numbers(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool = False) -> None:
-    """Writes what the finished runs say: results.json and comparison.png; `show` prints their table.
+    """Writes what the finished runs say, `_WRITTEN`; `show` prints their table.
 
     Where none is finished any more, what earlier ones said is put aside under another name.
     """
@@ -316,7 +318,7 @@ def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool =
         if found is not None:
             finished.setdefault(job.variant.name, []).append(found)
     if not finished:
-        for name in ("results.json", "comparison.png"):
+        for name in _WRITTEN:
             with contextlib.suppress(FileNotFoundError):
                 os.replace(folder / name, folder / f"earlier_{name}")
         return
@@ -324,6 +326,7 @@ def _compare(jobs: list[Job], experiment: Experiment, folder: Path, show: bool =
     text = json.dumps(results, indent=1) + "\n"
     write_atomically(folder / "results.json", text.encode())
     comparison.draw_comparison(folder / "comparison.png", results)
+    write_atomically(folder / "comparison.md", markdown(results).encode())
     if show:
         comparison.show(results)
 
