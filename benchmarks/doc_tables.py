@@ -3,7 +3,8 @@
     python benchmarks/doc_tables.py            # all pages of docs/
     python benchmarks/doc_tables.py --check    # says which are not as the results are, and writes nothing
 
-A page has a line `<!-- table: NAME -->`, for `docs/results/NAME.json`, an empty line and the table, which is replaced.
+A page has a line `<!-- table: NAME -->`, an empty line, and the table of `docs/results/NAME.json`, which is replaced: the
+results of an experiment, or of `benchmarks/delay.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,30 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from ct_rl.comparison_table import markdown
 
+ONE_SIDE = 0.6  # right at most for a player who always goes to one side, behind any of the doors
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TABLE = re.compile(r"^(<!-- table: (\w+) -->\n)(?:\n(?:\|.*\n)+)?", re.MULTILINE)
+
+
+def delays(results: dict[str, Any]) -> str:
+    """The table of `benchmarks/delay.py`: a row a run, the highest rate first; bold is two errors above `ONE_SIDE`."""
+
+    def cell(share: dict[str, float]) -> str:
+        right = f"{share['right']:.2f}"
+        return f"**{right}**" if share["right"] - 2 * share["error"] > ONE_SIDE else right
+
+    runs = sorted(results["runs"], key=lambda run: (-run["rate"], run["run"]))
+    lines = [["rate, reach", "seed", *map(str, runs[0]["delays"])]]
+    lines.append(["---"] * len(lines[0]))
+    for run in runs:
+        seed = run["run"].rpartition("seed")[2]
+        cells = map(cell, run["by_delay"].values())
+        lines.append([f"{run['rate']}, {run['reach']} steps", seed, *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def filled(page: str) -> str:
@@ -25,7 +45,8 @@ def filled(page: str) -> str:
 
     def table(found: re.Match[str]) -> str:
         results = json.loads((DOCS / "results" / f"{found[2]}.json").read_text())
-        return f"{found[1]}\n{markdown(results)}"
+        made = markdown(results) if "variants" in results else delays(results)
+        return f"{found[1]}\n{made}"
 
     return TABLE.sub(table, page)
 
