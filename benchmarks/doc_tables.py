@@ -3,8 +3,8 @@
     python benchmarks/doc_tables.py            # all pages of docs/
     python benchmarks/doc_tables.py --check    # says which are not as the results are, and writes nothing
 
-A page has a line `<!-- table: NAME -->`, an empty line, and the table of `docs/results/NAME.json`, which is replaced: the
-results of an experiment, or of `benchmarks/delay.py`.
+A page has a line `<!-- table: NAME -->`, an empty line, and the table of `docs/results/NAME.json`, which is replaced:
+the results of an experiment, or of `benchmarks/delay.py`.
 """
 
 from __future__ import annotations
