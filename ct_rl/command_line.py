@@ -137,6 +137,12 @@ def flag_value(argv: Sequence[str], flag: str) -> str | None:
     return value
 
 
+def named_fields(argv: Sequence[str], cls: type, sections: Mapping[str, type]) -> dict[Where, str]:
+    """The fields of `cls` that flags set, each with its flag as it was given."""
+    given = {word.partition("=")[0] for word in argv if word.startswith("--")}
+    return {where: flag for flag, where in _flags(cls, sections).items() if flag in given}
+
+
 def parse_importing(cls: type[Config], argv: list[str], *, prog: str) -> Config:
     """`parse`, and then imports what `--import` names; the words stand in the field `imports`."""
     given = parse(cls, argv, prog=prog)

@@ -131,3 +131,8 @@ def foreign_option(kind: str, option: str) -> str:
     near = suggestion(option, known) if known else ""
     hint = near if near.startswith(", did") else ""
     return f"memory {kind!r} has no option {option!r}: its options are {', '.join(known)}{hint}"
+
+
+def idle_option(flag: str, other: str) -> str:
+    """One line about a flag that does nothing because another one is 0."""
+    return f"{flag} does nothing where {other} is 0: leave it out, or give {other} 1 or more"

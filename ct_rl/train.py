@@ -17,8 +17,15 @@ from ct_rl import command_line, config_file
 from ct_rl.config import EnvConfig, EvalEnvConfig, Text, TrainConfig, check, resolve_reward_clip
 from ct_rl.errors import DONE, INTERRUPTED, UserError, run_command
 from ct_rl.interrupts import Interrupts
+from ct_rl.memory.options import idle_options
 from ct_rl.run_folder import RunFolder, fresh_path, origin
-from ct_rl.sections import KIND, auxiliary_section, foreign_option, memory_section
+from ct_rl.sections import (
+    KIND,
+    auxiliary_section,
+    foreign_option,
+    idle_option,
+    memory_section,
+)
 from ct_rl.tracking import require_tracker
 
 PROG = "ct_rl.train"
@@ -122,10 +129,20 @@ def _parse(argv: list[str], base: TrainConfig, imports: list[str]) -> TrainConfi
         sections=sections,
         foreign=lambda flag: _foreign(flag, memory),
     )
+    _refuse_idle(argv, parsed.memory)
     module, colon, _ = parsed.env.name.partition(":")
     # gymnasium imports it here; what goes on with the run is to name it.
     parsed.run.imports = list(dict.fromkeys([*imports, *([module] if colon else [])]))
     return TrainConfig(**{name: getattr(parsed, name) for name in values})
+
+
+def _refuse_idle(argv: list[str], memory: Any) -> None:
+    """Raise UserError for a flag of the memory that does nothing beside its other options; a recipe may have them."""
+    named = command_line.named_fields(argv, Arguments, {"memory": type(memory)})
+    for option, other in idle_options(type(memory), vars(memory)).items():
+        flag = named.get(("memory", option))
+        if flag is not None:
+            raise UserError(idle_option(flag, f"--memory.{other}"))
 
 
 def _chosen(argv: list[str], data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

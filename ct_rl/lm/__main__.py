@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from ct_rl.command_line import program_arguments
 from ct_rl.errors import DONE, UserError, nearest, run_command
 
 COMMANDS = {
@@ -32,7 +33,7 @@ def command(argv: list[str]) -> int:
 
 def main() -> None:
     """What `python -m ct_rl.lm` runs."""
-    sys.exit(run_command(lambda: command(sys.argv[1:])))
+    sys.exit(run_command(lambda: command(program_arguments())))
 
 
 if __name__ == "__main__":

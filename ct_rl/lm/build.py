@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from ct_rl.errors import UserError, one_line
 from ct_rl.lm.config import ModelConfig
 from ct_rl.lm.model import LanguageModel
 from ct_rl.lm.wavenet import WaveNet, WaveNetOptions
-from ct_rl.memory import MemoryCore, build_memory, memory_names
-from ct_rl.memory.options import check_options
+from ct_rl.memory import MemoryCore, build_memory, memory_names, memory_options
+from ct_rl.memory.options import check_options, idle_options
+from ct_rl.sections import idle_option
 
 WAVENET = "wavenet"
 
@@ -29,6 +30,15 @@ def build_core(name: str, **options: Any) -> MemoryCore:
             raise ValueError(f"unknown memory {name!r}: choose one of {', '.join(core_names())}")
         return build_memory(name, **options)
     return WaveNet(**check_options(f"memory {WAVENET!r}", WaveNetOptions, options))
+
+
+def refuse_idle(flag: str, given: Collection[str], memory: str, options: Mapping[str, Any]) -> None:
+    """Raise UserError where one of the `given` options does nothing beside the others; a preset may have it."""
+    if memory not in memory_names():
+        return
+    for option, other in idle_options(memory_options(memory), options).items():
+        if option in given:
+            raise UserError(idle_option(f"{flag} {option}={options[option]}", other))
 
 
 def build_model(

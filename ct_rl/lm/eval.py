@@ -16,6 +16,7 @@ from ct_rl.command_line import parse
 from ct_rl.errors import DONE, UserError, os_message
 from ct_rl.lm import analysis
 from ct_rl.lm import config as configs
+from ct_rl.lm.build import refuse_idle
 from ct_rl.lm.config import Count, _short
 from ct_rl.lm.display import loss_figure
 from ct_rl.lm.dynamic import DynamicWeights
@@ -78,6 +79,8 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
     run.require()
     config = configs.read_yaml(run.config)
     over = {**config.eval_memory, **flags.memory_option}
+    options = {**config.model.options, **over}
+    refuse_idle("--memory-option", flags.memory_option, config.model.memory, options)
     model, vocabulary, _, step = open_model(path, pick_device(flags.device), flags.which, over)
     corpus = open_data(flags.data or config.data, config.sample_rate)
     require_same_vocabulary(corpus, vocabulary, path)
@@ -104,7 +107,7 @@ def evaluate(flags: Arguments, path: Path) -> dict[str, Any]:
         "sizes": corpus.split_label,
         "split": flags.split,
         "tokens": len(prices.nats),
-        "memory_options": {**config.model.options, **over},
+        "memory_options": options,
         "dynamic": flags.dynamic,
         "nats_per_token": nats,
         "unit": unit,

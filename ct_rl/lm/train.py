@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from ct_rl import checkpoint, config_file
-from ct_rl.command_line import flag_value, parse
+from ct_rl.command_line import flag_value, parse, take_values
 from ct_rl.errors import DONE, INTERRUPTED, RunFailed, UserError
 from ct_rl.interrupts import Interrupts
 from ct_rl.lm import config as configs
 from ct_rl.lm import vocabulary as vocabularies
-from ct_rl.lm.build import build_model
+from ct_rl.lm.build import build_model, refuse_idle
 from ct_rl.lm.config import LMConfig
 from ct_rl.lm.corpus import Corpus, fingerprint
 from ct_rl.lm.display import Display, loss_figure, measure_matrix_rate
@@ -76,6 +76,7 @@ def command(argv: list[str]) -> int:
     config = LMConfig(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(LMConfig)})
     if config.model.memory != start.model.memory:
         config = _own_options(argv, start, config)
+    _refuse_idle(argv, config)
     highest, ends = config.optimiser.lr, config.optimiser.lr_ends
     if resume is None and ends > highest:
         raise UserError(f"--lr-ends {ends:g} is above --lr {highest:g}, the highest: lower it")
@@ -95,6 +96,16 @@ def _own_options(argv: list[str], start: LMConfig, config: LMConfig) -> LMConfig
     bare = parse(Arguments, argv, prog=PROG, default=Arguments(**{**vars(start), **without}))
     model = dataclasses.replace(config.model, options=bare.model.options)
     return dataclasses.replace(config, model=model, eval_memory=bare.eval_memory)
+
+
+def _refuse_idle(argv: list[str], config: LMConfig) -> None:
+    memory, options = config.model.memory, config.model.options
+    for flag, chosen in (
+        ("--memory-option", options),
+        ("--eval-memory", {**options, **config.eval_memory}),
+    ):
+        given = [word.partition("=")[0] for word in take_values(argv, flag)]
+        refuse_idle(flag, given, memory, chosen)
 
 
 def _fixed_changes(before: LMConfig, now: LMConfig) -> Iterator[tuple[str, Any, Any]]:

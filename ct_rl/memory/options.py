@@ -19,6 +19,13 @@ from annotated_types import Ge, Gt, Le, Lt
 Activation = Literal["gelu", "relu", "swiglu"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Of:
+    """In an option's annotation: it does nothing where that other option is 0."""
+
+    option: str
+
+
 def check_options(title: str, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of `cls` with the given ones in place of defaults, each of its type and within its bounds.
 
@@ -47,6 +54,16 @@ def check_options(title: str, cls: type, given: Mapping[str, Any]) -> dict[str, 
         **{key: as_tuple(value) if key in listed else value for key, value in given.items()}
     )
     return {name: getattr(settings, name) for name in known}
+
+
+def idle_options(cls: type, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The options of `cls` that do nothing with these settings, each with the other one that is 0 (`Of`)."""
+    return {
+        name: mark.option
+        for name, hint in _hints(cls).items()
+        for mark in getattr(hint, "__metadata__", ())
+        if isinstance(mark, Of) and settings.get(mark.option) == 0
+    }
 
 
 def as_tuple(value: Any) -> Any:

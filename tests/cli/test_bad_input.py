@@ -21,6 +21,12 @@ TRAIN = {
     "--memory compresive": "--memory: unknown memory 'compresive': choose one of compressive, ",
     "--memory lstm --rate 8": "memory 'lstm' has no option 'rate': its options are d_model, hidden",
     "--memory gtrxl --memory.compression conv": "memory 'gtrxl' has no option 'compression'",
+    "--memory.compressed 0 --rate 4": "--rate does nothing where --memory.compressed is 0: leave",
+    "--memory.compressed 0 --memory.compression conv": "--memory.compression does nothing where",
+    "--memory.compression-loss none --memory.compressed=0": "--memory.compression-loss does noth",
+    "--memory.compressed 0 --memory.overflow merge": "--memory.overflow does nothing where",
+    "--memory.slot-positions time --memory.compressed 0": "--memory.slot-positions does nothing",
+    "--config uncompressed.yaml --rate 2": "--rate does nothing where --memory.compressed is 0",
     "--memory.widow 3": "memory 'compressive' has no option 'widow'",
     "--memory.memory 9223372036854775808": "--memory.memory",
     "--memory.d-ff -1": "--memory.d-ff -1 is too small",
@@ -101,6 +107,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "secret").write_text("root:x:0:0\n")
     (tmp_path / "imports.yaml").write_text("run: {imports: [some_module]}\n")
     (tmp_path / "colon.yaml").write_text("env: {name: 'antigravity:Env-v0'}\n")
+    (tmp_path / "uncompressed.yaml").write_text("memory: {compressed: 0, rate: 8}\n")
     (tmp_path / "cluster.yaml").write_text("run: {ray_address: '10.0.0.1:6379'}\n")
     os.mkfifo(tmp_path / "fifo")
     for name, config in (("linked", ""), ("stranger", "env: {name: 'antigravity:Env-v0'}\n")):

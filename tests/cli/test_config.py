@@ -26,6 +26,14 @@ from ct_rl.sections import auxiliary_section, memory_section, memory_settings
 from ct_rl.train import Arguments, _new_config
 
 
+def test_what_a_recipe_says_of_compression_is_no_complaint_where_nothing_is_compressed(tmp_path):
+    assert new("--memory.compressed", "0").memory.compressed == 0
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("memory: {compressed: 0, rate: 8, compression: mean}\n")
+    assert new("--config", str(recipe)).memory.rate == 8
+    assert new("--config", str(recipe), "--memory.compressed", "4", "--rate", "2").memory.rate == 2
+
+
 def new(*words):
     return _new_config(list(words), command_line.take_values(words, "--import"))[0]
 

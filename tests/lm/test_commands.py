@@ -237,6 +237,8 @@ def test_bad_input_is_refused_in_one_line(tmp_path, run, text_file):
         (("train", "--device", "tpu"), "unknown device 'tpu'"),
         ((*new, "--memory", "compresive"), "unknown memory 'compresive'"),
         ((*new, "--memory-option", "copressed=3"), "copressed"),
+        ((*new, "--memory-option", "compressed=0", "rate=4"), "rate=4 does nothing where"),
+        ((*new, "--eval-memory", "compressed=0", "rate=4"), "--eval-memory rate=4 does nothing"),
         ((*new, "--batch", 4_000), "give more data, or a lower --batch"),
         (("train", "--data", text_file, "--run-dir", tmp_path / "full"), "is not empty"),
         (("train", "--data", text_file, "--run-dir", text_file), "is a file"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ct_rl.memory import build_memory, state_bytes
+from ct_rl.memory import build_memory, memory_options, state_bytes
 from ct_rl.memory.compressive.attention import sinusoids
 from ct_rl.memory.compressive.compression import (
     COMPRESSIONS,
@@ -14,6 +14,7 @@ from ct_rl.memory.compressive.compression import (
     MostUsed,
     attention_reconstruction,
 )
+from ct_rl.memory.options import idle_options
 from tests.memory import naive
 from tests.memory.test_laws import B, core_of, fresh, in_pieces, in_steps, inputs, same_state
 
@@ -387,3 +388,26 @@ def test_near_first_attention_falls_as_the_power_of_each_head(name):
 def test_without_near_first_positions_start_without_a_bias():
     attention = build_memory("compressive", d_model=64, n_layers=1, n_heads=4).stack[0].attention
     assert not attention.position_bias.any() and not attention.slot_position_bias.any()
+
+
+def test_the_options_said_to_be_idle_are_those_that_do_nothing_without_slots():
+    others = {
+        "rate": 2,
+        "compression": "dilated",
+        "compression_loss": "auto_encoding",
+        "overflow": "merge",
+        "slot_positions": "time",
+    }
+    options = memory_options("compressive")
+    assert idle_options(options, {"compressed": 0}) == dict.fromkeys(others, "compressed")
+    assert idle_options(options, {"compressed": 1}) == {}
+
+    x = torch.randn(2, 30, 8)
+    outputs = []
+    for more in ({}, *({name: value} for name, value in others.items())):
+        torch.manual_seed(0)
+        core = build_memory("compressive", d_model=8, n_heads=2, compressed=0, **more)
+        for weight in core.parameters():
+            torch.nn.init.normal_(weight)
+        outputs.append(core(x, core.initial_state(2)).y)
+    assert all(torch.equal(outputs[0], other) for other in outputs)

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from ct_rl.memory.options import Activation
+from ct_rl.memory.options import Activation, Of
 
 _Count = Annotated[int, Ge(1), Le(1024)]
 _Width = Annotated[int, Ge(1), Le(65_536)]
 _Steps = Annotated[int, Ge(0), Le(1_048_576)]
+_Compressing = Of("compressed")
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,15 @@ class CompressiveOptions(_Inside):
 
     compressed: _Steps = 64
     """Compressed slots, per layer (n_cm) [slots, each holds `rate` steps]."""
-    rate: Annotated[int, Ge(1), Le(65_536)] = 4
+    rate: Annotated[int, Ge(1), Le(65_536), _Compressing] = 4
     """Compression rate: steps in one slot (c) [steps]."""
-    compression: str = "conv"
+    compression: Annotated[str, _Compressing] = "conv"
     """Compression function (section 3.1): conv, dilated, max, mean or most_used."""
-    compression_loss: Literal["attention", "auto_encoding", "none"] = "attention"
+    compression_loss: Annotated[Literal["attention", "auto_encoding", "none"], _Compressing] = (
+        "attention"
+    )
     """Loss that trains it (section 3.2); none: the task's gradient does, inside a call."""
-    overflow: Literal["drop", "merge"] = "drop"
+    overflow: Annotated[Literal["drop", "merge"], _Compressing] = "drop"
     """When compressed memory is full: drop the oldest slot, or merge the oldest c into one, a pyramid (ours)."""
-    slot_positions: Literal["order", "time", "authors"] = "order"
+    slot_positions: Annotated[Literal["order", "time", "authors"], _Compressing] = "order"
     """A slot's distance: its place before the memory (the paper), steps (ours), or as the authors' code counts."""
