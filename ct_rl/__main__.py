@@ -8,24 +8,28 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from ct_rl.errors import BAD_INPUT, DONE, nearest, one_line
+from ct_rl.errors import DONE, UserError, nearest, one_line, run_command
 
 COMMANDS = ("train", "evaluate", "experiment", "report", "export", "suite", "lm")
 
 
 def main() -> None:
     """What `ct-rl` runs."""
-    words = sys.argv[1:]
+    sys.exit(run_command(lambda: command(sys.argv[1:])))
+
+
+def command(words: list[str]) -> int:
+    """List the commands, or run the one that `words` begin with."""
     if not words or words[0] in ("-h", "--help"):
         print(listing())
-        sys.exit(DONE)
+        return DONE
     known = [name for name in COMMANDS if _source(name) is not None]
     if words[0] not in known:
         hint = nearest(words[0], known) or f"; choose one of {', '.join(known)}"
-        print(f"error: unknown command {one_line(words[0])[:80]!r}{hint}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        raise UserError(f"unknown command {one_line(words[0])[:80]!r}{hint}")
     sys.argv = [f"ct_rl.{words[0]}", *words[1:]]
     import_module(_module(words[0])).main()
+    return DONE
 
 
 def listing() -> str:

@@ -49,7 +49,7 @@ def plain_line(
 
 
 class PlainDisplay:
-    """One line a report, for pipes, files and logs. A reader that goes away does not end the run."""
+    """One line a report, for pipes, files and logs."""
 
     def __init__(self, goal: int, out: TextIO | None = None, counts: Collection[str] = ()):
         self.goal, self.out, self.counts = goal, out or sys.stdout, counts
@@ -62,11 +62,7 @@ class PlainDisplay:
 
     def note(self, text: str) -> None:
         """Print a line beside the reports."""
-        try:
-            print(text, file=self.out, flush=True)
-        except BrokenPipeError:
-            self.out = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-            os.dup2(self.out.fileno(), sys.stdout.fileno())
+        print(text, file=self.out, flush=True)
 
     def show(self, row: Row, seconds_left: float | None = None) -> None:
         """Show one report."""

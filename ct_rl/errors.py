@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import io
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+
+from ct_rl.unread import unread_output
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -61,25 +61,24 @@ def one_line(text: object) -> str:
 def run_command(command: Callable[[], int]) -> int:
     """Run a command's body and turn what a person can mend into one line and an exit status.
 
-    Returns 0 done, 1 the run failed, 2 bad input or disk, 130 interrupted. Programming errors pass through.
+    Returns 0 done, 1 the run failed, 2 bad input or disk, 130 interrupted. Programming errors pass through. A reader of
+    the output that goes away changes nothing.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that its encoding has not
+    with unread_output():
+        return _run(command)
+
+
+def _run(command: Callable[[], int]) -> int:
     try:
         status = command()
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a reader that is gone is no traceback
+            sys.stdout.flush()  # here, where a full disk is no traceback
         return status
     except UserError as error:
         _complain(error)
         return BAD_INPUT
     except RunFailed as error:
         _complain(error)
-        return FAILED
-    except BrokenPipeError:
-        # The reader of our output is gone; a second write at interpreter exit would print a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
         if error.filename is None and not is_disk_error(error):

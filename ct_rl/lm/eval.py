@@ -66,10 +66,8 @@ def command(argv: list[str]) -> int:
     if flags.dynamic_rate is not None and not flags.dynamic:
         raise UserError("--dynamic-rate is of dynamic evaluation: give --dynamic, too")
     result = evaluate(flags, path)
-    try:
-        show(result)  # at once: nothing that follows can lose it
-    finally:
-        _keep(result, Run(path))  # also where nobody reads any more
+    show(result)  # at once: nothing that follows can lose it
+    _keep(result, Run(path))
     return DONE
 
 

@@ -23,6 +23,7 @@ from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.vocabulary import Bytes, MuLaw, Vocabulary, Words
 from ct_rl.plain_files import require_writable
 from ct_rl.reader import Text
+from ct_rl.unread import is_unread
 
 PROG = "ct_rl.lm sample"
 _START = "\n"
@@ -91,6 +92,8 @@ def command(argv: list[str]) -> int:
         print(said, end=" " if isinstance(vocabulary, Words) and said.strip() else "")
     for text in decoded(tokens, vocabulary):
         print(text, end="", flush=True)
+        if is_unread(sys.stdout):
+            break
     print()
     return DONE
 
