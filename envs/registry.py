@@ -20,7 +20,14 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from envs.adapt import Adapted, adapt, adapt_vec, is_adapted, mark
 from envs.dmlab.levels import LEVEL_NAMES
 from envs.errors import MissingDependencyError
-from envs.third_party import Package, check_render_mode, enter, package_of, wrappers
+from envs.third_party import (
+    Package,
+    check_render_mode,
+    draw_off_screen,
+    enter,
+    package_of,
+    wrappers,
+)
 from envs.wrappers import LastStep, LastStepVector, Single
 
 Factory = Callable[..., Any] | str
@@ -121,6 +128,8 @@ def make_vec(name: str, num_envs: int | None = None, /, **settings: Any) -> Vect
     if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
         raise ValueError(f"num_envs={num_envs!r}: expected a whole number from 1")
     name, package = _look_up(name)
+    if settings.get("render_mode") == "rgb_array":
+        draw_off_screen()
     factory = _ENVIRONMENTS.get(name)
     if factory is not None:
         made = _resolve(name, factory)
@@ -138,6 +147,8 @@ def make_vec(name: str, num_envs: int | None = None, /, **settings: Any) -> Vect
 def make(name: str, /, **settings: Any) -> gym.Env:
     """One environment; the arguments are `make_vec`'s."""
     name, package = _look_up(name)
+    if settings.get("render_mode") == "rgb_array":
+        draw_off_screen()
     factory = _ENVIRONMENTS.get(name)
     if factory is not None:
         made = _resolve(name, factory)

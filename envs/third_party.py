@@ -101,8 +101,7 @@ def enter(name: str) -> Package | None:
     found = package_of(name)
     if found is None:
         return None
-    for variable, value in found.variables.items():
-        os.environ.setdefault(variable, value)
+    _set_absent(found.variables)
     try:
         import_module(found.module)
     except ImportError as error:
@@ -111,6 +110,19 @@ def enter(name: str) -> Package | None:
             f"pip install {found.install}"
         ) from error
     return found
+
+
+def draw_off_screen() -> None:
+    """Pictures need neither display nor sound, of whose absence SDL and ALSA would tell on standard error."""
+    variables = {**_SILENT, "SDL_AUDIODRIVER": "dummy"}
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        variables["SDL_VIDEODRIVER"] = "dummy"
+    _set_absent(variables)
+
+
+def _set_absent(variables: Mapping[str, str]) -> None:
+    for variable, value in variables.items():
+        os.environ.setdefault(variable, value)
 
 
 class Tidy(gym.Wrapper):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -174,6 +175,22 @@ assert envs.make("tests.envs.own_envs:own_walk").action_space.n == 2
     )
     assert done.returncode == 0, done.stderr
     assert envs.registration("nobody") is None and own_envs.Walk is Walk
+
+
+def test_pictures_are_drawn_without_a_word_about_display_or_sound():
+    pytest.importorskip("pygame")
+    program = """
+import envs
+env = envs.make("CartPole-v1", render_mode="rgb_array")
+env.reset(seed=0)
+assert env.render().shape == (400, 600, 3)
+"""
+    away = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER")
+    environment = {key: value for key, value in os.environ.items() if key not in away}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_what_an_environment_lacks_is_one_line():
