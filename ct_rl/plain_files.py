@@ -119,14 +119,15 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _partial(path: Path) -> Path:
+def partial_name(path: Path) -> Path:
+    """A name beside `path` for what becomes `path` when it is whole; a name that is as long as may be has one, too."""
     # Drawn, since processes in containers or on several hosts may have one number.
-    return path.with_name(f".partial-{secrets.token_hex(8)}-{path.name}")
+    return path.with_name(f".partial-{secrets.token_hex(8)}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that a reader sees the old or the new content, never a part."""
-    partial = _partial(path)
+    partial = partial_name(path)
     try:
         write_synced(partial, content)
         os.replace(partial, path)
@@ -162,7 +163,7 @@ def write_under_free_name(path: Path, suffix: str, content: bytes) -> Path:
     Returns:
         The name that was taken.
     """
-    partial = _partial(path)
+    partial = partial_name(path)
     try:
         write_synced(partial, content)
         for free in _numbered(path, suffix):

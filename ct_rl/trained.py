@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ct_rl.evaluation_file import require_folder
 from ct_rl.reader import shown
 from ct_rl.run_folder import RunFolder
 
+_LONGEST = 120  # of an agent's name in names of files [bytes]: these go on, and have 255
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -69,6 +71,8 @@ class Trained:
             raise UserError(f"--out {shown(str(here))}: {why}") from None
         require_folder(here)
         agent = Path(self.name.removeprefix("pretrained:")).resolve().name or "agent"
+        while len(os.fsencode(agent)) > _LONGEST:
+            agent = agent[:-1]
         return here, f"{agent}_{self.checkpoint}"
 
 

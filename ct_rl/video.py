@@ -16,6 +16,7 @@ import numpy as np
 
 from ct_rl.errors import RunFailed, one_line
 from ct_rl.evaluation import Moment
+from ct_rl.plain_files import partial_name
 
 WIDTH, HEIGHT, STRIP = 640, 480, 60  # the least picture, and the text below it [pixels]
 LONGEST = 4096  # side of a picture that was scaled up: an encoder has bounds of its own [pixels]
@@ -38,7 +39,7 @@ def write(
     under its name only when it is whole. Raises RunFailed when ffmpeg fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = partial_name(path)
     encoder = None
     count = 0
     size: tuple[int, int] | None = None
@@ -74,7 +75,7 @@ def write_gif(path: Path, film: Path) -> None:
     Raises:
         RunFailed: when ffmpeg fails.
     """
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = partial_name(path)
     scaled = f"fps={GIF_FPS},scale={GIF_WIDTH}:-2:flags=lanczos,split[a][b]"
     palette = "[a]palettegen=max_colors=64:stats_mode=diff[p];[b][p]paletteuse=dither=none"
     inputs = ["-t", f"{GIF_SECONDS}", "-i", str(film)]

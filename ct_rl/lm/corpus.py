@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import numpy as np
 from ct_rl.errors import UserError, is_disk_error, os_message
 from ct_rl.lm import vocabulary as vocabularies
 from ct_rl.lm.vocabulary import Vocabulary
-from ct_rl.plain_files import write_synced
+from ct_rl.plain_files import partial_name, write_synced
 
 _AGAIN = "remove it, and prepare the data again (a corpus below a cache makes itself again)"
 SPLITS = ("train", "valid", "test")
@@ -112,8 +111,7 @@ def writing(folder: Path, vocabulary: Vocabulary, name: str) -> Iterator[Writer]
     Raises:
         UserError: where the disk or its permissions do not allow it, or the name is taken by something else.
     """
-    # Drawn, since processes in containers or on several hosts may have one number.
-    partial = folder.with_name(f".partial-{secrets.token_hex(8)}-{folder.name}")
+    partial = partial_name(folder)
     try:
         partial.mkdir(parents=True)
         writer = Writer(partial, vocabulary, name)

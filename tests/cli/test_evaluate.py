@@ -27,7 +27,9 @@ from ct_rl.evaluation_file import (
     played_otherwise,
     read_evaluation,
 )
+from ct_rl.plain_files import require_writable, write_new
 from ct_rl.scores import EnvFacts, human_normalised
+from ct_rl.trained import Trained
 from envs.seeding import world_seeds
 from tests.cli.conftest import command
 
@@ -331,6 +333,25 @@ def test_evaluations_at_once_have_a_file_each_and_one_in_the_making_is_none(
     (tmp_path / "evaluations" / ".partial-1-x.json").write_text("")
     assert sorted(paths) == evaluation_files(tmp_path) and len(set(paths)) == len(means)
     assert [read_evaluation(path).scores["greedy"]["mean"] for path in paths] == list(means)
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_names_as_long_as_may_be_lose_nothing(tmp_path, letter):
+    name = letter * (250 // len(letter.encode()))
+    agent = Trained(
+        str(tmp_path / name), TrainConfig(), 0, "step_000000000000", "lstm", None, lambda *_: None
+    )
+    home, begins = agent.output(str(tmp_path))
+    assert new_evaluation(home, f"{begins}_seed0_deepmind_lab", {}).exists()
+    assert begins.startswith(letter * 60) and begins.endswith("_step_000000000000")
+
+    write_new(tmp_path / name, "whole", "--out")
+    assert (tmp_path / name).read_text() == "whole"
+    picture = np.zeros((48, 64, 3), np.uint8)
+    moment = Moment(picture, 0, 0, 0.0, 0.0, "end", last=True)
+    assert video.write(tmp_path / f"{name}.mp4", [moment], 10) == 7
+    with pytest.raises(UserError, match="file name too long"):
+        require_writable(tmp_path / (letter * 256), "--out")
 
 
 def test_what_an_evaluation_was_played_with_beside_the_level_is_named():

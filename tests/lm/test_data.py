@@ -262,6 +262,14 @@ def test_starts_at_the_same_time_share_one_corpus(tmp_path, cache):
         assert len(list(cache.iterdir())) == 1
 
 
+def test_a_corpus_may_have_as_long_a_name_as_any_folder(tmp_path):
+    folder = tmp_path / ("x" * 250)
+    with corpus.writing(folder, Bytes(), "long") as writer:
+        for split in corpus.SPLITS:
+            writer.add(split, np.zeros(3, np.uint8))
+    assert corpus.load(folder).name == "long"
+
+
 def test_a_corpus_that_another_start_made_meanwhile_stays(tmp_path):
     with corpus.writing(tmp_path / "mine", Bytes(), "late") as writer:
         for split in corpus.SPLITS:
