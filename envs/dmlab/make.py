@@ -39,7 +39,7 @@ def _import_error(python: str, path: str) -> str | None:
     """Why that Python, with that PYTHONPATH, cannot import what a world's process needs."""
     try:
         done = subprocess.run(
-            command("import deepmind_lab, envs.dmlab.worker; deepmind_lab.Lab"),
+            command("import deepmind_lab, envs.dmlab.worker; deepmind_lab.Lab; print(6 * 7)"),
             env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
@@ -47,8 +47,10 @@ def _import_error(python: str, path: str) -> str | None:
         )
     except OSError as error:
         return f"{PYTHON}={python} cannot be run: {error.strerror}"
-    if done.returncode == 0:
+    if done.returncode == 0 and done.stdout.split()[-1:] == ["42"]:  # `true` is content, too
         return None
+    if done.returncode == 0:
+        return f"{PYTHON}={python} is no Python: it does not answer: give the one that has deepmind_lab"
     said = done.stderr.strip().splitlines() or [f"its import ends with status {done.returncode}"]
     text = explain_import(said[-1])
     if os.environ.get(PYTHON) and text == INSTALL:

@@ -98,6 +98,8 @@ def test_the_other_python_gets_none_of_this_ones_packages(monkeypatch):
     [
         (None, "cannot be run: No such file or directory"),
         ("exit 1", "its import ends with status 1"),
+        ("exit 0", "is no Python: it does not answer: give the one that has deepmind_lab"),
+        ('echo "$@"', "is no Python: it does not answer"),
         (
             "echo \"ModuleNotFoundError: No module named 'deepmind_lab'\" >&2; exit 1",
             "has no deepmind_lab",
