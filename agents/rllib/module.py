@@ -322,7 +322,8 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
         if bool(mask[:, -1].any()):
             warnings.warn(
                 f"rows are cut after {mask.shape[1]} steps, and what happened in a row before is not "
-                "learned from: set model_config['max_seq_len'] to rollout_fragment_length + 1 or more",
+                "learned from: set model_config['max_seq_len'] to more (rollout_fragment_length + 1, and what a "
+                "world does while others reset, which RLlib does not count)",
                 stacklevel=2,
             )
 

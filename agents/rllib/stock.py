@@ -43,9 +43,10 @@ def with_memory(
 ) -> AlgorithmConfig:
     """A stock config whose policy has a memory: RLlib's own runner, connectors and learner.
 
-    `max_seq_len` is set to the fragment length and one step, which RLlib's learners need. The config is looked at
-    when its algorithm is built (`check_stock`), and every loss of the memory and the auxiliaries is in the results
-    under `result["ct_rl"]` as NAME_loss. Call it last: it reads what else was set.
+    `max_seq_len` is set to the fragment length and one step, which RLlib's learners need, and some more for several
+    environments in a runner: `network={"max_seq_len": ...}` sets another. The config is looked at when its algorithm
+    is built (`check_stock`), and every loss of the memory and the auxiliaries is in the results under
+    `result["ct_rl"]` as NAME_loss. Call it last: it reads what else was set.
 
     Args:
         config: RLlib's own, such as `PPOConfig()`.
@@ -65,7 +66,7 @@ def with_memory(
         "memory_options": dict(options),
         "auxiliary": {name: dict(own) for name, own in (auxiliary or {}).items()},
         "loss_coeffs": dict(loss_coeffs or {}),
-        "max_seq_len": config.get_rollout_fragment_length() + 1,
+        "max_seq_len": _row_length(config),
         **(network or {}),
     }
     settings["carried"] = carry(settings)
@@ -180,6 +181,17 @@ def _run_where_replaced(event: str, config: AlgorithmConfig, **kwargs: Any) -> N
 def _last_losses(learner: Any) -> dict[str, float]:
     module = learner.module[DEFAULT_MODULE_ID].unwrapped()
     return {f"{name}_loss": float(loss) for name, loss in module.last_losses.items()}
+
+
+def _row_length(config: AlgorithmConfig) -> int:
+    """Steps in a row of the learner, which RLlib fills up to this length: a chunk of an episode and one more.
+
+    RLlib's runner goes on until its worlds have made so many steps together, and resets are none: a world makes more
+    than a fragment while others reset. There is room for others whose episodes last 16 steps; at worst it were twice
+    the fragment.
+    """
+    steps = config.get_rollout_fragment_length()
+    return steps + 1 + (1 + steps // 16 if config.num_envs_per_env_runner > 1 else 0)
 
 
 def _check_length(module_id: str, given: int | None, config: AlgorithmConfig) -> None:

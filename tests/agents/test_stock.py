@@ -322,6 +322,40 @@ def test_an_environment_that_resets_itself_in_the_next_step_is_sampled():
     assert sum(len(episode) for episode in runner.sample()) >= 44
 
 
+class Lasting(gym.Env):
+    """An episode of so many steps."""
+
+    observation_space, action_space = OBSERVATIONS["vector"], ACTIONS["discrete"]
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def reset(self, *, seed=None, options=None):
+        self.left = self.steps
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.left -= 1
+        return self.observation_space.sample(), 0.0, self.left == 0, False, {}
+
+
+def test_a_world_that_goes_on_while_others_reset_has_all_its_steps_in_a_row():
+    """RLlib does not count resets: the last world makes more steps than a fragment has."""
+
+    def create(context):
+        steps = [16] * (context["num_envs"] - 1) + [1000]
+        return SyncVectorEnv([lambda n=n: Lasting(n) for n in steps], autoreset_mode="NextStep")
+
+    register_env("lasting", create)
+    config = stock_config("ppo", "lstm", fragment=40).environment("lasting")
+    config.training(train_batch_size_per_learner=160, minibatch_size=80)
+    config = with_memory(config, "lstm")
+    runner = SingleAgentEnvRunner(config=config, worker_index=0)
+    longest = max(len(episode) for _ in range(3) for episode in runner.sample())
+    row = config.rl_module_spec.model_config["max_seq_len"]
+    assert 40 < longest < row <= 40 + 4
+
+
 def test_what_a_hand_made_config_cuts_short_is_said():
     config = stock_config("impala", "lstm", max_seq_len=5)
     with pytest.warns(UserWarning, match="rows are cut after 5 steps"):
