@@ -23,6 +23,7 @@ __all__ = ["Adapted", "AdaptedVector", "action_part", "adapt", "adapt_vec", "obs
 
 MASK, INSTRUCTION = "action_mask", "instruction"
 _READY = "ct_rl_adapted"  # an attribute of what `mark` was given
+_MEND = "mend the environment"
 Path = tuple[Any, ...]
 
 
@@ -177,6 +178,7 @@ class AdaptedVector(VectorWrapper):
         self._read = _reader(env.single_observation_space, self.single_action_space)
         self.single_observation_space = self._read.space
         self.observation_space = batch_space(self._read.space, env.num_envs)
+        self._leaves = _leaves(env.single_observation_space)
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -195,10 +197,34 @@ class AdaptedVector(VectorWrapper):
         return self._observe(observations), *rest
 
     def _observe(self, observations: Any) -> dict[str, Any]:
-        flat = [self._read(one) for one in iterate(self.env.observation_space, observations)]
-        empty = create_empty_array(self.single_observation_space, self.num_envs)
-        joined: Any = concatenate(self.single_observation_space, flat, empty)
+        self._check(observations, 1)  # gymnasium passes over rows that are too many
+        try:
+            flat = [self._read(one) for one in iterate(self.env.observation_space, observations)]
+            empty = create_empty_array(self.single_observation_space, self.num_envs)
+            joined: Any = concatenate(self.single_observation_space, flat, empty)
+        except Exception:
+            self._check(observations, None)
+            raise
         return cast(dict[str, Any], joined)
+
+    def _check(self, observations: Any, dims: int | None) -> None:
+        """Raises ValueError for a part whose first `dims` dimensions, or all, are not those of N worlds."""
+        for path, space in self._leaves:
+            part = f"'s part {'/'.join(map(str, path))!r}" if path else ""
+            wanted = (self.num_envs, *(space.shape or ()))
+            try:
+                given = _at(observations, path)
+            except (KeyError, IndexError, TypeError):
+                raise ValueError(f"the observation{part} is not there: {_MEND}") from None
+            shape = getattr(given, "shape", None)
+            if shape is None:  # a list or tuple, whose rows may be anything
+                shape = (len(given), *wanted[1:]) if hasattr(given, "__len__") else ()
+            if shape[:dims] != wanted[:dims]:
+                kind = getattr(given, "dtype", type(given).__name__)
+                raise ValueError(
+                    f"the observation{part} of {self.num_envs} worlds is {kind} {list(shape)}, expected "
+                    f"{list(wanted)}: {_MEND}"
+                )
 
 
 def _reader(space: gym.Space, action: gym.Space, painted: bool = False) -> _Reader:

@@ -6,8 +6,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
 
+import envs
 from agents import ActorCritic
 from agents.acting import Actor, reset
 from agents.actor_critic import as_tensors
@@ -274,6 +276,67 @@ def test_what_an_environment_gets_wrong_is_named(cls, said):
             playing.step(explore=True)
     (line,) = str(caught.value).splitlines()
     assert said in line
+
+
+class Batched(VectorEnv):
+    """Two worlds at once, of three numbers and a flag each; subclasses get something wrong."""
+
+    metadata: ClassVar[dict] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    num_envs = 2
+    gives: ClassVar[dict] = {}
+    after = 2
+    single_action_space = gym.spaces.Discrete(2)
+    single_observation_space: ClassVar[gym.Space] = gym.spaces.Dict(
+        at=gym.spaces.Box(-1, 1, (3,)), near=gym.spaces.MultiBinary(1)
+    )
+    action_space = batch_space(single_action_space, num_envs)
+    observation_space = batch_space(single_observation_space, num_envs)
+    t = 0
+
+    def observe(self):
+        right = {"at": np.zeros((2, 3), np.float32), "near": np.zeros((2, 1), np.int8)}
+        return right | self.gives if self.t >= self.after else right
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self.observe(), {}
+
+    def step(self, actions):
+        self.t += 1
+        no = np.zeros(2, bool)
+        return self.observe(), np.zeros(2), no, no, {}
+
+
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        ({"at": np.zeros((2, 4))}, "'s part 'at' of 2 worlds is float64 [2, 4], expected [2, 3]"),
+        ({"at": np.zeros((3, 3))}, "'s part 'at' of 2 worlds is float64 [3, 3], expected [2, 3]"),
+        ({"at": np.zeros((1, 3))}, "'s part 'at' of 2 worlds is float64 [1, 3], expected [2, 3]"),
+        ({"at": np.zeros(3)}, "'s part 'at' of 2 worlds is float64 [3], expected [2, 3]"),
+        ({"at": 0.0}, "'s part 'at' of 2 worlds is float [], expected [2, 3]"),
+        ({"near": [[0], [0], [0]]}, "'s part 'near' of 2 worlds is list [3, 1], expected [2, 1]"),
+        ({"at": None}, "'s part 'at' of 2 worlds is NoneType [], expected [2, 3]"),
+    ],
+)
+def test_what_a_vector_environment_gets_wrong_is_named(gives, said, after):
+    wrong = type("Wrong", (Batched,), {"gives": gives, "after": after})()
+    with pytest.raises(ValueError) as caught:
+        playing = actor(envs.adapt_vec(wrong))
+        for _ in range(3):
+            playing.step(explore=True)
+    (line,) = str(caught.value).splitlines()
+    assert f"the observation{said}" in line and line.endswith(": mend the environment")
+
+
+def test_a_part_that_a_vector_environment_leaves_out_is_named():
+    class Less(Batched):
+        def observe(self):
+            return {"at": np.zeros((2, 3), np.float32)}
+
+    with pytest.raises(ValueError, match="part 'near' is not there: mend the environment"):
+        envs.adapt_vec(Less()).reset()
 
 
 def test_an_error_of_the_environments_own_stays_as_it_is():
