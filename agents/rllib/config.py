@@ -75,9 +75,8 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
     def environment(self, env: Any = NotProvided, **kwargs: Any) -> Any:
         """RLlib's `environment`; a name that Tune does not know yet is looked up in `envs`, and a class is adapted."""
         env = self._registered(env)
-        if self._is_ours(env) and "env_config" in kwargs:
-            kwargs["env_config"] = environment_settings(kwargs["env_config"])
         super().environment(env, **kwargs)
+        self._keep_settings_apart()
         if env is not NotProvided:
             self._choose_vectorize_mode()
         return self
@@ -103,6 +102,9 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         """Whether `envs` makes the environments of that name, N at once."""
         return isinstance(env, str) and register_environment(env, self.imported_modules)
 
+    def _keep_settings_apart(self) -> None:
+        self.env_config = environment_settings(self.env_config, self._is_ours(self.env))
+
     def _choose_vectorize_mode(self) -> None:
         """N environments at once where `envs` makes them, unless another mode was asked for."""
         ours, modes = self._is_ours(self.env), gym.VectorizeMode
@@ -120,6 +122,7 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
         env = self._registered(self.env)
         if env != self.env:
             self.env = env
+        self._keep_settings_apart()
         self._choose_vectorize_mode()
 
     def imports(self, *modules: str) -> Any:

@@ -33,9 +33,16 @@ def register_environment(name: str, imports: Sequence[str] = ()) -> bool:
     return True
 
 
-def environment_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an environment as an `env_config` in which none meets a name of RLlib's own."""
-    return {_SETTINGS: dict(settings)} if "num_envs" in settings else dict(settings)
+def environment_settings(settings: dict[str, Any], ours: bool) -> dict[str, Any]:
+    """Settings of an environment as an `env_config`, in which none of `ours` meets a name of RLlib's own.
+
+    Args:
+        settings: may be what this function gave, with newer ones beside it.
+        ours: whether `envs` makes it, and what this module registers takes the settings out again.
+    """
+    newer = {key: value for key, value in settings.items() if key != _SETTINGS}
+    found = {**settings.get(_SETTINGS, {}), **newer}
+    return {_SETTINGS: found} if ours and "num_envs" in found else found
 
 
 def look_at_resets(config: AlgorithmConfig) -> None:
@@ -49,7 +56,8 @@ def look_at_resets(config: AlgorithmConfig) -> None:
     creator = environment_creator(config.env)
     if creator is None:
         return
-    if isinstance(creator, _Creator) and "autoreset_mode" not in config.env_config:
+    settings = environment_settings(config.env_config, ours=False)
+    if isinstance(creator, _Creator) and "autoreset_mode" not in settings:
         return  # right by default, and some are slow to make
     made = creator(EnvContext({**config.env_config, "num_envs": 1}, worker_index=0))
     try:

@@ -12,6 +12,7 @@ import ray
 import torch
 from ray import cloudpickle
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.tune import register_env
 
 import envs
 from agents import (
@@ -164,7 +165,17 @@ def test_modules_are_imported_where_they_are_needed(monkeypatch):
         MemoryPPOConfig().imports("no_such_module")
 
 
-def test_a_setting_named_num_envs_is_the_environments_own():
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [("Sized-v0", {"num_envs": 7, "size": 3})],
+        [(None, {"num_envs": 7, "size": 3}), ("Sized-v0", None)],
+        [("Sized-v0", None), (None, {"num_envs": 7, "size": 3})],
+        [("Sized-v0", {"num_envs": 7, "size": 2}), (None, {"size": 3})],
+        [("Sized-v0", {"num_envs": 6, "size": 3}), (None, {"num_envs": 7})],
+    ],
+)
+def test_a_setting_named_num_envs_is_the_environments_own(calls):
     class Sized(gym.Env):
         observation_space, action_space = gym.spaces.Discrete(2), gym.spaces.Discrete(2)
 
@@ -180,9 +191,16 @@ def test_a_setting_named_num_envs_is_the_environments_own():
     gym.register("Sized-v0", entry_point=Sized)
     from agents.rllib.internals import environment_creator
 
-    config = MemoryPPOConfig().environment("Sized-v0", env_config={"num_envs": 7, "size": 3})
+    config = MemoryPPOConfig()
+    for name, settings in calls:
+        given = {"env": name, "env_config": settings}
+        config.environment(**{key: value for key, value in given.items() if value is not None})
+    assert "num_envs" not in config.env_config  # which RLlib sets itself
     env = environment_creator("Sized-v0")({**config.env_config})
     assert env.unwrapped.size == (7, 3)
+    register_env("somebody's", dict)
+    found = config.environment("somebody's").env_config
+    assert found == {"num_envs": 7, "size": 3}  # as it was given: its maker knows no other
 
 
 def test_functions_of_one_name_are_environments_of_their_own():
