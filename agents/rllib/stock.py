@@ -186,9 +186,9 @@ def _last_losses(learner: Any) -> dict[str, float]:
 def _row_length(config: AlgorithmConfig) -> int:
     """Steps in a row of the learner, which RLlib fills up to this length: a chunk of an episode and one more.
 
-    RLlib's runner goes on until its worlds have made so many steps together, and resets are none: a world makes more
-    than a fragment while others reset. There is room for others whose episodes last 16 steps; at worst it were twice
-    the fragment.
+    RLlib's runner goes on until its worlds have made so many steps together, and does not count resets: a world makes
+    more steps than a fragment while others reset. There is room for others whose episodes last 16 steps; at worst it
+    would be twice the fragment.
     """
     steps = config.get_rollout_fragment_length()
     return steps + 1 + (1 + steps // 16 if config.num_envs_per_env_runner > 1 else 0)
