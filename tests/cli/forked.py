@@ -1,7 +1,8 @@
 """Commands forked from a process that has imported what they all import, 6 of the 14 CPU seconds of a short run.
 
-Whatever a command makes of it is its own: its words, folder, environment, signals and process group. That commands
-work from nothing is tested where they are given as they are written: the tutorial, the examples, experiments.
+Whatever a command makes of it is its own: its words, folder, environment, signals and process group; and the runs of
+an experiment are forked from the experiment. That commands, and those runs, work from nothing is tested where they are
+given as they are written: the tutorial, the examples.
 """
 
 import atexit
@@ -9,8 +10,11 @@ import importlib
 import multiprocessing
 import os
 import runpy
+import signal
+import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -24,6 +28,11 @@ def _as_main(words, folder, folders, environment, files):
         opened = os.open(name, os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, descriptor)
         os.close(opened)
+    subprocess.Popen = _Popen
+    _run(words, folder, folders, environment)
+
+
+def _run(words, folder, folders, environment):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -34,6 +43,52 @@ def _as_main(words, folder, folders, environment, files):
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()  # which a process of multiprocessing leaves out
+
+
+class _Popen(subprocess.Popen):
+    """Stays in the forked process where one of our commands is started; folder, output, session, cores are as asked."""
+
+    def __init__(self, args, **settings):
+        if args[:2] == [sys.executable, "-m"] and args[2].startswith("ct_rl."):
+            prepare = settings.get("preexec_fn") or (lambda: None)
+            environment = settings["env"]
+
+            def stay():
+                status = 1
+                try:
+                    prepare()
+                    status = _started(args[2:], environment)
+                finally:
+                    os._exit(status)
+
+            settings["preexec_fn"] = stay
+            sys.stdout.flush()
+            sys.stderr.flush()
+        super().__init__(args, **settings)
+
+
+def _started(words, environment):
+    """Runs a command in a process forked from another command, of which nothing is to go on: files, signals' handlers,
+    what it does at its end. What that one's frames hold is never freed, so that none of it closes a file of this."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    atexit._clear()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdin, sys.stdout, sys.stderr = (
+        os.fdopen(number, mode, closefd=False) for number, mode in enumerate("rww")
+    )
+    try:
+        _run(words, os.getcwd(), environment["PYTHONPATH"].split(os.pathsep), environment)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
 
 
 class Forked:
