@@ -28,6 +28,14 @@ _SETTINGS = {
 }
 SMALL = [word for pair in _SETTINGS.items() for word in pair]
 
+# The head of a Ray cluster, without the processes that nothing here asks for: each is a Python of its own.
+HEAD = {
+    "include_dashboard": False,
+    "include_log_monitor": False,
+    "no_monitor": True,
+    "_system_config": {"prestart_worker_first_driver": False},
+}
+
 
 def start(*words, cwd=ROOT, path=()):
     """A command as a process; `path` are further folders that it imports from."""

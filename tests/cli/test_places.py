@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ct_rl.places import HERE, LOG, LOST, Cluster, Cores, changed, put
+from tests.cli.conftest import HEAD
 
 # Counts in a file until it is asked to end, or to the number that it is given; leaves what it began with.
 COUNTER = """
@@ -40,7 +41,8 @@ def hosts():
     if ray.is_initialized():
         ray.shutdown()
     hosts = Hosts(
-        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20}
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20, **HEAD},
     )
     ray.init(address=hosts.address, log_to_driver=False)
     yield hosts

@@ -9,7 +9,7 @@ import torch
 
 from ct_rl import checkpoint
 from ct_rl.ray_session import ray_session
-from tests.cli.conftest import SMALL, command, finish, start, wait_for
+from tests.cli.conftest import HEAD, SMALL, command, finish, start, wait_for
 
 
 def learner_of(process):
@@ -49,7 +49,7 @@ def test_a_run_joins_a_cluster_leaves_it_as_it_was_and_learns_what_one_without_r
 
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 4, "include_dashboard": False, "object_store_memory": 10**8},
+        head_node_args={"num_cpus": 4, "object_store_memory": 10**8, **HEAD},
     )
     try:
         ends = []
