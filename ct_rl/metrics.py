@@ -74,7 +74,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("steps_per_second", "steps/s", "", "{:.0f}", SPEED, RUN, "steps/s",
            "Steps since the last report over the time since then.", False),
     Metric("updates", "updates", "", "{:,.0f}", "", RUN, "count",
-           "Updates of the weights so far.", False),
+           "Batches learned from so far; PPO moves the weights several times with each (epochs x batch / minibatch).", False),
     Metric("episodes", "episodes", "", "{:,.0f}", "", RUN, "count",
            "Episodes that ended so far; in an evaluation, those that were played.", False),
     Metric("return", "return (mean of 100)", "return", "{:.2f}", RETURN, EPISODE, "reward",
@@ -99,10 +99,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("choice_accuracy", "right among choices", "", _percent, CHOICES, EPISODE, "share",
            "correct / (correct + wrong) over the last 100 episodes; absent where no choice was made."),
     Metric("policy_loss", "policy loss", "policy", "{:.4f}", LOSSES, LEARNER, "nats x advantage",
-           "The policy's loss of the last update: V-trace policy gradient (IMPALA) or a clipped surrogate."),
+           "The policy's loss: V-trace policy gradient (IMPALA) or a clipped surrogate (APPO, PPO)."),
     Metric("value_loss", "value loss", "value", "{:.4f}", LOSSES, LEARNER, "",
-           "Squared error of the value against its targets, or with value_bins their cross-entropy in nats, before "
-           "its coefficient."),
+           "Squared error of the value against its targets (PPO), half of it (IMPALA, APPO), or with value_bins the "
+           "cross-entropy in nats in its place; before its coefficient."),
     Metric("entropy", "entropy [nats]", "entropy", "{:.3f}", ENTROPY, LEARNER, "nats",
            "Entropy of the policy; the logarithm of the number of actions where it knows nothing."),
     Metric("compression_loss", "compression loss", "compression", "{:.4f}", LOSSES, LEARNER, "",
@@ -112,14 +112,14 @@ METRICS: tuple[Metric, ...] = (
            "Divergence of the policy from the one that acted, where PPO's or APPO's KL term is on."),
     Metric("rho_mean", "V-trace rho (mean)", "rho", "{:.3f}", "", LEARNER, "ratio",
            "Mean probability ratio of the policy that learns to the one that acted; 1 where they agree."),
-    Metric("policy_lag", "policy lag [updates]", "lag", "{:.2f}", "", LEARNER, "updates",
-           "Updates between the weights that acted and those that learn."),
+    Metric("policy_lag", "policy lag [batches]", "lag", "{:.2f}", "", LEARNER, "batches",
+           "Batches learned from between the weights that acted and those that learn."),
     Metric("target_mean", "mean value target", "", "{:.3f}", "", LEARNER, "reward",
            "Mean of the value's targets."),
     Metric("grad_norm", "gradient norm", "", "{:.3f}", "", LEARNER, "",
            "Norm of the gradient before it is clipped."),
     Metric("learning_rate", "learning rate", "", "{:.2e}", "", LEARNER, "",
-           "The learning rate of the last update, on its schedule."),
+           "The learning rate of the last batch, on its schedule."),
     Metric("memory_bytes_per_runner", "memory / runner", "memory", _bytes, "", RUN, "bytes",
            "Bytes of the memories of all environments of one runner."),
     Metric("lost_worlds", "worlds that died", "", "{:.0f}", "", RUN, "count",
@@ -210,40 +210,58 @@ def evaluated(row: Metric) -> Metric:
 
 def page() -> str:
     """docs/metrics.md."""
-    lines = []
+    training, evaluation = "", ""
     for row in METRICS:
-        board = "evaluation" if row.group == SCORE else f"{row.group}/{row.key}"
-        board = "the axis" if row.key == _AXIS else board
-        cells = (f"`{row.key}`", row.meaning, row.unit or "-", board, row.panel or "-")
-        lines.append(f"| {' | '.join(cells)} |\n")
-    return f"{_HEAD}{''.join(lines)}{_TAIL}"
+        cells = [f"`{row.key}`", row.meaning, row.unit or "-"]
+        if row.group == SCORE:
+            evaluation += f"| {' | '.join(cells)} |\n"
+            continue
+        cells += ["the axis" if row.key == _AXIS else f"{row.group}/{row.key}", row.panel or "-"]
+        training += f"| {' | '.join(cells)} |\n"
+    return f"{_HEAD}{training}{_BESIDE}{evaluation}{_TAIL}"
 
 
 _HEAD = """\
 # What the figures mean
 
-Written by `python -m ct_rl.metrics > docs/metrics.md` from the table in `ct_rl/metrics.py`, which the display,
-`curves.png`, TensorBoard, evaluations and experiments read. A report leaves out what has no value yet.
+Every few seconds a run reports: on the screen, as a line of `metrics.jsonl` under the keys below, in TensorBoard
+(`tensorboard --logdir runs`) and in `curves.png`. A report leaves out what has no value yet.
+
+## In training
 
 | key | means | unit | TensorBoard | panel of curves.png |
 |---|---|---|---|---|
 """
-_TAIL = """
+_BESIDE = """
 Beside these, by themselves:
 
 - `NAME_loss`: every further loss, of a memory's own or an auxiliary one, before its coefficient
   (`--training.loss-coeffs`); in TensorBoard under `learner/`, in `curves.png` among the losses.
 - Every count that an environment names in `metadata["episode_metrics"]` and gives in `info`: the mean over those
   of the last 100 episodes that gave it; under `episode/`, among the counts per episode. One whose name is a key
-  of this table is reported as `episode_NAME`.
+  of this page is reported as `episode_NAME`.
 - Every other figure of the learner, under `learner/`.
+
+Losses and the learner's other figures are those of the last minibatch before a report; episode figures are means
+over the last 100 episodes that ended. What is not finite becomes `null` in `metrics.jsonl`.
+
+## In an evaluation
+
+`python -m ct_rl.evaluate` prints these for each way of acting, and writes them to `evaluations/*.json`; means like
+`length` and `choice_accuracy` are there, too, over the episodes that were evaluated.
+
+| key | means | unit |
+|---|---|---|
+"""
+_TAIL = """
+## Elsewhere, too
 
 `--track wandb` or `--track trackio` sends each report there too, under TensorBoard's names, at the agent's steps.
 Every start of a run is one of theirs, in project `ct_rl` and in a group of the run folder's name.
 `WANDB_MODE=offline` keeps wandb on this machine.
 
-Losses and the learner's other figures are those of the last update before a report; episode figures are means
-over the last 100 episodes that ended. What is not finite becomes `null` in `metrics.jsonl`.
+This page is written by `python -m ct_rl.metrics > docs/metrics.md` from the table in `ct_rl/metrics.py`, which
+whatever shows a figure reads.
 """
 
 
