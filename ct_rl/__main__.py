@@ -42,7 +42,9 @@ def listing() -> str:
         source = _source(name)
         if source is not None:
             text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-            lines.append(f"  {name:<11} {one_line(text.splitlines()[0]).partition(': `')[0]}")
+            lines.append(
+                f"  {name:<11} {one_line(text.splitlines()[0]).partition(': `')[0].rstrip('.')}"
+            )
     return "\n".join(lines)
 
 

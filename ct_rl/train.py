@@ -351,8 +351,10 @@ def _describe(
     if recipe:
         print(f"recipe       {recipe}")
     engine = f" ({facts.engine} engine)" if facts.engine else ""
-    print(f"environment  {config.env.name}{engine}, {runners.envs_per_runner} in each of "
-          f"{max(1, runners.num_env_runners)} runners")  # fmt: skip
+    where = f"each of {many} runners" if (many := runners.num_env_runners) > 1 else "one runner"
+    if not many:
+        where = "this process"
+    print(f"environment  {config.env.name}{engine}, {runners.envs_per_runner} in {where}")
     print(f"rewards      clipped for learning: {config.network.reward_clip}")
     where = "a GPU" if gpu else "the CPU"
     if learns_in_bfloat16(config):

@@ -42,7 +42,7 @@ class Arguments:
     length: Count = 500
     """Tokens to draw."""
     temperature: Annotated[float, Ge(0), Le(1e6)] = 1.0
-    """Below 1 bolder, 0 always the likeliest."""
+    """Below 1 the likely ones come more often, above 1 the unlikely; 0 always the likeliest."""
     top_p: Annotated[float, Gt(0), Le(1)] = 0.98
     """Nucleus: the likeliest tokens with this probability together."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
