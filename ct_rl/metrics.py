@@ -74,7 +74,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("steps_per_second", "steps/s", "", "{:.0f}", SPEED, RUN, "steps/s",
            "Steps since the last report over the time since then.", False),
     Metric("updates", "updates", "", "{:,.0f}", "", RUN, "count",
-           "Batches learned from so far; PPO moves the weights several times with each (epochs x batch / minibatch).", False),
+           "Batches learned from so far; PPO moves the weights epochs x batch / minibatch times with each.", False),
     Metric("episodes", "episodes", "", "{:,.0f}", "", RUN, "count",
            "Episodes that ended so far; in an evaluation, those that were played.", False),
     Metric("return", "return (mean of 100)", "return", "{:.2f}", RETURN, EPISODE, "reward",
