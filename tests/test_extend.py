@@ -1,6 +1,9 @@
 """The page on extending: every example runs, obeys the contract of its kind, and trains."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,25 @@ def test_the_examples_are_known_by_their_names():
 def test_the_memory_obeys_cuts_and_resets():
     torch.manual_seed(0)
     assert_steps_are_one_call(build_memory("leaky", d_model=8, leak=0.3))
+
+
+@pytest.mark.slow
+def test_the_contract_tests_take_a_memory_from_a_file_elsewhere(tmp_path):
+    """As the page says: `python -m pytest -p my_module tests/memory -k my_name`."""
+    (tmp_path / "my_module.py").write_text(EXAMPLES[0])
+    root, kept = PAGE.parents[1], os.environ.get("PYTHONPATH", "")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "my_module", "tests/memory/test_structure.py"),
+            *("-k", "leaky", "-q", "-p", "no:cacheprovider"),
+        ],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}{os.pathsep}{kept}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d passed", done.stdout)
 
 
 def test_an_option_of_the_memory_is_checked():
