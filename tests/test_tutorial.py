@@ -48,6 +48,12 @@ def run(words, folder):
     return done.stdout
 
 
+def heads(text):
+    """The columns of the first table of a comparison."""
+    (line, *_) = (line for line in text.splitlines() if line.startswith("┃ variant"))
+    return re.findall(r"[\w %]*\w", line)
+
+
 def test_the_page_is_read_as_it_is_meant():
     assert list(FILES) == ["corridor.py", "corridor.yaml", "memories.yaml", "act.py"]
     assert [words.split()[:3] for words in COMMANDS] == [
@@ -73,7 +79,8 @@ def test_the_files_and_commands_work_one_after_the_other(folder):
     # One variant of three here: starting programs is what takes the time.
     text = (folder / "memories.yaml").read_text()
     (folder / "memories.yaml").write_text(re.sub(r"  (identity|lstm): .*\n", "", text))
-    assert "compressive" in run(experiment, folder)
+    table = run(experiment, folder)
+    assert "compressive" in table and heads(table) == heads(PAGE)
     results = json.loads((folder / "runs" / "memories" / "results.json").read_text())
     assert list(results["variants"]) == ["compressive"] and results["chance"] == 0.5
     assert (folder / "runs" / "memories" / "comparison.png").exists()
