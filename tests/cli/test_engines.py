@@ -33,7 +33,7 @@ def trained_on_lab(tmp_path_factory):
 def test_training_works_on_deepmind_lab_and_says_so(trained_on_lab):
     run, (status, out, err) = trained_on_lab
     assert (status, err) == (0, ""), out + err
-    assert "environment  dmlab_rooms_select (deepmind_lab engine)" in out
+    assert "environment  dmlab_rooms_select (deepmind_lab engine), 4 in this process\n" in out
     assert (
         "note: deepmind_lab has no setting 'spawn': configs/rooms_select.yaml's is left out" in out
     )
