@@ -1,7 +1,7 @@
 """Every setting of RLlib's configs on the fast path: honoured, or refused where it would do nothing.
 
 A setting that stands in neither table is refused, too, once it is changed: nothing that is set is ignored in silence.
-docs/rllib.md shows these tables; a test compares them, and fails where a new Ray brings a setting.
+docs/rllib.md shows what is refused most often; a test fails where a new Ray brings a setting.
 """
 
 from __future__ import annotations
