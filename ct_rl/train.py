@@ -351,10 +351,11 @@ def _describe(
     if recipe:
         print(f"recipe       {recipe}")
     engine = f" ({facts.engine} engine)" if facts.engine else ""
-    where = f"each of {many} runners" if (many := runners.num_env_runners) > 1 else "one runner"
-    if not many:
-        where = "this process"
-    print(f"environment  {config.env.name}{engine}, {runners.envs_per_runner} in {where}")
+    many = runners.num_env_runners
+    places = (
+        "this process" if many == 0 else "one runner" if many == 1 else f"each of {many} runners"
+    )
+    print(f"environment  {config.env.name}{engine}, {runners.envs_per_runner} in {places}")
     print(f"rewards      clipped for learning: {config.network.reward_clip}")
     where = "a GPU" if gpu else "the CPU"
     if learns_in_bfloat16(config):
