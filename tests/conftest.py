@@ -1,4 +1,4 @@
-"""What all tests share: which of them are slow, which come first, and that Ray's processes are as urgent as others."""
+"""What all tests share: which of them are slow, and that Ray's processes are as urgent as others."""
 
 import os
 
@@ -24,14 +24,6 @@ _SLOW_FILES = (
     "tests/agents/test_old_stack.py",
     "tests/lm/test_commands.py",
 )
-# Files of long tests: two are worked on at a time, and one that came last would have a core to itself.
-_FIRST = (
-    "tests/test_tutorial.py",
-    "tests/test_site.py",
-    "tests/cli/test_onnx.py",
-    "tests/cli/test_experiment.py",
-    "tests/cli/test_processes.py",
-)
 
 
 def pytest_configure(config):
@@ -41,7 +33,6 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))
     for item in items:
         named = item.nodeid.startswith(_SLOW_FILES)
         if named or _SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
