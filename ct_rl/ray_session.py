@@ -106,7 +106,10 @@ def _started(folder: Path, processes: int, gpus: int) -> Iterator[None]:
                     _system_config={"prestart_worker_first_driver": False},
                 )
         except (RuntimeError, OSError, ValueError, TimeoutError) as error:
-            raise RunFailed(f"Ray did not start: {one_line(error)[:300]}") from error
+            said = one_line(error)
+            if len(said) > 400:  # a trace, whose end tells why
+                said = f"{said[:100]} ... {said[-300:]}"
+            raise RunFailed(f"Ray did not start: {said}") from error
         yield
     finally:
         with _own_signals():

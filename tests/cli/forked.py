@@ -17,6 +17,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+_TOKEN = "RAY_AUTH_MODE"
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.cli.imported"])
 
@@ -33,8 +34,11 @@ def _as_main(words, folder, folders, environment, files):
 
 
 def _run(words, folder, folders, environment):
+    # Ray reads this when it is imported, and leaves it in a process that starts a cluster, as a pytest's.
+    asks_for_token = {key: os.environ[key] for key in (_TOKEN,) if key in os.environ}
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update({key: value for key, value in environment.items() if key != _TOKEN})
+    os.environ.update(asks_for_token)
     os.chdir(folder)
     sys.path[:0] = [folder, *folders]
     importlib.invalidate_caches()
