@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . scripts/setup.sh
 set_up
+# Torch's threads wait for each other: where anything else runs, one is several times as fast as two.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 say "a trained agent plays: python -m ct_rl.evaluate pretrained:rooms_select --episodes 20 --video --out runs/pretrained"
 .venv/bin/python -m ct_rl.evaluate pretrained:rooms_select --episodes 20 --video --video-episodes 1 --out runs/pretrained

@@ -126,12 +126,17 @@ def run(
         "evaluation": evaluation,
         "area": _area(known, measure),
         "reached": {
-            f"{level:.15g}": reached(known, measure, level, window) for level in experiment.levels
+            level_key(level): reached(known, measure, level, window) for level in experiment.levels
         },
         "curve": [
             [round(row["seconds"] / 60, 2), row["steps"], round(row[measure], 4)] for row in thin
         ],
     }
+
+
+def level_key(level: float) -> str:
+    """A level's name in a run's `reached`."""
+    return f"{level:.15g}"
 
 
 def _area(rows: Sequence[dict[str, Any]], measure: str) -> float | None:

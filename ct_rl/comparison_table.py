@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from ct_rl.comparison import level_key
+
 _MILLION, _THOUSAND = (1e6, "M", "{:.2f}"), (1e3, "k", "{:.0f}")
 _NONE = "-"
 
@@ -38,7 +40,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         fewer = f" *({len(mine)} seed{'s' * (len(mine) > 1)})*" if len(mine) < most else ""
         cells = [name + fewer]
         for level in results["levels"]:
-            passed = [run["reached"].get(f"{level:.15g}") for run in mine]
+            passed = [run["reached"].get(level_key(level)) for run in mine]
             cells.append(_each((p and p["steps"] / unit for p in passed), steps))
         for way in ways:
             score = variant["scores"][way]

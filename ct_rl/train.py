@@ -345,6 +345,8 @@ def _write_config(
 def _describe(
     config: TrainConfig, run: RunFolder, recipe: str | None, probe: Any, parameters: int, gpu: bool
 ) -> None:
+    import torch
+
     from ct_rl.algorithm import has_bfloat16, learns_in_bfloat16
 
     facts, runners, goal = probe.facts, config.runners, config.run.steps
@@ -363,6 +365,8 @@ def _describe(
         where += " in bfloat16" + (", which this processor may have to emulate" if slow else "")
     print(f"memory       {config.memory.kind}, network of {parameters:,} parameters, "
           f"learning on {where}")  # fmt: skip
+    if not gpu and (threads := torch.get_num_threads()) > 1:
+        print(f"threads      {threads}; OMP_NUM_THREADS=1 is faster where other programs run")
     print(f"goal         {goal:,} agent steps = {goal * facts.action_repeat:,} frames")
     print(f"run folder   {run.path}", flush=True)
 

@@ -29,7 +29,7 @@ _SETTINGS = {
 SMALL = [word for pair in _SETTINGS.items() for word in pair]
 
 # The head of a Ray cluster, without the processes that nothing here asks for: each is a Python of its own.
-HEAD = {
+RAY_HEAD = {
     "include_dashboard": False,
     "include_log_monitor": False,
     "no_monitor": True,
@@ -59,9 +59,11 @@ def command(*words, cwd=ROOT, timeout=900, path=()):
     return finish(start(*words, cwd=cwd, path=path), timeout)
 
 
-def wait_for(condition, seconds=600):
+def wait_for(condition, seconds=600, process=None):
+    """Returns once the condition holds; a `process` that ends before fails the test with what it said."""
     end = time.monotonic() + seconds
     while not condition():
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
 

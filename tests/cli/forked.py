@@ -17,7 +17,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-_TOKEN = "RAY_AUTH_MODE"
+_TOKEN = "RAY_AUTH_MODE"  # whether Ray's processes show each other a token
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.cli.imported"])
 
@@ -34,11 +34,10 @@ def _as_main(words, folder, folders, environment, files):
 
 
 def _run(words, folder, folders, environment):
-    # Ray reads this when it is imported, and leaves it in a process that starts a cluster, as a pytest's.
-    asks_for_token = {key: os.environ[key] for key in (_TOKEN,) if key in os.environ}
+    # Ray reads it when it is imported, which was before, and leaves it in a pytest that started a cluster.
+    environment = {**environment, _TOKEN: os.environ.get(_TOKEN)}
     os.environ.clear()
-    os.environ.update({key: value for key, value in environment.items() if key != _TOKEN})
-    os.environ.update(asks_for_token)
+    os.environ.update({key: value for key, value in environment.items() if value is not None})
     os.chdir(folder)
     sys.path[:0] = [folder, *folders]
     importlib.invalidate_caches()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ct_rl.places import HERE, LOG, LOST, Cluster, Cores, changed, put
-from tests.cli.conftest import HEAD
+from tests.cli.conftest import RAY_HEAD
 
 # Counts in a file until it is asked to end, or to the number that it is given; leaves what it began with.
 COUNTER = """
@@ -42,7 +42,7 @@ def hosts():
         ray.shutdown()
     hosts = Hosts(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20, **HEAD},
+        head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20, **RAY_HEAD},
     )
     ray.init(address=hosts.address, log_to_driver=False)
     yield hosts

@@ -4,12 +4,14 @@ import os
 import signal
 
 import psutil
+import pytest
 import ray
 import torch
 
 from ct_rl import checkpoint
+from ct_rl.errors import RunFailed
 from ct_rl.ray_session import ray_session
-from tests.cli.conftest import HEAD, SMALL, command, finish, start, wait_for
+from tests.cli.conftest import RAY_HEAD, SMALL, command, finish, start, wait_for
 
 
 def learner_of(process):
@@ -26,10 +28,7 @@ def learner_of(process):
 def test_a_killed_learner_ends_the_run_in_one_line_and_the_run_goes_on_later(tmp_path):
     run = tmp_path / "run"
     process = start("ct_rl.train", *SMALL, "--steps", 10**7, "--run-dir", run, "--num-learners", 1)
-    wait_for(
-        lambda: process.poll() is not None or len(checkpoint.steps(run / "checkpoints")) >= 2, 120
-    )
-    assert process.poll() is None, process.communicate()
+    wait_for(lambda: len(checkpoint.steps(run / "checkpoints")) >= 2, 120, process)
     os.kill(learner_of(process).pid, signal.SIGKILL)
     status, out, err = finish(process, 120)
     assert status == 1, out + err
@@ -49,7 +48,7 @@ def test_a_run_joins_a_cluster_leaves_it_as_it_was_and_learns_what_one_without_r
 
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 4, "object_store_memory": 10**8, **HEAD},
+        head_node_args={"num_cpus": 4, "object_store_memory": 10**8, **RAY_HEAD},
     )
     try:
         ends = []
@@ -88,3 +87,17 @@ def test_without_processes_values_are_handed_over_until_somebody_starts_ray(monk
     assert ray.put(value) == ("stored", value)
     monkeypatch.undo()
     assert (ray.put, ray.get) == started
+
+
+def test_a_ray_that_does_not_start_says_why_at_the_end_of_its_trace(monkeypatch):
+    import ray
+
+    def fails(**_):
+        raise RuntimeError("Failed to start.\n" + 'File "node.py"\n' * 100 + "no token was shown")
+
+    monkeypatch.setattr(ray, "init", fails)
+    with pytest.raises(RunFailed) as error, ray_session(1):
+        pass
+    said = str(error.value)
+    assert said.startswith("Ray did not start: Failed to start.") and len(said) < 450
+    assert said.endswith("no token was shown")

@@ -4,13 +4,16 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 import yaml
 
-from ct_rl import checkpoint, config_file, reaper
+from ct_rl import checkpoint, config_file, reaper, train
+from ct_rl.config import TrainConfig
+from ct_rl.run_folder import RunFolder
 from tests.cli.conftest import SMALL, command, finish, start, wait_for
 
 
@@ -20,8 +23,7 @@ def rows(run):
 
 def begin(run, *words):
     process = start("ct_rl.train", *SMALL, "--steps", 10**7, "--run-dir", run, *words)
-    wait_for(lambda: process.poll() is not None or len(checkpoint.steps(run / "checkpoints")) >= 2)
-    assert process.poll() is None, process.communicate()
+    wait_for(lambda: len(checkpoint.steps(run / "checkpoints")) >= 2, process=process)
     return process
 
 
@@ -98,6 +100,17 @@ def test_a_run_repeats_from_its_own_configuration(trained):
     assert config.run.run_dir is None and config.memory.d_model == 32
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_several_threads_are_said_with_what_is_faster_beside_other_programs(
+    tmp_path, monkeypatch, capsys, threads
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    facts = SimpleNamespace(engine="", action_repeat=1)
+    probe = SimpleNamespace(facts=facts)
+    train._describe(TrainConfig(), RunFolder(tmp_path), "", probe, 1, gpu=False)
+    assert ("OMP_NUM_THREADS=1 is faster" in capsys.readouterr().out) is (threads > 1)
+
+
 def test_a_finished_run_says_how_to_go_on(trained):
     run, *_ = trained
     status, _, err = command("ct_rl.train", "--resume", run)
@@ -129,7 +142,7 @@ def test_sigterm_then_a_damaged_checkpoint_then_kill_9_then_on_to_the_goal(tmp_p
     with open(run / "metrics.jsonl", "a") as file:  # a line cut short
         file.write('{"steps": 99')
     process = start("ct_rl.train", "--resume", run, "--num-env-runners", 1)
-    wait_for(lambda: checkpoint.steps(run / "checkpoints")[-1] > saved.step)
+    wait_for(lambda: checkpoint.steps(run / "checkpoints")[-1] > saved.step, process=process)
     folder = folder_of(process)
     environments = [child.environ() for child in helpers(process)]
     assert {env["TMPDIR"] for env in environments if "TMPDIR" in env} == {folder}
