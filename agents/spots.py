@@ -55,7 +55,7 @@ class Spots(nn.Module):
 
     def forward(self, picked: Tensor, scale: float = 1.0) -> Tensor:
         """Answers [N, F * K] to picked pixels [N, F, K, C], whose values times `scale` are read."""
-        answers = (picked * scale * self.weight[:, None]).sum(-1)  # (N, F, K)
+        answers = (picked * (scale * self.weight)[:, None]).sum(-1)  # (N, F, K)
         # torch's median, by an operation that ONNX has.
         middle = (self.columns - 1) // 2
         median = answers.sort(-1).values[..., middle : middle + 1]

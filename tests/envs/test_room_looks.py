@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 from itertools import pairwise
 
@@ -221,3 +223,19 @@ def test_a_texture_is_drawn_once_and_nobody_paints_over_it(draw):
     assert draw(1) is image and (draw(2) != image).any()
     with pytest.raises(ValueError, match="read-only"):
         image[:] = 0
+
+
+def test_drawing_starts_no_threads():
+    """OpenCV's would spin on every core between two frames."""
+    count = (
+        "import os, cv2, envs; cv2.setNumThreads(4)\n"
+        "env = envs.make_vec('dmlab_rooms_select', 64, engine='embedded')\n"
+        "before = len(os.listdir('/proc/self/task')); env.reset(seed=0)\n"
+        "for _ in range(5): env.step([0] * 64)\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+        "image = __import__('numpy').zeros((64 * 72, 96, 4), 'uint8'); cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    started, would_have = map(int, done.stdout.split())
+    assert started == 0 and would_have == 3
