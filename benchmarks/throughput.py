@@ -1,11 +1,12 @@
 """Steps per second and CPU-microseconds per step: end to end, and each part alone.
 
-    python benchmarks/throughput.py [--seconds 30] [--out benchmarks/throughput.json]
+    python benchmarks/throughput.py [--seconds 30] [--beside ../before] [--out benchmarks/throughput.json]
 
 Everything is measured in one run, one thread a process. A part's cost is the CPU time of this process for it alone;
 the end-to-end cost is the CPU time of ALL processes of a real training run, divided by its environment steps.
 RLlib's share is what is left when the parts are taken away. Beside it: the same module on RLlib's stock path (8
 environments, fragments of 32), the bytes of state that each path ships, and the CPU time of a driver that only waits.
+`--beside` has another checkout's own benchmark measure first, in the same run, and keeps what it found.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -242,12 +246,26 @@ def measure(memory: str, seconds: float) -> dict[str, Any]:
     }
 
 
+def of_checkout(tree: Path, seconds: float) -> dict[str, Any]:
+    """What another checkout's own benchmark finds: its commit and rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "found.json"
+        words = [sys.executable, "benchmarks/throughput.py", "--seconds", str(seconds), "--out", str(out)]  # fmt: skip
+        subprocess.run(words, cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)}, check=True)
+        found = json.loads(out.read_text())
+    return {"commit": found["commit"], "rows": found["rows"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30.0, help="of each end-to-end run")
+    parser.add_argument("--beside", type=Path, help="another checkout, measured first")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/throughput.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    before = (
+        of_checkout(arguments.beside.resolve(), arguments.seconds) if arguments.beside else None
+    )
     rows = [measure(memory, arguments.seconds) for memory in MEMORIES]
     idle = idle_driver(arguments.seconds / 2)
     print(
@@ -276,7 +294,8 @@ def main() -> None:
     arguments.out.write_text(
         json.dumps(
             {
-                "command": f"python benchmarks/throughput.py --seconds {arguments.seconds:g}",
+                "command": f"python benchmarks/throughput.py --seconds {arguments.seconds:g}"
+                + (" --beside BEFORE" if before else ""),
                 "commit": commit(),
                 "machine": machine(),
                 "load": os.getloadavg()[2],
@@ -291,6 +310,7 @@ def main() -> None:
                 "rows": rows,
                 "compressive_over_lstm": ratio,
                 "idle_driver_cpu_share": idle,
+                **({"before": before} if before else {}),
             },
             indent=1,
         )
