@@ -101,30 +101,28 @@ def _strongest_colours(frames: np.ndarray, weight: np.ndarray, picked: np.ndarra
     """Writes into `picked` [N, F, K, 3] the colours of uint8 frames [N, H, W, 3] that answer most to weight [3, F].
 
     What a column has seen already is known by a table of the last colour in each of its places, which may forget.
+    Whole numbers are of 32 bits, as the answers are, so that a processor takes as many of them at once.
     """
     n, height, width, _ = frames.shape
     n_filters, columns = picked.shape[1], picked.shape[2]
     wide = -(-width // columns)
     red, green, blue = weight[0], weight[1], weight[2]
-    best, strongest = np.empty(n_filters, np.float32), np.empty(n_filters, np.int64)
-    seen = np.zeros(4096, np.int64)
+    best, strongest = np.empty(n_filters, np.float32), np.empty(n_filters, np.int32)
+    seen = np.empty(1024, np.int32)
     for i in range(n):
         for k in range(columns):
             best[:] = -np.inf
             strongest[:] = 0
-            column = np.int64(i * columns + k + 1) << 24
+            seen[:] = -1
             for y in range(height):
-                last = np.int64(-1)
                 for x in range(k * wide, min((k + 1) * wide, width)):
                     r, g, b = frames[i, y, x, 0], frames[i, y, x, 1], frames[i, y, x, 2]
-                    colour = (np.int64(r) << 16) | (np.int64(g) << 8) | np.int64(b)
-                    if colour == last:
+                    colour = np.int32((np.int32(r) << 16) | (np.int32(g) << 8) | np.int32(b))
+                    # Knuth's multiplicative hash.
+                    place = ((np.int64(colour) * 2654435761) >> 22) & 1023
+                    if seen[place] == colour:
                         continue
-                    last = colour
-                    place = ((colour * 2654435761) >> 12) & 4095  # Knuth's multiplicative hash
-                    if seen[place] == column | colour:
-                        continue
-                    seen[place] = column | colour
+                    seen[place] = colour
                     r_, g_, b_ = np.float32(r), np.float32(g), np.float32(b)
                     for f in range(n_filters):
                         answer = red[f] * r_ + green[f] * g_ + blue[f] * b_
