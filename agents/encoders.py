@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents.blocks import fold, fold_filters
 from agents.encoder_check import check_encoder
 from agents.errors import unknown
 from agents.rewards import reward_features
@@ -29,28 +30,6 @@ def frame_bounds(space: spaces.Box) -> tuple[float, float] | None:
     return (low, high) if np.isfinite([low, high]).all() and high > low else None
 
 
-def fold(frames: Tensor, block: int) -> Tensor:
-    """Bytes [N, H, W, C] with each block of pixels as the channels of one, [N, H // block, W // block, block^2 C].
-
-    A layer whose filters move by a block reads the same there with smaller filters on more channels (`fold_filters`),
-    which matrix units are made for: three channels leave most of one idle. `block` must be a multiple of 4.
-    """
-    n, height, width, channels = frames.shape
-    rows, columns = height // block, width // block
-    whole = frames[:, : rows * block, : columns * block].contiguous()
-    # Moved four bytes at a time.
-    words = whole.view(n, rows, block, columns, block * channels).view(torch.int32)
-    moved = words.transpose(2, 3).contiguous().view(torch.uint8)
-    return moved.view(n, rows, columns, block * block * channels)
-
-
-def fold_filters(weight: Tensor, block: int) -> Tensor:
-    """Filters [F, C, H, W] of a stride of `block`, for folded frames: [F, block^2 C, H // block, W // block]."""
-    n, channels, height, width = weight.shape
-    blocks = weight.view(n, channels, height // block, block, width // block, block)
-    return blocks.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
-
-
 class _Image(nn.Module):
     """What image encoders share: frames [N, H, W, C] or [N, H, W] of any type in, features out.
 
@@ -59,7 +38,7 @@ class _Image(nn.Module):
     read as they are.
     """
 
-    BLOCK = 0  # pixels that the first layer's filters move by, where it can read blocks (`fold`)
+    BLOCK = 0  # pixels that the first layer's filters move by, where it can read blocks (`agents.blocks`)
 
     center: Tensor
 
@@ -111,14 +90,13 @@ class _Image(nn.Module):
         bias = first.bias - self.center * first.weight.sum((1, 2, 3))
         weight, stride = first.weight * self.scale, first.stride
         if frames.dtype == torch.uint8 and not self.low and torch.is_autocast_enabled(kind):
-            if self.BLOCK:
-                frames, weight, stride = (
-                    fold(frames, self.BLOCK),
-                    fold_filters(weight, self.BLOCK),
-                    1,
-                )
             # Autocast would make the same of floats, which need not be made then: its types hold every byte.
-            x = frames.to(torch.get_autocast_dtype(kind))
+            dtype = torch.get_autocast_dtype(kind)
+            if self.BLOCK:
+                weight, stride = fold_filters(weight, self.BLOCK), 1
+                x = fold(frames, self.BLOCK, dtype)
+            else:
+                x = frames.to(dtype)
         else:
             x = self.floats(frames)
         # Read as a channels-last [N, C, H, W]: a view, no copy.
@@ -377,7 +355,7 @@ class Cropped(nn.Module):
         return encode(self.inner, self._cut(frames), picked)
 
     def _cut(self, frames: Tensor) -> Tensor:
-        return frames[:, self.rows, self.columns].contiguous()
+        return frames[:, self.rows, self.columns]
 
 
 class DictEncoder(nn.Module):

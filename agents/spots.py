@@ -5,13 +5,12 @@ Shapes: N frames, H height, W width, C channels, F filters, K columns.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from agents.compiled import compiled
 
 
 class Spots(nn.Module):
@@ -64,7 +63,7 @@ class Spots(nn.Module):
     def _pick_colours(self, frames: Tensor) -> Tensor:
         picked = frames.new_empty(len(frames), len(self.weight), self.columns, 3)
         by_channel = self.weight.detach().T.contiguous().numpy()
-        _search()(frames.contiguous().numpy(), by_channel, picked.numpy())
+        compiled(_strongest_colours)(frames.contiguous().numpy(), by_channel, picked.numpy())
         return picked
 
     @torch.no_grad()
@@ -84,17 +83,6 @@ class Spots(nn.Module):
         where = torch.cat(found).flatten(1)  # (N, F * K), as row * W + column
         pixels = frames.flatten(1, 2).gather(1, where[..., None].expand(-1, -1, channels))
         return pixels.unflatten(1, (len(self.weight), -1))
-
-
-@functools.cache
-def _search() -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
-    """`_strongest_colours`, compiled when it is first called, and kept on disk where there is a place for it."""
-    import numba
-
-    try:
-        return numba.njit(cache=True, nogil=True)(_strongest_colours)
-    except RuntimeError:  # no folder that can be written
-        return numba.njit(nogil=True)(_strongest_colours)
 
 
 def _strongest_colours(frames: np.ndarray, weight: np.ndarray, picked: np.ndarray) -> None:

@@ -1,19 +1,21 @@
 """The instruction's reader, and the part it has in a whole agent."""
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from agents import ActorCritic, encoders, register_encoder
+from agents.blocks import fold, fold_filters
+from agents.compiled import compiled
 from agents.encoders import (
     IMAGE_ENCODERS,
     InstructionEncoder,
     SmallEncoder,
     build_encoder,
     encoder_names,
-    fold,
-    fold_filters,
     pick,
 )
 from agents.spots import Spots
@@ -381,8 +383,6 @@ def test_a_gpu_does_not_answer_to_all_frames_of_a_batch_at_once(monkeypatch):
 def test_colours_are_searched_where_compiled_code_cannot_be_kept(monkeypatch):
     import numba
 
-    from agents import spots
-
     def njit(cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
@@ -390,11 +390,11 @@ def test_colours_are_searched_where_compiled_code_cannot_be_kept(monkeypatch):
 
     monkeypatch.setattr(numba, "njit", njit)
     frames, net = torch.randint(0, 256, (1, 4, 12, 3), dtype=torch.uint8), Spots(3, filters=2)
-    spots._search.cache_clear()
+    compiled.cache_clear()
     try:
         plain = net.pick(frames)
     finally:
-        spots._search.cache_clear()
+        compiled.cache_clear()
     monkeypatch.undo()
     assert torch.equal(plain, net.pick(frames))
 
@@ -467,11 +467,27 @@ def test_a_layer_answers_folded_frames_as_it_does_whole_ones(shape):
     frames = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     weight = torch.randn(16, shape[-1], 8, 8, dtype=torch.float64, requires_grad=True)
     whole = torch.conv2d(frames.double().permute(0, 3, 1, 2), weight, stride=4)
-    folded = torch.conv2d(fold(frames, 4).double().permute(0, 3, 1, 2), fold_filters(weight, 4))
+    blocks = fold(frames, 4, torch.float64).permute(0, 3, 1, 2)
+    folded = torch.conv2d(blocks, fold_filters(weight, 4))
     torch.testing.assert_close(folded, whole)
     (grad,), (grad_folded,) = (torch.autograd.grad(y.square().sum(), weight)
                                for y in (whole, folded))  # fmt: skip
     torch.testing.assert_close(grad_folded, grad)
+
+
+@pytest.mark.parametrize("shape", [(72, 96, 3), (75, 93, 3), (41, 39, 5), (36, 36, 1)])
+def test_a_cpu_folds_bytes_to_bfloat16_in_one_pass_wherever_they_lie(shape):
+    frames = torch.arange(256, dtype=torch.uint8).repeat(3 * 75 * 96 * 5 // 256)
+    frames = frames[torch.randperm(len(frames))][: 3 * math.prod(shape)].view(3, *shape)
+    for part in (frames, frames[:, 8:-8], frames[:, :, 4:-8], frames[1:2, 3:]):
+        height, width, channels = part.shape[1] // 4, part.shape[2] // 4, part.shape[3]
+        naive = (
+            part[:, : 4 * height, : 4 * width].unflatten(2, (width, 4)).unflatten(1, (height, 4))
+        )
+        naive = naive.transpose(2, 3).reshape(len(part), height, width, 16 * channels)
+        for dtype in (torch.bfloat16, torch.float32):
+            folded = fold(part, 4, dtype)
+            assert folded.dtype == dtype and torch.equal(folded, naive.to(dtype))
 
 
 def test_answers_at_pixels_picked_before_an_update_are_right_to_first_order():
