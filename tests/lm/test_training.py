@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from ct_rl import checkpoint
 from ct_rl.errors import RunFailed, UserError
-from ct_rl.lm import corpus
+from ct_rl.lm import analysis, corpus
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig, read_yaml
 from ct_rl.lm.display import Display
@@ -28,6 +28,7 @@ from ct_rl.lm.model import LanguageModel
 from ct_rl.lm.parallel import Group
 from ct_rl.lm.run import Run, fresh_path
 from ct_rl.lm.schedule import ends_update, iterations_per_update, learning_rate
+from ct_rl.lm.streams import Streams
 from ct_rl.lm.trainer import NotFinite, Trainer
 from ct_rl.lm.vocabulary import Bytes
 from ct_rl.memory import memory_class
@@ -163,6 +164,26 @@ def test_an_update_of_several_iterations_has_one_mean():
         torch.testing.assert_close(mean, (n * one + m * other) / (n + m))
     pairs = zip(singly["task"][::2], singly["task"][1::2], strict=True)
     torch.testing.assert_close(together["task"], [(one + other) / 2 for one, other in pairs])
+
+
+def test_the_figure_of_compression_is_the_mean_over_all_that_was_compressed():
+    model = build_model(anew().model, 256, 0).double()
+    model.core.train()
+    length, skip, state, loss, terms = 20, 1, model.initial_state(1), 0.0, 0
+    text = scattered()
+    streams = Streams(text.tokens["train"][:633], text.documents["train"], 1, length)
+    for number in range(632 // length):
+        x, _, starts = streams.stretch(number * length, length)
+        with torch.no_grad():
+            out = model.run(x, state, starts)
+        if number >= skip:
+            loss += float(out.losses["compression"] * out.terms["compression"])
+            terms += int(out.terms["compression"])
+        state = out.state
+    found = analysis.attention(
+        model, text, "train", length=length, tokens=600, reset_at_documents=True
+    )
+    assert found["compression_loss"] == pytest.approx([loss / terms], rel=1e-9)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
