@@ -271,9 +271,7 @@ class MemoryLearner(TorchLearner, abc.ABC):
             terms[KL] = losses.kl
             loss = loss + given.kl_coeff * losses.kl
         for name, own in fwd_out[LOSSES].items():
-            if (
-                name in share_of
-            ):  # of the memory; an auxiliary loss is of as many rows in each learner
+            if name in share_of:  # an auxiliary loss is of as many rows in each learner
                 own = share_of[name] * own
             terms[f"{name}_loss"] = own
             loss = loss + module.weight(name) * own
