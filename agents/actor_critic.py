@@ -42,7 +42,7 @@ class ActorCriticOutput:
         policy: [B, T, P]; value: [B, T].
         estimate: [B, T, V], what the value was made of (`agents.critics`).
         state: the memory after the last step.
-        losses: scalars of the memory's own, by name.
+        losses: scalars of the memory's own, by name; terms: of how many terms each is the mean.
         features: [B, T, F], the encoder's; outputs: [B, T, d_out], the memory core's.
     """
 
@@ -51,6 +51,7 @@ class ActorCriticOutput:
     estimate: Tensor
     state: State
     losses: dict[str, Tensor]
+    terms: dict[str, Tensor]
     features: Tensor
     outputs: Tensor
 
@@ -194,6 +195,7 @@ class ActorCritic(nn.Module):
         state: State,
         resets: Tensor | None = None,
         picked: Observation | None = None,
+        lengths: Tensor | None = None,
     ) -> ActorCriticOutput:
         """One pass over T steps.
 
@@ -202,12 +204,20 @@ class ActorCritic(nn.Module):
             state: of the step before, batch first.
             resets: bool [B, T], True where a step begins a new episode.
             picked: [B, T, ...], what `pick` gave for these observations, with these weights or a little older ones.
+            lengths: int [B], of rows of one episode that are only filled up from there on, in place of `resets`.
         """
         features = self._encode(observation, picked)  # (B, T, F)
-        out = self.core(self.inlet(features), state, resets)
+        x = self.inlet(features)
+        out = (
+            self.core(x, state, resets)
+            if lengths is None
+            else self.core.read_filled(x, state, lengths)
+        )
         policy, estimate = self._outputs(out.y, features, observation)
         value = self.critic.value(estimate)
-        return ActorCriticOutput(policy, value, estimate, out.state, out.losses, features, out.y)
+        return ActorCriticOutput(
+            policy, value, estimate, out.state, out.losses, out.terms, features, out.y
+        )
 
     @torch.no_grad()
     def step(

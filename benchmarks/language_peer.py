@@ -49,7 +49,8 @@ class Peer(nn.Module):
         nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         parts = zip(("memory", "compressed"), after, strict=True)
         kept = {name: part.transpose(0, 1).detach() for name, part in parts}
-        return Reading(nll.view(targets.shape), kept, {"compression": loss})
+        terms = {"compression": torch.tensor(tokens.numel())}
+        return Reading(nll.view(targets.shape), kept, {"compression": loss}, terms)
 
     def task_parameters(self) -> list[nn.Parameter]:
         return list(self.parameters())

@@ -36,7 +36,8 @@ from agents.errors import NonFinite
 from agents.fragment import IGNORED, PICKED, RESETS, Fragment
 from agents.rewards import clip_reward
 from agents.rllib.internals import leave_tensors_unfilled
-from agents.rllib.module import ESTIMATE, LOSSES, MemoryRLModule
+from agents.rllib.module import ESTIMATE, LOSSES, TERMS, MemoryRLModule
+from agents.rllib.shares import shares
 from agents.vtrace import vtrace
 from ct_rl.freed_memory import keep_freed_memory
 
@@ -57,6 +58,7 @@ class LossInput:
         values, estimate: [N, T + 1] and [N, T + 1, V], with gradient.
         rewards: [N, T], clipped.
         taken: [N, T], 1.0 where an action was taken and 0.0 where the environment was only being reset.
+        share: what this learner's means over these steps weigh in those of all learners.
         kl_coeff: weight of the KL loss, where there is one.
     """
 
@@ -69,11 +71,12 @@ class LossInput:
     estimate: Tensor
     rewards: Tensor
     taken: Tensor
+    share: Tensor
     kl_coeff: Tensor | float
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean of x [N, T] over the steps that were taken."""
-        return (x * self.taken).sum() / self.taken.sum().clamp(min=1.0)
+        """The mean of x [N, T] over the steps that were taken, as the learners' plain mean is that over all theirs."""
+        return self.share * (x * self.taken).sum() / self.taken.sum().clamp(min=1.0)
 
     def value_errors(self, targets: Tensor) -> Tensor:
         """How far the values are from targets [N, T]: squares, or what a distribution has instead."""
@@ -243,6 +246,9 @@ class MemoryLearner(TorchLearner, abc.ABC):
         module = self._memory_module
         policy = module.net.distribution(fwd_out[Columns.ACTION_DIST_INPUTS][:, :-1])
         coefficients = getattr(self, "curr_kl_coeffs_per_module", None)
+        taken, counts = (~fragment.ignored).float(), fwd_out[TERMS]
+        share, *others = shares(torch.stack([x.float() for x in (taken.sum(), *counts.values())]))
+        share_of = dict(zip(counts, others, strict=True))
         given = LossInput(
             module=module,
             config=config,
@@ -252,7 +258,8 @@ class MemoryLearner(TorchLearner, abc.ABC):
             values=fwd_out[Columns.VF_PREDS],
             estimate=fwd_out[ESTIMATE],
             rewards=clip_reward(fragment.rewards, module.net.reward_clip),
-            taken=(~fragment.ignored).float(),
+            taken=taken,
+            share=share,
             kl_coeff=0.0 if coefficients is None else coefficients[module_id],
         )
         losses = self.losses(given)
@@ -264,6 +271,8 @@ class MemoryLearner(TorchLearner, abc.ABC):
             terms[KL] = losses.kl
             loss = loss + given.kl_coeff * losses.kl
         for name, own in fwd_out[LOSSES].items():
+            if name in share_of:  # an auxiliary loss is of as many rows in each learner
+                own = share_of[name] * own
             terms[f"{name}_loss"] = own
             loss = loss + module.weight(name) * own
         rho = (given.log_probs.detach() - fragment.log_probs).exp()

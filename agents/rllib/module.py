@@ -42,10 +42,12 @@ from agents.fragment import IGNORED, PICKED, RESETS
 from agents.losses import check_losses
 from agents.rllib.carried import enter
 from ct_rl.memory import memory_options
+from ct_rl.memory.contract import beyond
 from ct_rl.memory.options import check_options
 
 ESTIMATE = "value_estimate"  # what `forward_train` made the value of (`agents.critics`)
-LOSSES = "losses"  # where `forward_train` puts every loss beside the task's, by name
+# Where `forward_train` puts every loss beside the task's, by name, and of how many terms the memory's are means.
+LOSSES, TERMS = "losses", "terms"
 
 SETTINGS = tuple(
     name
@@ -137,11 +139,6 @@ def refuse_unknown_losses(loss_coeffs: Mapping[str, float], net: ActorCritic) ->
             raise ValueError(unknown("loss in loss_coeffs", name, names))
 
 
-def beyond(lengths: Tensor, steps: int) -> Tensor:
-    """bool [N, steps], True where rows of these lengths [N] are only filled up with zeros."""
-    return torch.arange(steps, device=lengths.device) >= lengths[:, None]
-
-
 def rllib_distribution(space: gym.Space) -> type:
     """RLlib's distribution class for an action space, over the same parameters as `agents.distributions`."""
     if isinstance(space, spaces.Discrete):
@@ -225,28 +222,18 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
                 f"the batch has no {Columns.STATE_IN!r} (it has {', '.join(batch)}): keep RLlib's "
                 "default connectors, which carry the memory"
             )
-        state, resets = batch[Columns.STATE_IN], batch.get(RESETS)
-        if resets is None:
-            state, resets = self._of_its_own_types(state), self._padding(batch)
-        return (net or self.net)(batch[Columns.OBS], state, resets, batch.get(PICKED))
+        state, resets, lengths = batch[Columns.STATE_IN], batch.get(RESETS), None
+        if resets is None:  # a stock row: no more than one episode, filled up
+            state = self._of_its_own_types(state)
+            # Without a loss that could count what fills it up it makes no difference, and one call does.
+            if self.memory_has_losses and Columns.SEQ_LENS in batch:
+                lengths = batch[Columns.SEQ_LENS].long()
+        return (net or self.net)(batch[Columns.OBS], state, resets, batch.get(PICKED), lengths)
 
     def _of_its_own_types(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state as the memory makes it: RLlib's connectors turn int64 counters into int32."""
         empty = self.net.initial_state(1)
         return {key: x.to(empty[key].dtype) if key in empty else x for key, x in state.items()}
-
-    def _padding(self, batch: dict[str, Any]) -> Tensor | None:
-        """Where a stock row is only filled up, as `resets`; None where the memory has no loss that could count it.
-
-        As an episode of its own such a step ends no window, and the compressor learns from what was seen alone. (A
-        window of one step may end all the same; its rate is 1, at which nothing is compressed.) Without a loss it
-        makes no difference, and an LSTM would have to be called for each step.
-        """
-        if not self.memory_has_losses or Columns.SEQ_LENS not in batch:
-            return None
-        observation = batch[Columns.OBS]
-        one = next(iter(observation.values())) if isinstance(observation, dict) else observation
-        return beyond(batch[Columns.SEQ_LENS], one.shape[1])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         out = self.run(batch)
@@ -265,6 +252,7 @@ class MemoryRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Inferenc
             Columns.VF_PREDS: out.value,
             ESTIMATE: out.estimate,
             LOSSES: losses,
+            TERMS: out.terms,
             # Stock algorithms ask for the values again, through compute_values(embeddings=...).
             Columns.EMBEDDINGS: out.value,
         }

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from agents.actor_critic import ActorCritic, ActorCriticOutput
 from agents.auxiliary import Experience
 from agents.losses import check_losses
-from agents.rllib.module import beyond, refuse_for_stock_learners, refuse_unknown_losses
+from agents.rllib.module import refuse_for_stock_learners, refuse_unknown_losses
+from ct_rl.memory.contract import beyond
 
 NAME = "compressive_transformer"
 
@@ -81,16 +82,16 @@ class MemoryModelV2(TorchModelV2, nn.Module):
         )
         steps = one.shape[0] // rows
         lengths = torch.full((rows,), steps) if seq_lens is None else seq_lens
-        padding = beyond(lengths.to(one.device), steps)
+        lengths = lengths.to(one.device).long()
         out = self.net(
             rows_of_steps,
             {
                 name: torch.as_tensor(x, device=one.device).to(self._empty[name].dtype)
                 for name, x in zip(self._names, state, strict=True)
             },
-            padding if self._memory_has_losses else None,  # see `MemoryRLModule`
+            lengths=lengths if self._memory_has_losses else None,  # see `MemoryRLModule`
         )
-        self._pass = (rows_of_steps, out, padding)
+        self._pass = (rows_of_steps, out, beyond(lengths, steps))
         return out.policy.flatten(0, 1), [out.state[name].float() for name in self._names]
 
     def value_function(self) -> Tensor:

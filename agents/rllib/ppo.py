@@ -25,6 +25,7 @@ from agents.rllib.algorithm import MemoryAlgorithm, deaths_as_runner_failed
 from agents.rllib.appo import clipped_surrogate
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import Losses, LossInput, MemoryLearner
+from agents.rllib.shares import over_learners
 
 ADVANTAGES, TARGETS, POLICY = "advantages", "value_targets", "policy_before"
 
@@ -141,18 +142,11 @@ def normalised(advantages: Tensor, taken: Tensor, least_std: float) -> Tensor:
     Over the steps of all learners, where there are several: what is better than the batch's mean is it for each.
     """
     weight = taken.to(advantages.dtype)
-    count, total = _over_learners(torch.stack([weight.sum(), (advantages * weight).sum()]))
+    count, total = over_learners(torch.stack([weight.sum(), (advantages * weight).sum()]))
     count = count.clamp(min=1.0)
     centred = advantages - total / count
-    spread = (_over_learners((centred.square() * weight).sum()) / count).sqrt()
+    spread = (over_learners((centred.square() * weight).sum()) / count).sqrt()
     return centred / spread.clamp(min=least_std)
-
-
-def _over_learners(x: Tensor) -> Tensor:
-    """The sum of x over all learners."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(x)
-    return x
 
 
 class MemoryPPO(MemoryAlgorithm, PPO):

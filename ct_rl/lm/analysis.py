@@ -13,6 +13,7 @@ from ct_rl.lm.corpus import Corpus
 from ct_rl.lm.evaluation import Prices
 from ct_rl.lm.model import LanguageModel
 from ct_rl.lm.streams import Streams
+from ct_rl.memory.means import joined
 
 BUCKETS = 6  # of each of compressed memory, memory and window
 
@@ -56,14 +57,15 @@ def attention(
                 for part in model.core.modules():
                     if isinstance(part, torch.nn.Dropout):
                         part.eval()
-                trained = model.run(x, state, resets, attention=True).attention
+                trained = model.run(x, state, resets, attention=True)
                 model.eval()
                 report = out.attention
                 places.append(report.buckets(BUCKETS).mean(1))
                 parts = (report.compressed, report.memory, report.window)
                 shares.append(torch.stack([part.mean(1) for part in parts], 1))
-                if trained is not None and trained.compression_loss is not None:
-                    losses.append(trained.compression_loss)
+                learning = trained.attention
+                if learning is not None and learning.compression_loss is not None:
+                    losses.append((learning.compression_loss, trained.terms["compression"]))
         state = out.state
     if not places:
         return {}
@@ -72,7 +74,7 @@ def attention(
         "shares": torch.stack(shares).mean(0).tolist(),
     }
     if losses:
-        found["compression_loss"] = torch.stack(losses).mean(0).tolist()
+        found["compression_loss"] = joined(losses)[0].tolist()
     return found
 
 

@@ -22,12 +22,13 @@ class Reading:
     Attributes:
         nll: float32 [B, T], -ln p of each target [nats].
         state: for the next call.
-        losses: the core's own, scalars.
+        losses: the core's own, scalars; terms: of how many terms each is the mean.
     """
 
     nll: Tensor
     state: State
     losses: dict[str, Tensor]
+    terms: dict[str, Tensor]
 
 
 class LanguageModel(nn.Module):
@@ -73,7 +74,7 @@ class LanguageModel(nn.Module):
         """Reads int64 tokens [B, T] and prices targets [B, T]; `resets` bool [B, T] begins documents anew."""
         out = self.run(tokens, state, resets)
         nll = self.head.nll(out.y.flatten(0, 1), targets.flatten())
-        return Reading(nll.view(targets.shape), out.state, out.losses)
+        return Reading(nll.view(targets.shape), out.state, out.losses, out.terms)
 
     @torch.no_grad()
     def step(self, tokens: Tensor, state: State) -> Tensor:

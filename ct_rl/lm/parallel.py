@@ -1,15 +1,15 @@
-"""Several processes (`torchrun`): each reads its own streams, gradients are averaged."""
+"""Several processes (`torchrun`): each reads its own streams, gradients are summed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from ct_rl.errors import UserError
 from ct_rl.memory import State
@@ -36,16 +36,14 @@ class Group:
         share = batch // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
-    def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces gradients by their mean over processes."""
-        grads = [p.grad for p in parameters if p.grad is not None]
-        if self.size == 1 or not grads:
+    def sum_each(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces tensors by their sums over processes, in one message."""
+        if self.size == 1 or not tensors:
             return
-        flat = torch.cat([grad.flatten() for grad in grads])
+        flat = torch.cat([x.flatten() for x in tensors])
         dist.all_reduce(flat)
-        flat /= self.size
-        for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-            grad.copy_(mean.view_as(grad))
+        for x, total in zip(tensors, flat.split([x.numel() for x in tensors]), strict=True):
+            x.copy_(total.view_as(x))
 
     def sum(self, value: Tensor) -> Tensor:
         """A tensor summed over processes."""

@@ -291,15 +291,18 @@ def _validate(trainer: Trainer, corpus: Corpus) -> float:
 
 def _row(trainer: Trainer, processes: Group, seconds: float, steps: int) -> dict[str, float]:
     sums = trainer.sums
-    mean = processes.sum(torch.tensor([sums.nats, sums.compression], dtype=torch.float64))
+    names = sorted(sums.losses)
+    mine = [sums.nats, *(part[name] for part in (sums.losses, sums.terms) for name in names)]
+    nats, *own = processes.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
+    losses, terms = own[: len(names)], own[len(names) :]
     count = max(sums.tokens * processes.size, 1)
     rate = steps / max(seconds, 1e-9)
     config = trainer.config
     return {
         "step": trainer.step,
         "tokens": trainer.step * config.batch * config.length,
-        "loss": float(mean[0]) / count,
-        "compression_loss": float(mean[1]) / max(sums.calls, 1) / processes.size,
+        "loss": nats / count,
+        "compression_loss": sum(x / max(n, 1.0) for x, n in zip(losses, terms, strict=True)),
         "grad_norm": sums.grad_norm / max(sums.updates, 1),
         "tokens_per_second": rate * config.batch * config.length,
         "steps_per_second": rate,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ct_rl.freed_memory import keep_freed_memory
 from ct_rl.lm.build import build_model
 from ct_rl.lm.config import LMConfig
 from ct_rl.lm.corpus import Corpus
+from ct_rl.lm.gradients import MeanGradients
 from ct_rl.lm.model import LanguageModel, join_rows, row_slice
 from ct_rl.lm.parallel import Group
 from ct_rl.lm.schedule import ends_update, iterations_per_update, learning_rate
@@ -34,16 +36,23 @@ class Sums:
     Attributes:
         nats: of tokens.
         tokens: how many.
-        compression: compression losses of `calls` batches.
+        losses: the memory's losses by name, each times its terms; terms: how many.
         grad_norm: of `updates` updates.
     """
 
     nats: float = 0.0
     tokens: int = 0
-    compression: float = 0.0
-    calls: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    terms: dict[str, float] = field(default_factory=dict)
     grad_norm: float = 0.0
     updates: int = 0
+
+    def note(self, losses: Mapping[str, Tensor], terms: Mapping[str, Tensor]) -> None:
+        """Adds the memory's losses of a call, means of so many terms."""
+        for name, loss in losses.items():
+            count = float(terms[name])
+            self.losses[name] = self.losses.get(name, 0.0) + float(loss.detach()) * count
+            self.terms[name] = self.terms.get(name, 0.0) + count
 
 
 class Trainer:
@@ -83,6 +92,7 @@ class Trainer:
             name: torch.optim.Adam(parameters, fused=device.type == "cpu" or None)
             for name, parameters in self.parts.items()
         }
+        self.memory_gradients = MeanGradients([*self.model.parameters()])
         rows = group.rows(config.batch)
         self.memory = self.model.initial_state(rows.stop - rows.start)
         self.step = 0
@@ -104,7 +114,8 @@ class Trainer:
         total_rows = len(batch[0])
         count = -(-total_rows // config.optimiser.accumulate)
         every = iterations_per_update(config.optimiser, step)
-        after, nats, compression = [], 0.0, 0.0
+        calls = config.optimiser.accumulate * every * self.group.size  # of the update
+        after, nats = [], 0.0
         for start in range(0, total_rows, count):
             rows = slice(start, start + count)
             x, y, starts = (part[rows] for part in batch)
@@ -112,11 +123,14 @@ class Trainer:
             with autocast(self.device, config.precision):
                 read = self.model(x, y, row_slice(self.memory, rows), resets)
             loss = read.nll.mean()
-            total = loss + sum(read.losses.values())
-            (total * (len(x) / total_rows / every)).backward()
-            after.append(read.state)
             nats += float(loss.detach()) * x.numel()
-            compression += sum(float(at.detach()) for at in read.losses.values()) * len(x)
+            if calls == 1:
+                loss = loss + sum(read.losses.values())
+            else:
+                self.memory_gradients.add(read.losses, read.terms)
+            (loss * (len(x) / total_rows / every / self.group.size)).backward()
+            after.append(read.state)
+            self.sums.note(read.losses, read.terms)
         if not np.isfinite(nats):
             raise _not_finite(f"the loss is {nats}", step)
         memory = join_rows(after)
@@ -125,16 +139,15 @@ class Trainer:
         self.memory = memory
         self.sums.nats += nats
         self.sums.tokens += batch[0].numel()
-        self.sums.compression += compression / total_rows
-        self.sums.calls += 1
         if ends_update(config.optimiser, step):
             self._update(learning_rate(config.optimiser, step, config.steps))
         self.step += 1
 
     def _update(self, rate: float) -> None:
+        self.group.sum_each([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.memory_gradients.finish(self.group)
         norms = {}
         for name, parameters in self.parts.items():
-            self.group.mean_gradients(parameters)
             norm = nn.utils.clip_grad_norm_(parameters, self.config.optimiser.clip)
             norms[name] = float(norm)
         if not all(map(math.isfinite, norms.values())):  # before any weight moves
@@ -155,12 +168,13 @@ class Trainer:
                 tensors |= {f"adam/{name}/{number}/{key}": at for key, at in values.items()}
         memory = {name: at.cpu() for name, at in self.memory.items()}
         tensors |= {f"memory/{k}": at for k, at in self.group.gather_rows(memory).items()}
-        return tensors, {"sums": vars(self.sums).copy()}
+        return tensors, {"sums": dataclasses.asdict(self.sums)}
 
     def load(self, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.step = step
-        self.sums = Sums(**meta["sums"])
+        kept = meta["sums"]  # an earlier version kept other ones
+        self.sums = Sums(**{name: kept[name] for name in vars(Sums()) if name in kept})
         self.model.load_state_dict(_under("weights/", tensors))
         for name, optimiser in self.optimisers.items():
             loaded = optimiser.state_dict()

@@ -95,6 +95,13 @@ def _check_output(core: MemoryCore, out: Any, empty: State) -> None:
                 f": run gave the loss {key!r} as {described(loss)}, expected a floating-point scalar, "
                 "a tensor of shape []"
             )
+    for key, count in out.counts.items():
+        if key not in out.losses:
+            raise _Refused(f": run gave a count of {key!r}, and no loss of that name")
+        if not isinstance(count, Tensor) or count.dim():
+            raise _Refused(
+                f": run gave the count of {key!r} as {described(count)}, expected a tensor of shape []"
+            )
 
 
 def _check_resets(core: MemoryCore, x: Tensor, empty: State, carried: State) -> None:

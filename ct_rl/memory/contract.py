@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ct_rl.memory.means import joined
 from ct_rl.memory.report import AttentionReport, StepAttention
 
 State = dict[str, Tensor]
@@ -31,14 +33,24 @@ class MemoryOutput:
     Attributes:
         y: [B, T, d_out].
         state: same structure as the state given, detached.
-        losses: scalars the memory adds to the task's loss; "compression" in training mode where there is one.
+        losses: scalars the memory adds to the task's loss, each a mean; "compression" in training mode where there is
+            one.
         attention: where the call looked, if asked for and if the core attends.
+        counts: of how many terms each loss is the mean, scalars by its name; none of those in which all rows and steps
+            count alike. Who makes one mean of several reads `terms`.
     """
 
     y: Tensor
     state: State
     losses: dict[str, Tensor] = field(default_factory=dict)
     attention: AttentionReport | None = None
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """Of how many terms each loss is the mean."""
+        every = torch.full((), self.y.shape[0] * self.y.shape[1], device=self.y.device)
+        return {name: self.counts.get(name, every) for name in self.losses}
 
 
 class MemoryCore(nn.Module, abc.ABC):
@@ -73,6 +85,28 @@ class MemoryCore(nn.Module, abc.ABC):
     @abc.abstractmethod
     def run(self, x: Tensor, state: State, resets: Tensor, attention: bool) -> MemoryOutput:
         """`forward` on checked arguments."""
+
+    def run_filled(self, x: Tensor, state: State, lengths: Tensor) -> MemoryOutput:
+        """`read_filled` on checked arguments: a call for the rows of each length, and one mean of their losses.
+
+        A core that can tell in one call what fills a row up overrides it.
+        """
+        steps, order, outs = x.shape[1], [], []
+        for length in lengths.unique().tolist():
+            rows = torch.nonzero(lengths == length).flatten()
+            order.append(rows)
+            outs.append(self(x[rows, :length], {name: part[rows] for name, part in state.items()}))
+        back = torch.cat(order).argsort()
+        found = {
+            name: joined([(out.losses[name], out.terms[name]) for out in outs])
+            for name in outs[0].losses
+        }
+        return MemoryOutput(
+            torch.cat([F.pad(out.y, (0, 0, 0, steps - out.y.shape[1])) for out in outs])[back],
+            {name: torch.cat([out.state[name] for out in outs])[back] for name in state},
+            {name: mean for name, (mean, _) in found.items()},
+            counts={name: count for name, (_, count) in found.items()},
+        )
 
     def run_step(self, x: Tensor, state: State, resets: Tensor) -> Tensor:
         """`step` on checked arguments; a core that can do with less than a call of length one overrides it."""
@@ -119,14 +153,32 @@ class MemoryCore(nn.Module, abc.ABC):
             ValueError: when a shape, dtype or device does not fit, or a state that is read holds NaN or infinity,
                 saying what came and what was expected.
         """
-        if not self._fits(x, 3):
-            raise ValueError(f"x is {described(x)}, expected floating point [B, T, {self.d_model}]")
-        if 0 in x.shape[:2]:
-            what = "step" if len(x) else "row"
-            raise ValueError(f"x is {list(x.shape)}, no {what}: give at least one")
+        self._check_call(x)
         resets = _checked_resets(x, resets)
         self.check_state(state, x)
         return self.run(x, _finite(state, resets[:, 0]), resets, attention)
+
+    def read_filled(self, x: Tensor, state: State, lengths: Tensor) -> MemoryOutput:
+        """`forward` on rows of unlike lengths that are filled up to T steps: no loss counts what fills them up.
+
+        Args:
+            x, state: as for `forward`.
+            lengths: int [B], how many steps of each row are there, 1 to T.
+
+        Returns:
+            As `forward`, without resets. What `y` holds beyond a row's length means nothing, and neither does the
+            state of a row that is filled up.
+
+        Raises:
+            ValueError: as `forward` does, and where `lengths` does not fit.
+        """
+        self._check_call(x)
+        fits = isinstance(lengths, Tensor) and not lengths.is_floating_point()
+        if not fits or lengths.shape != x.shape[:1]:
+            raise ValueError(f"lengths is {described(lengths)}, expected integers [{len(x)}]")
+        self.check_state(state, x)
+        new = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return self.run_filled(x, _finite(state, new), lengths)
 
     @torch.no_grad()
     def step(self, x: Tensor, state: State, resets: Tensor | None = None) -> Tensor:
@@ -172,6 +224,14 @@ class MemoryCore(nn.Module, abc.ABC):
             ValueError: as `step` does, and for places of a core that does not attend.
         """
         return self.run_watched_step(x, state, self._checked_step(x, state, resets), masked)
+
+    def _check_call(self, x: Tensor) -> None:
+        """Raises ValueError where `x` is no [B, T, d_model] of one row and step at least."""
+        if not self._fits(x, 3):
+            raise ValueError(f"x is {described(x)}, expected floating point [B, T, {self.d_model}]")
+        if 0 in x.shape[:2]:
+            what = "step" if len(x) else "row"
+            raise ValueError(f"x is {list(x.shape)}, no {what}: give at least one")
 
     def _checked_step(self, x: Tensor, state: State, resets: Tensor | None) -> Tensor:
         """The resets of a step whose arguments fit."""
@@ -238,6 +298,11 @@ class MemoryCore(nn.Module, abc.ABC):
             raise ValueError(
                 f"x is {x.dtype}, this core {self.like.dtype}: convert one to the other"
             )
+
+
+def beyond(lengths: Tensor, steps: int) -> Tensor:
+    """bool [B, steps], True where rows of these lengths [B] are only filled up."""
+    return torch.arange(steps, device=lengths.device) >= lengths[:, None]
 
 
 def _checked_resets(x: Tensor, resets: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from agents.rllib.ppo import (
     normalised,
 )
 from ct_rl.memory import MemoryOutput, memory_class, memory_options, register_memory, registry
+from tests.agents.conftest import CONFIGS
 from tests.agents.test_fragments import EXACT, SMALL, make_runner
 
 
@@ -111,24 +113,70 @@ def test_ppos_batch_holds_centred_advantages_of_the_weights_before_learning(memo
     torch.testing.assert_close(extra[POLICY], out.policy[:, :-1], atol=EXACT, rtol=EXACT)
 
 
-def test_two_learners_normalise_advantages_as_one_does(monkeypatch):
-    torch.manual_seed(0)
-    advantages, taken = torch.randn(6, 5).exp(), torch.rand(6, 5) > 0.3
+def by_learners(call, parts, monkeypatch):
+    """What learners side by side, each in a thread, give of their parts."""
     given, total = [], []
-    both = threading.Barrier(2, lambda: (total.append(sum(given)), given.clear()))
+    everyone = threading.Barrier(len(parts), lambda: (total.append(sum(given)), given.clear()))
 
     def all_reduce(x):
         given.append(x.clone())
-        both.wait()
+        everyone.wait(60)
         x.copy_(total[-1])
 
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    shares = [slice(0, 2), slice(2, 6)]
-    with ThreadPoolExecutor(2) as pool:
-        found = [*pool.map(lambda part: normalised(advantages[part], taken[part], 0.3), shares)]
-    monkeypatch.undo()
+    with monkeypatch.context() as patch, ThreadPoolExecutor(len(parts)) as pool:
+        patch.setattr(torch.distributed, "is_initialized", lambda: True)
+        patch.setattr(torch.distributed, "all_reduce", all_reduce)
+        return [*pool.map(call, parts)]
+
+
+def test_two_learners_normalise_advantages_as_one_does(monkeypatch):
+    torch.manual_seed(0)
+    advantages, taken = torch.randn(6, 5).exp(), torch.rand(6, 5) > 0.3
+    found = by_learners(
+        lambda part: normalised(advantages[part], taken[part], 0.3),
+        [slice(0, 2), slice(2, 6)],
+        monkeypatch,
+    )
     torch.testing.assert_close(torch.cat(found), normalised(advantages, taken, 0.3))
+
+
+@pytest.mark.parametrize("algorithm", CONFIGS)
+def test_two_learners_learn_what_one_does(monkeypatch, algorithm):
+    """torch takes the plain mean of their gradients, and one may ignore or compress more steps than the other."""
+    runner = make_runner("compressive", rows=4, steps=22, config_class=CONFIGS[algorithm])
+    fragment = Fragment.join([*runner.sample(), *runner.sample()])
+    config = CONFIGS[algorithm]().environment("counting")
+    config.memory("compressive", d_model=16, **SMALL["compressive"]).network(around=False, width=16)
+    config.env_runners(num_envs_per_env_runner=4, rollout_fragment_length=22)
+    learner = config.training(train_batch_size_per_learner=88).build_learner(
+        spaces={"default_policy": runner.get_spaces()["__env_single__"]}
+    )
+    module = learner.module["default_policy"].unwrapped().double()
+    module.net.load_state_dict(runner.module.net.state_dict())
+    parameters, reports = list(module.net.parameters()), {}
+    learner.metrics = Mock()
+    learner.metrics.log_dict = lambda numbers, **_: reports.update({threading.get_ident(): numbers})
+
+    def learned(rows):
+        """Reported numbers and gradients of some rows."""
+        columns = _columns(learner.prepare(fragment.rows(rows).to_device("cpu")))
+        loss = learner.compute_loss_for_module(
+            module_id="default_policy",
+            config=learner.config,
+            batch=columns,
+            fwd_out=module.forward_train(columns),
+        )
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return [torch.tensor([*reports[threading.get_ident()].values()]), *gradients]
+
+    try:
+        parts = by_learners(learned, [[0, 1, 4, 5], [2, 3, 6, 7]], monkeypatch)
+        one = learned(slice(None))
+    finally:
+        learner.shutdown()
+    for whole, *halves in zip(one, *parts, strict=True):
+        if whole is not None:  # the numbers of terms are float32
+            torch.testing.assert_close(sum(halves) / 2, whole, atol=1e-6, rtol=1e-5)
 
 
 def test_advantages_are_never_divided_by_next_to_nothing():

@@ -111,7 +111,7 @@ def test_it_trains_a_few_iterations(cluster, stock):
 def old_model(**more):
     """The model by itself, as float64."""
     torch.manual_seed(0)
-    config = {"memory_options": {"d_model": 16, **SMALL["compressive"]}, "width": 16, **more}
+    config = {"memory_options": {"d_model": 16, **SMALL["compressive"]}, "width": 16} | more
     box, two = OBSERVATIONS["vector"], ACTIONS["discrete"]
     model = MemoryModelV2(box, two, 2, {}, "model", **config).double()
     model._empty = model.net.initial_state(1)
@@ -129,9 +129,12 @@ def own_losses(model, observation, lengths):
     return model._own_losses(given)
 
 
-@pytest.mark.parametrize("length, ends_windows", [(5, False), (9, True), (14, True)])
-def test_what_fills_a_row_up_is_not_learned_from(length, ends_windows):
-    model = old_model()
+@pytest.mark.parametrize(
+    "length, window, ends_windows", [(5, 4, False), (9, 4, True), (14, 4, True), (5, 1, True)]
+)
+def test_what_fills_a_row_up_is_not_learned_from(length, window, ends_windows):
+    sizes = SMALL["compressive"] | ({"window": 1, "memory": 0, "rate": 1} if window == 1 else {})
+    model = old_model(memory_options={"d_model": 16, **sizes})
     seen = torch.randn(2, 33, *OBSERVATIONS["vector"].shape)
     seen[:, length:] = 0.0
     filled = own_losses(model, seen, [length] * 2)["compression"]

@@ -8,21 +8,30 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from ct_rl import checkpoint
 from ct_rl.errors import RunFailed, UserError
+from ct_rl.lm import analysis, corpus
+from ct_rl.lm.build import build_model
 from ct_rl.lm.config import LMConfig, ModelConfig, OptimiserConfig, read_yaml
 from ct_rl.lm.display import Display
+from ct_rl.lm.model import LanguageModel
 from ct_rl.lm.parallel import Group
 from ct_rl.lm.run import Run, fresh_path
 from ct_rl.lm.schedule import ends_update, iterations_per_update, learning_rate
+from ct_rl.lm.streams import Streams
 from ct_rl.lm.trainer import NotFinite, Trainer
+from ct_rl.lm.vocabulary import Bytes
+from ct_rl.memory import memory_class
 from tests.lm.conftest import ROOT, SIZES, SMALL, environment, here
 
 CPU = torch.device("cpu")
@@ -81,6 +90,126 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(letters):
     assert torch.allclose(weights(whole), weights(parts), atol=2e-5)
     for name, value in whole.memory.items():
         assert torch.allclose(value, parts.memory[name], atol=1e-3)
+
+
+def scattered():
+    """Letters in documents of unlike lengths: streams side by side compress unlike numbers of steps."""
+    draw = np.random.default_rng(0)
+    tokens = draw.choice(np.frombuffer(b"abcd efg", np.uint8), 4_000)
+    starts = np.cumsum(draw.integers(1, 60, 200))
+    return corpus.from_array(tokens, np.array([0, *starts[starts < 4_000]]), Bytes(), "scattered")
+
+
+def anew(loss="attention", **optimiser):
+    """A run whose memory starts anew with each document."""
+    return config(
+        optimiser={"clip": 1e9, **optimiser},
+        options={"compression_loss": loss},
+        length=20,
+        reset_at_documents=True,
+    )
+
+
+def gradients(setup, model=None, group=None, iterations=6):
+    """Of every update, in float64, while no weight moves; and the sums of all of them."""
+    model = (model or build_model(setup.model, 256, 0)).double()
+    trainer = Trainer(setup, scattered(), CPU, group or Group(), model)
+    found = {name: [] for name in trainer.parts}
+    for name, parameters in trainer.parts.items():
+        trainer.optimisers[name].step = lambda kept=found[name], parameters=parameters: kept.append(
+            torch.cat([p.grad.flatten() for p in parameters])
+        )
+    for _ in range(iterations):
+        trainer.iterate()
+    return found, trainer.sums
+
+
+def same_sums(sums, whole):
+    assert sums.terms == whole.terms and sums.losses == pytest.approx(whole.losses, rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["attention", "auto_encoding"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_that_compress_unlike_numbers_of_steps_give_the_gradient_of_the_whole(parts, loss):
+    whole, sums = gradients(anew(loss))
+    found, of_parts = gradients(anew(loss, accumulate=parts))
+    torch.testing.assert_close(found, whole)
+    same_sums(of_parts, sums)
+
+
+def test_a_strangers_loss_that_says_nothing_counts_all_tokens_alike():
+    class Sized(memory_class("gru")):
+        def run(self, x, state, resets, attention):
+            out = super().run(x, state, resets, attention)
+            out.losses["size"] = out.y.square().mean()
+            return out
+
+    torch.manual_seed(0)
+    model = LanguageModel(256, Sized(d_model=16, hidden=16))
+    whole, sums = gradients(anew(), model, iterations=2)
+    found, of_parts = gradients(anew(accumulate=4), model, iterations=2)
+    torch.testing.assert_close(found, whole)
+    same_sums(of_parts, sums)
+    assert sums.terms == {"size": 2 * 4 * 20}
+
+
+def test_an_update_of_several_iterations_has_one_mean():
+    setup = anew()
+    singly, _ = gradients(setup)
+    together, _ = gradients(anew(update_every=2, update_every_from=0))
+    terms = [0.0] + [gradients(setup, iterations=n)[1].terms["compression"] for n in range(1, 7)]
+    for number, mean in enumerate(together["compressor"]):
+        one, other = singly["compressor"][2 * number : 2 * number + 2]
+        n, m = np.diff(terms)[2 * number : 2 * number + 2]
+        torch.testing.assert_close(mean, (n * one + m * other) / (n + m))
+    pairs = zip(singly["task"][::2], singly["task"][1::2], strict=True)
+    torch.testing.assert_close(together["task"], [(one + other) / 2 for one, other in pairs])
+
+
+def test_the_figure_of_compression_is_the_mean_over_all_that_was_compressed():
+    model = build_model(anew().model, 256, 0).double()
+    model.core.train()
+    length, skip, state, loss, terms = 20, 1, model.initial_state(1), 0.0, 0
+    text = scattered()
+    streams = Streams(text.tokens["train"][:633], text.documents["train"], 1, length)
+    for number in range(632 // length):
+        x, _, starts = streams.stretch(number * length, length)
+        with torch.no_grad():
+            out = model.run(x, state, starts)
+        if number >= skip:
+            loss += float(out.losses["compression"] * out.terms["compression"])
+            terms += int(out.terms["compression"])
+        state = out.state
+    found = analysis.attention(
+        model, text, "train", length=length, tokens=600, reset_at_documents=True
+    )
+    assert found["compression_loss"] == pytest.approx([loss / terms], rel=1e-9)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_processes_that_compress_unlike_numbers_of_steps_give_the_gradient_of_one(
+    monkeypatch, accumulate
+):
+    given, total = [], []
+    both = threading.Barrier(2, lambda: (total.append(sum(given)), given.clear()))
+
+    def all_reduce(x):
+        given.append(x.clone())
+        both.wait(60)
+        x.copy_(total[-1])
+
+    whole, sums = gradients(anew())
+    setup = anew(accumulate=accumulate)
+    models = [build_model(setup.model, 256, 0) for _ in range(2)]  # a seed is of all threads
+    groups = [Group(rank, 2) for rank in range(2)]
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    with ThreadPoolExecutor(2) as pool:
+        shares = pool.map(gradients, [setup] * 2, models, groups)
+        (one, mine), (other, theirs) = shares
+    torch.testing.assert_close(one, whole)
+    torch.testing.assert_close(other, whole)
+    assert mine.terms["compression"] != theirs.terms["compression"]
+    assert mine.terms["compression"] + theirs.terms["compression"] == sums.terms["compression"]
 
 
 def test_the_gradient_is_clipped_at_the_norm_asked_for(letters):

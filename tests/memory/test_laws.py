@@ -19,6 +19,7 @@ from ct_rl.memory import (
 )
 from ct_rl.memory.compressive import core as compressive
 from ct_rl.memory.compressive.compression import COMPRESSIONS
+from ct_rl.memory.means import joined
 
 B, T, D = 3, 45, 8
 
@@ -30,7 +31,10 @@ class OwnOptions:
 
 
 class OwnMemory(MemoryCore):
-    """A stranger's core with nothing beyond the contract's three methods: a sum that decays, step after step."""
+    """A stranger's core with nothing beyond the contract's three methods: a sum that decays, step after step.
+
+    Its loss is the mean over all rows and steps, and it does not say so.
+    """
 
     def __init__(self, d_model: int = 128):
         super().__init__()
@@ -49,7 +53,9 @@ class OwnMemory(MemoryCore):
         for x_t, begins in zip(self.inlet(x).unbind(1), resets.unbind(1), strict=True):
             held = torch.where(begins[:, None], 0.0, 0.9 * held) + x_t
             y.append(held)
-        return MemoryOutput(torch.stack(y, 1), {"sum": held.detach()})
+        made = torch.stack(y, 1)
+        losses = {"size": made.square().mean()} if self.training else {}
+        return MemoryOutput(made, {"sum": held.detach()}, losses)
 
 
 NAMES = [*memory_names(), "own"]
@@ -243,6 +249,69 @@ def test_a_long_call_is_its_passes(sizes, chosen, seed):
         torch.testing.assert_close(many.losses[key], one.losses[key])
     for a, b in zip(gradients, others, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def with_gradients(core, losses):
+    """Losses by name, each with its gradient of all the core's parameters."""
+    parameters = list(core.parameters())
+    found = {}
+    for name, loss in losses.items():
+        given = [None] * len(parameters)
+        if loss.requires_grad:
+            given = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        pairs = zip(given, parameters, strict=True)
+        found[name] = [loss.detach(), *(torch.zeros_like(p) if g is None else g for g, p in pairs)]
+    return found
+
+
+def row_by_row(core, x, resets, lengths):
+    """Each row's outputs and all rows' losses as one mean, from calls on one row and its own steps."""
+    outs = [
+        core(x[b : b + 1, :n], {key: part[b : b + 1] for key, part in fresh(core).items()}, begins)
+        for b, n in enumerate(lengths)
+        for begins in [resets[b : b + 1, :n]]
+    ]
+    means = {
+        name: joined([(out.losses[name], out.terms[name]) for out in outs])
+        for name in outs[0].losses
+    }
+    counts = {name: int(count) for name, (_, count) in means.items()}
+    return [out.y for out in outs], {name: mean for name, (mean, _) in means.items()}, counts
+
+
+CORES = st.one_of(
+    st.builds(core_with, SIZES, OPTIONS), st.builds(core_of, st.sampled_from(NAMES), SIZES)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(core=CORES, seed=st.integers(0, 99))
+def test_a_batch_in_parts_has_one_mean(core, seed):
+    """Parts' losses, each weighed by how much it is the mean of, are the whole batch's, and so are their gradients."""
+    x, resets = inputs(seed)
+    core.train()
+    whole = core(x, fresh(core), resets)
+    _, losses, counts = row_by_row(core, x, resets, [T] * B)
+    assert {name: int(count) for name, count in whole.terms.items()} == counts
+    torch.testing.assert_close(with_gradients(core, losses), with_gradients(core, whole.losses))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    core=CORES,
+    lengths=st.lists(st.integers(1, T), min_size=B, max_size=B),
+    seed=st.integers(0, 99),
+)
+def test_what_fills_a_row_up_counts_for_nothing(core, lengths, seed):
+    """Rows of unlike lengths give the outputs, losses and gradients of their own steps alone."""
+    x, resets = inputs(seed, resets=False)
+    core.train()
+    out = core.read_filled(x, fresh(core), torch.tensor(lengths))
+    ys, losses, counts = row_by_row(core, x, resets, lengths)
+    for b, y in enumerate(ys):
+        torch.testing.assert_close(out.y[b : b + 1, : lengths[b]], y)
+    assert {name: int(count) for name, count in out.terms.items()} == counts
+    torch.testing.assert_close(with_gradients(core, out.losses), with_gradients(core, losses))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,7 +25,7 @@ from ct_rl.memory.compressive.visible import (
     visible,
     visible_in_blocks,
 )
-from ct_rl.memory.contract import MemoryCore, MemoryOutput, State
+from ct_rl.memory.contract import MemoryCore, MemoryOutput, State, beyond
 from ct_rl.memory.options import check_options
 from ct_rl.memory.report import AttentionReport, StepAttention
 
@@ -203,10 +203,18 @@ class CompressiveTransformer(MemoryCore):
                     weights.append(place_weights(self.sizes, plan, *out.weights))
             ys.append(y)
             placed.append(weights)
-        by_layer = torch.stack([_mean_loss(parts) for parts in losses]) if losses[0] else None
-        named = {} if by_layer is None else {"compression": by_layer.mean()}
+        by_layer, named, counts = None, {}, {}
+        if losses[0]:
+            by_layer, count = _mean_losses(losses)
+            named, counts = {"compression": by_layer.mean()}, {"compression": count}
         report = self._report(placed, resets.numel(), by_layer) if attention else None
-        return MemoryOutput(torch.cat(ys, 1), self._state(steps, pasts), named, report)
+        return MemoryOutput(torch.cat(ys, 1), self._state(steps, pasts), named, report, counts)
+
+    def run_filled(self, x: Tensor, state: State, lengths: Tensor) -> MemoryOutput:
+        # An episode of one step ends no window of two: nothing of what fills a row up is compressed.
+        if self.sizes.window == 1:
+            return super().run_filled(x, state, lengths)
+        return self.run(x, state, beyond(lengths, x.shape[1]), False)
 
     def _pasts(self, state: State) -> list[Past]:
         """A state layer by layer."""
@@ -285,10 +293,14 @@ def pass_length(sizes: Sizes) -> int:
     return max(64, sizes.kept)
 
 
-def _mean_loss(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """One mean of the passes' sums; 0 where nothing was compressed."""
-    sums, counts = zip(*parts, strict=True)
-    return torch.stack(sums).sum() / torch.stack(counts).sum().clamp(min=1)
+def _mean_losses(losses: list[list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+    """Each layer's mean of its passes' sums [L], 0 where nothing was compressed, and the number of its terms.
+
+    What is compressed is the same in all layers: they have as many terms.
+    """
+    sums = torch.stack([torch.stack([total for total, _ in parts]).sum() for parts in losses])
+    count = torch.stack([terms for _, terms in losses[0]]).sum()
+    return sums / count.clamp(min=1), count
 
 
 class TransformerXL(CompressiveTransformer):

@@ -52,7 +52,7 @@ def compression_terms(
     assert plan.blocks is not None
     reconstruct = layer.compression_loss == "attention"
     rings = slots.split([queue.size for queue in layer.sizes.queues], 1)
-    total = count = timeline.new_zeros(())
+    total, count = timeline.new_zeros(()), torch.zeros((), dtype=torch.long, device=queries.device)
     for level, new in enumerate(made):
         queue = plan.queues[level]
         if level == 0:
