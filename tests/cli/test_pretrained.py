@@ -44,7 +44,10 @@ def test_the_return_over_20_episodes_of_the_level(name):
 
 def test_it_makes_the_environment_as_evaluations_play_it():
     agent = ct_rl.load_agent(NAME)
-    agent.description["env_options"]["spawn"] = [-232.0, -170.0]  # as if training had started nearer
+    agent.description["env_options"]["spawn"] = [
+        -232.0,
+        -170.0,
+    ]  # as if training had started nearer
     for options, height in (({}, 72), ({"height": 36, "width": 48}, 36)):
         env = agent.make_env(**options)
         _, info = env.reset(seed=1)
