@@ -244,26 +244,31 @@ def test_settings_of_all_variants_are_written_once_and_checked_like_theirs():
 def test_an_experiment_on_rates_compares_equal_states_whose_reach_the_rate_changes(
     experiment_name,
 ):
-    states: dict[int, set[int]] = {}
-    reach = {}
+    states: dict[tuple[int, int], set[int]] = {}
+    reach: dict[tuple[int, int], dict[int, int | None]] = {}
     for variant in read_experiment(experiment_name).variants:
         memory = variant.config.memory
         options = memory_settings(memory)
         core = build_memory(memory.kind, **options)
         state = sum(x.numel() * x.element_size() for x in core.initial_state(1).values())
+        sizes = next(iter(reach), (0, 0))  # the others are beside the first
         if memory.kind == "compressive":
-            reach[options["window"], memory.rate] = core.context_length
-        window = options["window"] if memory.kind == "compressive" else 4
+            sizes = options["window"], options["memory"] + options["compressed"]
+            reach.setdefault(sizes, {})[memory.rate] = core.context_length
         if memory.kind != "identity":
-            states.setdefault(window, set()).add(round(state, -2))
+            states.setdefault(sizes, set()).add(round(state, -2))
     expected = {
         "rooms_select_rates": (
-            {(4, 1): 8, (4, 2): 12, (4, 4): 20, (8, 1): 12, (8, 4): 24, (8, 8): 40},
-            {4: {4100}, 8: {6200}},
+            {
+                (4, 4): {1: 8, 2: 12, 4: 20},
+                (8, 4): {1: 12, 4: 24, 8: 40},
+                (4, 128): {1: 132, 4: 324},
+            },
+            {(4, 4): {4100}, (8, 4): {6200}, (4, 128): {67600}},
         ),
         "rooms_select_delay": (
-            {(4, 1): 12, (4, 2): 16, (4, 4): 24, (8, 8): 40},
-            {4: {6200}, 8: {6200}},
+            {(4, 8): {1: 12, 2: 16, 4: 24}, (8, 4): {8: 40}},
+            {(4, 8): {6200}, (8, 4): {6200}},
         ),
     }
     assert (reach, states) == expected[experiment_name]
