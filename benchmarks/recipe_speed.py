@@ -54,7 +54,7 @@ def megabytes(process: psutil.Process) -> float:
 
 
 def turn(tree: Path, flags: list[str], seconds: float, core: int) -> dict[str, float]:
-    """CPU-microseconds and wall microseconds an agent step, over `seconds` from the first report on.
+    """CPU-microseconds and wall microseconds an agent step, from the first report to the first after `seconds`.
 
     And up to that report: CPU seconds, seconds, and at it the processes and their megabytes.
     """
@@ -77,9 +77,9 @@ def turn(tree: Path, flags: list[str], seconds: float, core: int) -> dict[str, f
                 "mb": megabytes(process),
             }
             used, begun = cpu_seconds(process), time.monotonic()
-            while time.monotonic() - begun < seconds:
-                time.sleep(0.5)
-            last = _wait(run, first["row"] + 1, child)
+            time.sleep(seconds)
+            so_far = _wait(run, 1, child)["row"]
+            last = _wait(run, so_far + 1, child)  # time and steps end at the same report
             used, wall = cpu_seconds(process) - used, time.monotonic() - begun
         finally:
             child.send_signal(signal.SIGINT)
