@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
-from ct_rl.threads import let_threads_sleep
 from ct_rl.unread import unread_output
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -65,7 +64,6 @@ def run_command(command: Callable[[], int]) -> int:
     Returns 0 done, 1 the run failed, 2 bad input or disk, 130 interrupted. Programming errors pass through. A reader of
     the output that goes away changes nothing.
     """
-    let_threads_sleep()
     with unread_output():
         return _run(command)
 
