@@ -163,7 +163,7 @@ class MemoryCore(nn.Module, abc.ABC):
 
         Args:
             x, state: as for `forward`.
-            lengths: int [B], how many steps of each row are there, 1 to T.
+            lengths: int32 or int64 [B], how many steps of each row are there, 1 to T.
 
         Returns:
             As `forward`, without resets. What `y` holds beyond a row's length means nothing, and neither does the
@@ -173,9 +173,7 @@ class MemoryCore(nn.Module, abc.ABC):
             ValueError: as `forward` does, and where `lengths` does not fit.
         """
         self._check_call(x)
-        fits = isinstance(lengths, Tensor) and not lengths.is_floating_point()
-        if not fits or lengths.shape != x.shape[:1]:
-            raise ValueError(f"lengths is {described(lengths)}, expected integers [{len(x)}]")
+        _check_lengths(x, lengths)
         self.check_state(state, x)
         new = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return self.run_filled(x, _finite(state, new), lengths)
@@ -315,6 +313,23 @@ def _checked_resets(x: Tensor, resets: Tensor | None) -> Tensor:
     if resets.device != x.device:
         raise ValueError(f"resets is on {resets.device} and x on {x.device}: move one to the other")
     return resets
+
+
+def _check_lengths(x: Tensor, lengths: Tensor) -> None:
+    """Raises ValueError where `lengths` are not how many steps of each row of x are there."""
+    rows, steps = x.shape[:2]
+    whole = isinstance(lengths, Tensor) and lengths.dtype in (torch.int32, torch.int64)
+    if not whole or lengths.shape != (rows,):
+        raise ValueError(f"lengths is {described(lengths)}, expected int32 or int64 [{rows}]")
+    if lengths.device != x.device:
+        raise ValueError(
+            f"lengths is on {lengths.device} and x on {x.device}: move one to the other"
+        )
+    if lengths.device.type == "meta" or torch.compiler.is_compiling():
+        return
+    least, most = torch.stack(lengths.aminmax()).tolist()
+    if least < 1 or most > steps:
+        raise ValueError(f"lengths go from {least} to {most}, expected 1 to {steps}")
 
 
 def described(given: Any) -> str:

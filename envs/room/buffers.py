@@ -33,8 +33,8 @@ _GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dri/renderD*")
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")  # EGL drivers that draw on the CPU
 _PROBE_SECONDS = 60
 _MAX_ROWS = 8192  # pixels; more tiles open another column
-# OpenCV gives more pixels than these to a thread on every core, which spin between two frames for longer than it takes.
-_SERIAL = 1 << 16
+# OpenCV shares more pixels than these among a thread for each core, and those then spin, waiting for the next.
+_PIXELS_OF_ONE_THREAD = 1 << 16
 _pipes: dict[str, Any] = {}
 
 
@@ -201,7 +201,7 @@ class Tiles:
     def colours(self) -> np.ndarray:
         """What was drawn last, RGB uint8 [N, height, width, 3], a fresh array."""
         out = np.empty((*self._flipped.shape[:2], 3), np.uint8)
-        upright, height = self._upright(), max(1, _SERIAL // self._flipped.shape[1])
+        upright, height = self._upright(), max(1, _PIXELS_OF_ONE_THREAD // self._flipped.shape[1])
         for top in range(0, len(out), height):
             rows = slice(top, top + height)
             cv2.cvtColor(upright[rows], cv2.COLOR_BGRA2RGB, dst=out[rows])

@@ -402,6 +402,23 @@ def test_wrong_arguments_are_named(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_wrong_lengths_of_rows_that_are_filled_up_are_named(name):
+    core, (x, _) = core_of(name), inputs(3)
+    whole = torch.full((B,), T)
+    for lengths, words in [
+        (whole.float(), "expected int32 or int64"),
+        (whole[:-1], "expected int32 or int64"),
+        ([T] * B, "expected int32 or int64"),
+        (whole.to("meta"), "lengths is on meta and x on cpu"),
+        (whole - T, f"go from 0 to 0, expected 1 to {T}"),
+        (torch.cat([whole[1:], whole[:1] + 1]), f"go from {T} to {T + 1}, expected 1 to {T}"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            core.read_filled(x, fresh(core), lengths)
+    core.read_filled(x, fresh(core), whole.int())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_wrong_arguments_of_a_step_are_named(name):
     core = core_of(name)
     x, state = inputs(3)[0][:, 0], fresh(core)
