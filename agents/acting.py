@@ -6,7 +6,8 @@ Shapes: N worlds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,7 @@ class Actor:
 
     Args:
         metrics: the names of an episode's counts in the environment's infos.
+        precision: makes the context in which the network is asked on a kind of device, such as autocast's.
     """
 
     def __init__(
@@ -98,8 +100,10 @@ class Actor:
         seeds: list[int] | None,
         noise: torch.Generator | None = None,
         metrics: tuple[str, ...] = (),
+        precision: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ):
         self.net, self.env, self.noise, self.metrics = net, env, noise, metrics
+        self.precision = precision
         self.device = net.inlet.weight.device
         n = env.num_envs
         try:
@@ -170,7 +174,8 @@ class Actor:
             observation = as_tensors(self.obs, self.device)
             picked = self.net.pick(observation)
             given = {} if picked is None else {"picked": picked}
-            return *self.net.step(observation, state, resets, **given), picked
+            with self.precision(self.device.type):
+                return *self.net.step(observation, state, resets, **given), picked
         except Exception as error:
             refuse_misfit(error, self.env, self.obs)
             raise

@@ -229,6 +229,8 @@ class ActorCritic(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Reads one step and moves `state` on IN PLACE: the cheap way to act.
 
+        Under autocast only the encoder takes its type: the memory's few rows would gain nothing by it.
+
         Args:
             observation: tensors [B, ...].
             state: from `initial_state` or the step before.
@@ -239,8 +241,11 @@ class ActorCritic(nn.Module):
             The policy's parameters [B, P] and the value [B].
         """
         features = encode(self.encoder, observation, picked)
-        y = self.core.step(self.inlet(features), state, resets)
-        return self._heads(y, features, observation)
+        weight = self.inlet.weight
+        with torch.autocast(weight.device.type, enabled=False):
+            features = features.to(weight.dtype)
+            y = self.core.step(self.inlet(features), state, resets)
+            return self._heads(y, features, observation)
 
     def pure_step(
         self, observation: Observation, state: State, resets: Tensor

@@ -9,7 +9,6 @@ Shapes: N rows, T steps. Rows run across episode ends.
 from __future__ import annotations
 
 import abc
-import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from agents.fragment import IGNORED, PICKED, RESETS, Fragment
 from agents.rewards import clip_reward
 from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import ESTIMATE, LOSSES, TERMS, MemoryRLModule
+from agents.rllib.precision import autocast
 from agents.rllib.shares import shares
 from agents.vtrace import vtrace
 from ct_rl.freed_memory import keep_freed_memory
@@ -320,13 +320,8 @@ class MemoryLearner(TorchLearner, abc.ABC):
             optimizer.step()
 
     def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
-        with self._autocast():
+        with autocast(self.config, self._device.type):
             return super()._uncompiled_update(batch, **kwargs)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if not self.config.mixed_precision:
-            return contextlib.nullcontext()
-        return torch.autocast(self._device.type, torch.bfloat16)
 
 
 _FRAGMENT = "fragment"

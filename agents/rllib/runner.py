@@ -5,6 +5,7 @@ Shapes: N environments of this runner, T steps a fragment.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from agents.errors import RunnerFailed
 from agents.fragment import PICKED, VALUES, Fragment
 from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import MemoryRLModule
+from agents.rllib.precision import autocast
 from ct_rl.errors import one_line
 from ct_rl.memory import state_bytes
 from envs.seeding import world_seeds
@@ -130,7 +132,12 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
             noise.seed()
         self._needs_initial_reset = False
         return Actor(
-            self._net, self._vector_env, seeds=seeds, noise=noise, metrics=self._episode_metrics
+            self._net,
+            self._vector_env,
+            seeds=seeds,
+            noise=noise,
+            metrics=self._episode_metrics,
+            precision=functools.partial(autocast, self.config),
         )
 
     def _roll(self, steps: int, explore: bool) -> Fragment:

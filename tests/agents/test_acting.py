@@ -43,6 +43,28 @@ def test_episodes_are_noted_with_their_world_and_counts():
     assert playing.take_finished() == []
 
 
+class Halving(CountingEnv):
+    """Notes whether it is stepped under autocast."""
+
+    halved = False
+
+    def step(self, actions):
+        self.halved |= torch.is_autocast_enabled("cpu")
+        return super().step(actions)
+
+
+def test_the_network_is_asked_in_the_precision_that_is_given_and_the_environment_is_not():
+    playing = actor(Halving(2), precision=lambda kind: torch.autocast(kind, torch.bfloat16))
+    seen = set()
+    sight = next(
+        part for part in playing.net.encoder.modules() if isinstance(part, torch.nn.Linear)
+    )
+    sight.register_forward_hook(lambda module, given, out: seen.add(out.dtype))
+    playing.step(explore=True)
+    playing.look()
+    assert seen == {torch.bfloat16} and not playing.env.halved
+
+
 class Dying(CountingEnv):
     """World 0 dies in step 3; world 1's `lost` comes with an end of its own, which is a game's and no death."""
 

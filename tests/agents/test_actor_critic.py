@@ -52,6 +52,23 @@ def test_products_are_those_of_memory_and_sight_around_the_memory_or_not():
     torch.testing.assert_close(net._heads(y, sight, sight)[1], net.value(naive).squeeze(-1))
 
 
+def test_a_step_under_autocast_takes_halves_for_the_encoder_alone():
+    net, obs = network(), torch.randn(4, 3)
+    torch.nn.init.normal_(net.policy.weight)
+    state, plain = net.initial_state(4), net.initial_state(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        policy, value = net.step(obs, state)
+        features = net.encoder(obs)
+    assert features.dtype == torch.bfloat16
+    with torch.no_grad():
+        y = net.core.step(net.inlet(features.float()), plain)
+        expected = net._heads(y, features, obs)
+    for made, right in zip(
+        (policy, value, *state.values()), (*expected, *plain.values()), strict=True
+    ):
+        assert made.dtype == right.dtype and torch.equal(made, right)
+
+
 @pytest.mark.parametrize(
     "wrong, said",
     [

@@ -134,9 +134,9 @@ def test_a_nan_is_named(build):
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_learning_in_bfloat16_keeps_weights_and_acting_in_float32(build, precision):
+def test_learning_and_sight_in_bfloat16_keep_weights_and_acting_memory_in_float32(build, precision):
     algo = build(algorithm="ppo", runners=0, mixed_precision=precision == torch.bfloat16)
-    seen = {"learned": set(), "acted": set()}
+    seen = {"learned": set(), "acted": set(), "saw": set()}
 
     def note(where):
         return lambda module, given, out: seen[where].add(out.dtype)
@@ -144,7 +144,11 @@ def test_learning_in_bfloat16_keeps_weights_and_acting_in_float32(build, precisi
     net = algo.learner_group._learner.module["default_policy"].unwrapped().net
     net.inlet.register_forward_hook(note("learned"))
     algo.env_runner.module.net.inlet.register_forward_hook(note("acted"))
+    sight = algo.env_runner.module.net.encoder.modules()
+    next(part for part in sight if isinstance(part, torch.nn.Linear)).register_forward_hook(
+        note("saw")
+    )
     train_until(algo, lambda r: r.get("updates", 0) >= 2)
-    assert seen == {"learned": {precision}, "acted": {torch.float32}}
+    assert seen == {"learned": {precision}, "acted": {torch.float32}, "saw": {precision}}
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     assert all(p.isfinite().all() for p in net.parameters())
