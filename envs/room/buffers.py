@@ -175,7 +175,7 @@ class Tiles:
         self.window.addRenderTexture(self._texture, core.GraphicsOutput.RTMCopyRam)
         self.window.setClearColorActive(False)
         self.window.setClearDepthActive(False)
-        self._flipped = np.empty((size[1], size[0], 4), np.uint8)
+        self._strip = np.empty((max(1, _PIXELS_OF_ONE_THREAD // size[0]), size[0], 4), np.uint8)
 
     def look(self, i: int, camera: Any, sky: tuple[float, float, float]) -> Any:
         """Shows in tile i what `camera` sees, before a background of colour `sky`; returns the region."""
@@ -200,22 +200,24 @@ class Tiles:
 
     def colours(self) -> np.ndarray:
         """What was drawn last, RGB uint8 [N, height, width, 3], a fresh array."""
-        out = np.empty((*self._flipped.shape[:2], 3), np.uint8)
-        upright, height = self._upright(), max(1, _PIXELS_OF_ONE_THREAD // self._flipped.shape[1])
-        for top in range(0, len(out), height):
-            rows = slice(top, top + height)
-            cv2.cvtColor(upright[rows], cv2.COLOR_BGRA2RGB, dst=out[rows])
+        stored = self._stored()
+        out = np.empty((*stored.shape[:2], 3), np.uint8)
+        # In strips that stay in a processor's cache from one pass to the other.
+        rows, end = len(self._strip), len(out)
+        for top in range(0, end, rows):
+            part = stored[max(end - top - rows, 0) : end - top]
+            upright = cv2.flip(part, 0, dst=self._strip[: len(part)])
+            cv2.cvtColor(upright, cv2.COLOR_BGRA2RGB, dst=out[top : top + rows])
         return self._cut(out)
 
     def greens(self) -> np.ndarray:
         """The green channel of what was drawn last, uint8 [N, height, width, 1], a fresh array."""
-        return self._cut(np.ascontiguousarray(self._upright()[..., 1:2]))
+        return self._cut(np.ascontiguousarray(self._stored()[::-1, :, 1:2]))
 
-    def _upright(self) -> np.ndarray:
-        # The buffer is stored from the bottom up, in BGRA.
-        stored = np.frombuffer(self._texture.getRamImage(), np.uint8)
-        cv2.flip(stored.reshape(self._flipped.shape), 0, dst=self._flipped)
-        return self._flipped
+    def _stored(self) -> np.ndarray:
+        """The buffer as it is stored: from the bottom up, in BGRA."""
+        width, height = self._columns * self.width, self._rows * self.height
+        return np.frombuffer(self._texture.getRamImage(), np.uint8).reshape(height, width, 4)
 
     def _cut(self, image: np.ndarray) -> np.ndarray:
         if self._columns == 1:
