@@ -4,9 +4,10 @@
 
 Everything is measured in one run, one thread a process. A part's cost is the CPU time of this process for it alone;
 the end-to-end cost is the CPU time of ALL processes of a real training run, divided by its environment steps.
-RLlib's share is what is left when the parts are taken away. Beside it: the same module on RLlib's stock path (8
-environments, fragments of 32), the bytes of state that each path ships, and the CPU time of a driver that only waits.
-`--beside` has another checkout's own benchmark measure first, in the same run, and keeps what it found.
+RLlib's share is what is left when the parts are taken away. On a processor with bfloat16 the fast path is measured in
+that precision, too. Beside it: the same module on RLlib's stock path (8 environments, fragments of 32), the bytes of
+state that each path ships, and the CPU time of a driver that only waits. `--beside` has another checkout's own
+benchmark measure first, in the same run, and keeps what it found.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from stock_path import shipped, stock_config
 
 import envs
 from agents import ActorCritic, MemoryIMPALAConfig
-from agents.actor_critic import as_tensors
+from agents.actor_critic import ActorCriticOutput, as_tensors
 from agents.rewards import clip_reward
 from agents.vtrace import vtrace
+from ct_rl.algorithm import has_bfloat16
 from ct_rl.ray_session import ray_session
 
 ENV, ROWS, STEPS, MINIBATCH_ROWS = "dmlab_rooms_select", 32, 60, 8
@@ -67,8 +69,12 @@ def cpu_per_call(work: Callable[[], Any], seconds: float) -> float:
     return float(np.median(times))
 
 
-def part_costs(memory: str, seconds: float) -> dict[str, float]:
+def part_costs(memory: str, seconds: float, halves: bool) -> dict[str, float]:
     """CPU-microseconds per environment step of environment, acting and learning, each alone."""
+
+    def precision() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=halves)
+
     env = envs.make_vec(ENV, ROWS, engine="embedded")
     obs, _ = env.reset(seed=0)
     rng = np.random.default_rng(0)
@@ -81,7 +87,8 @@ def part_costs(memory: str, seconds: float) -> dict[str, float]:
     state, generator = net.initial_state(ROWS), torch.Generator()
 
     def act() -> None:
-        policy, _ = net.step(as_tensors(obs), state)
+        with precision():
+            policy, _ = net.step(as_tensors(obs), state)
         net.distribution(policy).sample(generator)
 
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
@@ -99,7 +106,15 @@ def part_costs(memory: str, seconds: float) -> dict[str, float]:
     rewards = clip_reward(torch.zeros(MINIBATCH_ROWS, STEPS), net.reward_clip)
 
     def learn() -> None:
-        out = net(batch, start, torch.zeros(MINIBATCH_ROWS, STEPS + 1, dtype=torch.bool))
+        with precision():
+            loss = loss_of(
+                net(batch, start, torch.zeros(MINIBATCH_ROWS, STEPS + 1, dtype=torch.bool))
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def loss_of(out: ActorCriticOutput) -> torch.Tensor:
         policy = net.distribution(out.policy[:, :-1])
         log_probs = policy.log_prob(actions)
         targets, advantages = vtrace(
@@ -111,10 +126,7 @@ def part_costs(memory: str, seconds: float) -> dict[str, float]:
             gamma=0.98,
         )
         loss = -(log_probs * advantages).mean() - 0.01 * policy.entropy().mean()
-        loss = loss + (out.value[:, :-1] - targets).square().mean() + sum(out.losses.values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return loss + (out.value[:, :-1] - targets).square().mean() + sum(out.losses.values())
 
     micro = 1e6
     costs = {
@@ -137,7 +149,7 @@ def _cpu_seconds() -> float:
     return total
 
 
-def end_to_end(memory: str, seconds: float) -> dict[str, float]:
+def end_to_end(memory: str, seconds: float, halves: bool) -> dict[str, float]:
     """Steps per second and CPU-microseconds per step of a real training run, start-up left out."""
     with ray_session(1):
         algo = (
@@ -150,7 +162,9 @@ def end_to_end(memory: str, seconds: float) -> dict[str, float]:
                 rollout_fragment_length=STEPS,
             )
             .training(
-                train_batch_size_per_learner=ROWS * STEPS, minibatch_size=MINIBATCH_ROWS * STEPS
+                train_batch_size_per_learner=ROWS * STEPS,
+                minibatch_size=MINIBATCH_ROWS * STEPS,
+                mixed_precision=halves,
             )
             .reporting(min_time_s_per_iteration=1)
             .debugging(seed=0, log_level="ERROR")
@@ -230,19 +244,18 @@ def idle_driver(seconds: float) -> float:
     return share
 
 
-def measure(memory: str, seconds: float) -> dict[str, Any]:
+def measure(memory: str, seconds: float, halves: bool = False) -> dict[str, Any]:
     """One row of the table."""
-    parts = part_costs(memory, seconds / 6)
-    whole = end_to_end(memory, seconds)
+    parts = part_costs(memory, seconds / 6, halves)
+    whole = end_to_end(memory, seconds, halves)
     own = sum(parts.values())
     return {
         "memory": memory,
+        "precision": "bfloat16" if halves else "float32",
         "parts_us": parts,
         **whole,
         "rllib_us": whole["cpu_us_per_step"] - own,
         "end_to_end_over_parts": whole["cpu_us_per_step"] / own,
-        "stock": stock_end_to_end(memory, seconds),
-        "shipped": shipped(memory, MEMORIES[memory]),
     }
 
 
@@ -266,15 +279,20 @@ def main() -> None:
     before = (
         of_checkout(arguments.beside.resolve(), arguments.seconds) if arguments.beside else None
     )
-    rows = [measure(memory, arguments.seconds) for memory in MEMORIES]
+    rows = [
+        measure(memory, arguments.seconds)
+        | {"stock": stock_end_to_end(memory, arguments.seconds), "shipped": shipped(memory, sizes)}
+        for memory, sizes in MEMORIES.items()
+    ]
+    in_halves = [measure(memory, arguments.seconds, True) for memory in MEMORIES if has_bfloat16()]
     idle = idle_driver(arguments.seconds / 2)
     print(
-        f"{'memory':12}{'env':>8}{'act':>8}{'learn':>8}{'RLlib':>8}{'total':>8}  us/step   steps/s  total/parts"
+        f"{'memory':22}{'env':>8}{'act':>8}{'learn':>8}{'RLlib':>8}{'total':>8}  us/step   steps/s  total/parts"
     )
-    for row in rows:
-        parts = row["parts_us"]
+    for row in rows + in_halves:
+        parts, name = row["parts_us"], f"{row['memory']}, {row['precision']}"
         print(
-            f"{row['memory']:12}{parts['environment']:8.0f}{parts['acting']:8.0f}{parts['learning']:8.0f}"
+            f"{name:22}{parts['environment']:8.0f}{parts['acting']:8.0f}{parts['learning']:8.0f}"
             f"{row['rllib_us']:8.0f}{row['cpu_us_per_step']:8.0f}{row['steps_per_second']:19.0f}"
             f"{row['end_to_end_over_parts']:13.2f}"
         )
@@ -307,7 +325,7 @@ def main() -> None:
                     "stock_rows": STOCK_ROWS,
                     "stock_fragment": STOCK_STEPS,
                 },
-                "rows": rows,
+                "rows": rows + in_halves,
                 "compressive_over_lstm": ratio,
                 "idle_driver_cpu_share": idle,
                 **({"before": before} if before else {}),
