@@ -36,8 +36,8 @@ from torch import Tensor, nn
 import envs
 from agents.auxiliary import Experience, Sizes, build_auxiliary
 from agents.encoders import SmallEncoder
+from agents.encoders.spots import Spots
 from agents.rewards import reward_features
-from agents.spots import Spots
 from ct_rl.memory import build_memory
 from ct_rl.plain_files import write_atomically
 from envs.room.scripted import ScriptedPlayer

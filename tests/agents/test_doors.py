@@ -37,7 +37,7 @@ def forgets(monkeypatch):
     for module, name in (
         (registry, "_CORES"),
         (losses, "_LOSSES"),
-        (encoders, "IMAGE_ENCODERS"),
+        (encoders.registry, "IMAGE_ENCODERS"),
     ):
         monkeypatch.setattr(module, name, dict(getattr(module, name)))
 

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import ActorCritic, encoders, register_encoder
-from agents.blocks import fold, fold_filters
-from agents.compiled import compiled
+from agents import ActorCritic, register_encoder
 from agents.encoders import (
     IMAGE_ENCODERS,
     InstructionEncoder,
@@ -17,8 +15,11 @@ from agents.encoders import (
     build_encoder,
     encoder_names,
     pick,
+    registry,
 )
-from agents.spots import Spots
+from agents.encoders.blocks import fold, fold_filters
+from agents.encoders.compiled import compiled
+from agents.encoders.spots import Spots
 
 WORDS = gym.spaces.Box(0, 2**31 - 1, (6,), np.int64)
 
@@ -299,7 +300,7 @@ def changing(change):
 )
 @pytest.mark.parametrize("crop", [(0, 0), (1, 2)])
 def test_an_encoder_that_gives_other_features_than_it_says_is_refused(monkeypatch, cls, said, crop):
-    monkeypatch.setattr(encoders, "IMAGE_ENCODERS", {**encoders.IMAGE_ENCODERS})
+    monkeypatch.setattr(registry, "IMAGE_ENCODERS", {**IMAGE_ENCODERS})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     register_encoder("odd", cls)
     if any(crop):
@@ -311,7 +312,7 @@ def test_an_encoder_that_gives_other_features_than_it_says_is_refused(monkeypatc
 
 
 def test_what_an_encoder_is_asked_leaves_it_as_it_was(monkeypatch):
-    monkeypatch.setattr(encoders, "IMAGE_ENCODERS", {**encoders.IMAGE_ENCODERS})
+    monkeypatch.setattr(registry, "IMAGE_ENCODERS", {**IMAGE_ENCODERS})
     register_encoder("mean", Mean)
     made = build_encoder(gym.spaces.Box(0, 255, (40, 40, 3), np.uint8), "mean", 8)
     assert made.training and made.norm.num_batches_tracked == 0

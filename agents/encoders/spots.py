@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.compiled import compiled
+from agents.encoders.compiled import compiled
 
 
 class Spots(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.compiled import compiled
+from agents.encoders.compiled import compiled
 
 
 def fold(frames: Tensor, block: int, dtype: torch.dtype) -> Tensor:
