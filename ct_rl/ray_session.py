@@ -21,6 +21,7 @@ from typing import Any
 
 from ct_rl import reaper
 from ct_rl.errors import RunFailed, UserError, one_line
+from ct_rl.freed_memory import ARENAS
 
 _OBJECT_STORE = 512 * 1024**2  # some fragments of frames under way; Ray's least is 75 MiB
 _SETTINGS = {
@@ -43,6 +44,8 @@ def ray_session(processes: int, gpus: int = 0, address: str | None = None) -> It
     Raises RunFailed when Ray does not start, UserError when no cluster answers at `address`.
     """
     quiet_ray()
+    # A learner's thread has the heap whose freed memory is kept, in a process of its own as in this one.
+    os.environ.setdefault(ARENAS, "1")
     # Where this package is imported from, for workers that start in another folder.
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -204,7 +207,9 @@ def _joined(address: str) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 # The same folders must hold ct_rl on every machine of the cluster.
-                runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
+                runtime_env={
+                    "env_vars": {name: os.environ[name] for name in ("PYTHONPATH", ARENAS)}
+                },
             )
     except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
         raise _no_cluster(address, error) from error

@@ -16,6 +16,7 @@ from tyro.conf import arg
 from ct_rl import command_line, config_file
 from ct_rl.config import EnvConfig, EvalEnvConfig, Text, TrainConfig, check, resolve_reward_clip
 from ct_rl.errors import DONE, INTERRUPTED, UserError, run_command
+from ct_rl.freed_memory import keep_freed_memory
 from ct_rl.interrupts import Interrupts
 from ct_rl.memory.options import idle_options
 from ct_rl.run_folder import RunFolder, fresh_path, origin
@@ -71,6 +72,7 @@ def main() -> None:
 
 def command(argv: list[str]) -> int:
     """Read the flags, train, return the exit status."""
+    keep_freed_memory()  # before any thread begins
     imports = command_line.take_values(argv, "--import")
     command_line.import_modules(imports)
     track = command_line.flag_value(argv, "--track")

@@ -22,6 +22,7 @@ from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import MemoryRLModule
 from agents.rllib.precision import autocast
 from ct_rl.errors import one_line
+from ct_rl.freed_memory import keep_freed_memory
 from ct_rl.memory import state_bytes
 from envs.seeding import world_seeds
 
@@ -56,6 +57,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         self._incarnation = self._begun = 0  # the life, and how often it has begun anew
         super().__init__(**kwargs)
         leave_tensors_unfilled()
+        keep_freed_memory()
 
     def make_env(self) -> None:
         super().make_env()
