@@ -94,7 +94,9 @@ class _Image(nn.Module):
             x = self.floats(frames)
         # Read as a channels-last [N, C, H, W]: a view, no copy.
         y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride, first.padding)
-        return F.relu(self.project(self.trunk[1:](y).flatten(1)))
+        # Flattened before its last ReLU, whose backward pass is slow where gradients lie in another order than frames.
+        y = self.trunk[-1](self.trunk[1:-1](y).flatten(1))
+        return F.relu(self.project(y))
 
 
 class SmallEncoder(_Image):
@@ -124,7 +126,8 @@ class SpotEncoder(SmallEncoder):
         return self.spots.pick(frames if frames.dim() == 4 else frames.unsqueeze(-1))
 
     def forward(self, frames: Tensor, picked: Tensor | None = None) -> Tensor:
-        colours = self.floats(self.pick(frames) if picked is None else picked)
+        colours = self.pick(frames) if picked is None else picked
+        colours = self.floats(colours) if self.low else colours
         return torch.cat([self.read(frames), self.spots(colours, self.scale)], -1)
 
 

@@ -5,10 +5,13 @@ Shapes: N frames, H height, W width, C channels, F filters, K columns.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from agents.encoders.compiled import compiled
 
@@ -46,19 +49,25 @@ class Spots(nn.Module):
         RGB bytes on the CPU are searched by a loop that numba compiles, which asks each colour of a column once. Other
         frames are searched pixel by pixel by torch, and so are all where torch compiles or exports.
         """
-        rgb_bytes = frames.dtype == torch.uint8 and frames.shape[3] == 3
-        on_cpu = frames.device.type == "cpu" and self.weight.dtype == torch.float32
-        if rgb_bytes and on_cpu and not torch.compiler.is_compiling():
-            return self._pick_colours(frames)
-        return self._pick_pixels(frames)
+        return self._pick_colours(frames) if self._by_loops(frames) else self._pick_pixels(frames)
 
     def forward(self, picked: Tensor, scale: float = 1.0) -> Tensor:
         """Answers [N, F * K] to picked pixels [N, F, K, C], whose values times `scale` are read."""
-        answers = (picked * (scale * self.weight)[:, None]).sum(-1)  # (N, F, K)
+        weight = scale * self.weight
+        if self._by_loops(picked):
+            found: Tensor = _Answers.apply(weight, picked)
+            return found.flatten(1)
+        answers = (picked.to(weight.dtype) * weight[:, None]).sum(-1)  # (N, F, K)
         # torch's median, by an operation that ONNX has.
         middle = (self.columns - 1) // 2
         median = answers.sort(-1).values[..., middle : middle + 1]
         return (answers - median).flatten(1)
+
+    def _by_loops(self, pixels: Tensor) -> bool:
+        """Whether loops that numba compiles read pixels [..., C]."""
+        rgb_bytes = pixels.dtype == torch.uint8 and pixels.shape[-1] == 3
+        on_cpu = pixels.device.type == "cpu" and self.weight.dtype == torch.float32
+        return rgb_bytes and on_cpu and not torch.compiler.is_compiling()
 
     def _pick_colours(self, frames: Tensor) -> Tensor:
         picked = frames.new_empty(len(frames), len(self.weight), self.columns, 3)
@@ -83,6 +92,78 @@ class Spots(nn.Module):
         where = torch.cat(found).flatten(1)  # (N, F * K), as row * W + column
         pixels = frames.flatten(1, 2).gather(1, where[..., None].expand(-1, -1, channels))
         return pixels.unflatten(1, (len(self.weight), -1))
+
+
+class _Answers(torch.autograd.Function):
+    """How much more filters [F, 3] answer to bytes [N, F, K, 3] than to the middle one of them, [N, F, K].
+
+    The bytes are read as they are, once: torch makes floats of them, and passes over those, for each operation.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, picked: Tensor) -> Tensor:
+        picked = picked.contiguous()
+        answers = weight.new_empty(picked.shape[:3])
+        middle = torch.empty(picked.shape[:2], dtype=torch.int16)
+        compiled(_answer)(picked.numpy(), weight.detach().numpy(), answers.numpy(), middle.numpy())
+        ctx.save_for_backward(picked, middle)
+        return answers
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        picked, middle = ctx.saved_tensors
+        sums = np.zeros((picked.shape[1], 3))
+        compiled(_add_gradient)(picked.numpy(), middle.numpy(), gradient.contiguous().numpy(), sums)
+        return torch.from_numpy(sums).to(gradient.dtype), None
+
+
+def _answer(
+    picked: np.ndarray, weight: np.ndarray, answers: np.ndarray, middle: np.ndarray
+) -> None:
+    """Writes `_Answers` into float32 [N, F, K], and into int16 [N, F] which column is the middle one."""
+    n, n_filters, columns, _ = picked.shape
+    # Filters last, so that a processor compares as many of them at once as it can.
+    raw = np.empty((columns, n_filters), np.float32)
+    smaller, place = np.empty(n_filters, np.int32), np.empty(n_filters, np.int32)
+    median = np.empty(n_filters, np.float32)
+    for i in range(n):
+        for f in range(n_filters):
+            red, green, blue = weight[f, 0], weight[f, 1], weight[f, 2]
+            for k in range(columns):
+                r, g, b = picked[i, f, k, 0], picked[i, f, k, 1], picked[i, f, k, 2]
+                raw[k, f] = red * np.float32(r) + green * np.float32(g) + blue * np.float32(b)
+        for k in range(columns):
+            smaller[:] = 0
+            for j in range(columns):
+                for f in range(n_filters):
+                    less = raw[j, f] <= raw[k, f] if j < k else raw[j, f] < raw[k, f]
+                    smaller[f] += 1 if less else 0
+            for f in range(n_filters):
+                here = smaller[f] == (columns - 1) // 2
+                median[f] = raw[k, f] if here else median[f]
+                place[f] = k if here else place[f]
+        for f in range(n_filters):
+            middle[i, f] = place[f]
+            for k in range(columns):
+                answers[i, f, k] = raw[k, f] - median[f]
+
+
+def _add_gradient(
+    picked: np.ndarray, middle: np.ndarray, gradient: np.ndarray, sums: np.ndarray
+) -> None:
+    """Adds to `sums` [F, 3] what a gradient [N, F, K] of `_Answers` is for the filters."""
+    n, n_filters, columns, _ = picked.shape
+    for i in range(n):
+        for f in range(n_filters):
+            total = 0.0
+            for k in range(columns):
+                one = gradient[i, f, k]
+                total += one
+                for c in range(3):
+                    sums[f, c] += one * picked[i, f, k, c]
+            for c in range(3):
+                sums[f, c] -= total * picked[i, f, middle[i, f], c]
 
 
 def _strongest_colours(frames: np.ndarray, weight: np.ndarray, picked: np.ndarray) -> None:

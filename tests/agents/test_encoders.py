@@ -357,6 +357,32 @@ def test_colours_searched_once_answer_as_pixels_searched_one_by_one(size, colour
         assert same.any(-1).all()
 
 
+@pytest.mark.parametrize("columns", [1, 2, 5, 6])
+@pytest.mark.parametrize("colours", [1, 3, 10_000])
+def test_answers_to_bytes_and_their_gradient_are_those_to_the_same_numbers_as_floats(
+    colours, columns
+):
+    """Few colours answer alike in several columns, and then it does not matter which of them is the middle one."""
+    torch.manual_seed(0)
+    spots, scale = Spots(3, filters=7, columns=columns), 1 / 255
+    palette = torch.randint(0, 256, (colours, 3), dtype=torch.uint8)
+    picked = palette[torch.randint(0, colours, (9, 7, columns))]
+    exact = Spots(3, filters=7, columns=columns).double()
+    exact.load_state_dict(spots.state_dict())
+    fast, naive = spots(picked, scale), exact(picked, scale)
+    eps = torch.finfo(torch.float32).eps
+    assert fast.dtype == torch.float32
+    torch.testing.assert_close(fast.double(), naive, rtol=0, atol=8 * eps * 3 * spots.GAIN)
+    toward = torch.randn(fast.shape)
+    (fast * toward).sum().backward()
+    (naive * toward).sum().backward()
+    assert exact.weight.grad is not None and spots.weight.grad is not None
+    largest = float(exact.weight.grad.abs().max()) + 1e-9
+    torch.testing.assert_close(
+        spots.weight.grad.double(), exact.weight.grad, rtol=0, atol=4 * eps * max(largest, 1.0)
+    )
+
+
 def test_how_many_frames_are_searched_at_once_changes_nothing(monkeypatch):
     torch.manual_seed(0)
     spots = Spots(3, filters=8)
