@@ -184,13 +184,19 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _seeds(count: int) -> str:
+    return f"{count} seed" if count == 1 else f"{count} seeds"
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """The mean over seeds, the range of all seeds as a band, and the seeds as thin lines."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure, panels = plt.subplots(1, len(tasks), figsize=(6 * len(tasks), 4), squeeze=False)
+    most = max(len(TASKS[task].sides) for task in tasks)
+    size = 6 * len(tasks), 4 if most < 8 else 5.5
+    figure, panels = plt.subplots(1, len(tasks), figsize=size, squeeze=False, layout="constrained")
     for axes, task in zip(panels[0], tasks, strict=True):
         for number, name in enumerate(TASKS[task].sides):
             curves = [
@@ -201,15 +207,15 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             grid = np.linspace(0, min(c[-1, 0] for c in curves), 100)
             seeds = np.stack([np.interp(grid, c[:, 0], c[:, 1]) for c in curves])
             color = f"C{number}"
-            axes.plot(grid, seeds.mean(0), color=color, label=f"{name} ({len(curves)} seeds)")
+            axes.plot(grid, seeds.mean(0), color=color, label=f"{name} ({_seeds(len(curves))})")
             axes.plot(grid, seeds.T, color=color, linewidth=0.5, alpha=0.6)
             axes.fill_between(grid, seeds.min(0), seeds.max(0), color=color, alpha=0.12)
         if TASKS[task].guess is not None:
             axes.axhline(TASKS[task].guess, color="grey", linestyle=":", label="a guess")
         axes.set(xlabel="environment steps", ylabel=TASKS[task].label, title=task)
         axes.set_ylim(0, 1.05 * TASKS[task].best)
-        axes.legend(fontsize=8)
-    figure.tight_layout()
+        under: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "ncols": 2}
+        axes.legend(fontsize=8, **(under if len(TASKS[task].sides) >= 8 else {}))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
