@@ -82,9 +82,8 @@ def turn(tree: Path, flags: list[str], seconds: float, core: int) -> dict[str, f
             last = _wait(run, so_far + 1, child)  # time and steps end at the same report
             used, wall = cpu_seconds(process) - used, time.monotonic() - begun
         finally:
-            os.killpg(
-                child.pid, signal.SIGKILL
-            )  # nothing of it is wanted; its own reaper clears away the rest
+            # Nothing of it is wanted; its own reaper clears away the rest.
+            os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     steps = last["steps"] - first["steps"]
     return {"cpu_us": used / steps * 1e6, "wall_us": wall / steps * 1e6, "steps": steps, **start}
