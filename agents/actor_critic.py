@@ -5,6 +5,7 @@ Shapes: B batch (rows), T time, P parameters of the action distribution.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -242,7 +243,7 @@ class ActorCritic(nn.Module):
         """
         features = encode(self.encoder, observation, picked)
         weight = self.inlet.weight
-        with torch.autocast(weight.device.type, enabled=False):
+        with _without_autocast(weight.device.type):
             features = features.to(weight.dtype)
             y = self.core.step(self.inlet(features), state, resets)
             return self._heads(y, features, observation)
@@ -364,6 +365,13 @@ class ActorCritic(nn.Module):
         if self.masks and isinstance(observation, dict):
             policy = masked(self.action_space, policy, observation["action_mask"])
         return at_least_float32(policy), at_least_float32(estimate)
+
+
+def _without_autocast(kind: str) -> contextlib.AbstractContextManager[Any]:
+    """The weights' own arithmetic on a kind of device, which may be one that has no autocast."""
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return contextlib.nullcontext()
 
 
 def _map(change: Any, observation: Observation) -> Any:

@@ -133,6 +133,9 @@ def _answer(
             for k in range(columns):
                 r, g, b = picked[i, f, k, 0], picked[i, f, k, 1], picked[i, f, k, 2]
                 raw[k, f] = red * np.float32(r) + green * np.float32(g) + blue * np.float32(b)
+        # Answers that are no numbers have no middle one.
+        median[:] = np.nan
+        place[:] = 0
         for k in range(columns):
             smaller[:] = 0
             for j in range(columns):

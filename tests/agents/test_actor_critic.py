@@ -69,6 +69,12 @@ def test_a_step_under_autocast_takes_halves_for_the_encoder_alone():
         assert made.dtype == right.dtype and torch.equal(made, right)
 
 
+def test_a_step_runs_on_a_device_without_autocast():
+    net = network().to("meta")
+    policy, value = net.step(torch.zeros(4, 3, device="meta"), net.initial_state(4))
+    assert policy.shape == (4, 5) and value.shape == (4,)
+
+
 @pytest.mark.parametrize(
     "wrong, said",
     [

@@ -383,6 +383,27 @@ def test_answers_to_bytes_and_their_gradient_are_those_to_the_same_numbers_as_fl
     )
 
 
+def test_filters_that_are_no_numbers_answer_with_none_and_leave_the_others_alone():
+    torch.manual_seed(0)
+    spots = Spots(3, filters=4)
+    picked = torch.randint(0, 256, (5, 4, 6, 3), dtype=torch.uint8)
+    whole = spots(picked)
+    whole.sum().backward()
+    right, spots.weight.grad = spots.weight.grad, None
+    with torch.no_grad():
+        spots.weight[1, 2] = torch.nan
+    broken = spots(picked)
+    broken.sum().backward()
+    others = [0, 2, 3]
+    assert broken.view(5, 4, 6)[:, 1].isnan().all()
+    assert torch.equal(broken.view(5, 4, 6)[:, others], whole.view(5, 4, 6)[:, others])
+    assert torch.equal(spots.weight.grad[others], right[others])
+    first = (
+        picked[:, 1].float() - picked[:, 1, :1].float()
+    )  # as if the first column were the middle one
+    torch.testing.assert_close(spots.weight.grad[1], first.sum((0, 1)), rtol=0, atol=0)
+
+
 def test_how_many_frames_are_searched_at_once_changes_nothing(monkeypatch):
     torch.manual_seed(0)
     spots = Spots(3, filters=8)
