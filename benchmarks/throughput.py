@@ -38,9 +38,9 @@ from stock_path import shipped, stock_config
 import envs
 from agents import ActorCritic, MemoryIMPALAConfig
 from agents.actor_critic import ActorCriticOutput, as_tensors
+from agents.precision import has_bfloat16
 from agents.rewards import clip_reward
 from agents.vtrace import vtrace
-from ct_rl.algorithm import has_bfloat16
 from ct_rl.ray_session import ray_session
 
 ENV, ROWS, STEPS, MINIBATCH_ROWS = "dmlab_rooms_select", 32, 60, 8

@@ -233,16 +233,10 @@ def use_gpu(device: str) -> bool:
     return device != "cpu" and torch.cuda.is_available()
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor is known to have bfloat16 arithmetic of its own; without, bfloat16 is the slower one."""
-    import torch
-
-    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(there for name, there in able.items() if "bf16" in name)
-
-
 def learns_in_bfloat16(config: TrainConfig) -> bool:
     """What `training.precision` comes to on this machine."""
+    from agents.precision import has_bfloat16
+
     precision = config.training.precision
     auto = precision == "auto" and not use_gpu(config.run.device) and has_bfloat16()
     return precision == "bfloat16" or auto

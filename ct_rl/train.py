@@ -349,7 +349,8 @@ def _describe(
 ) -> None:
     import torch
 
-    from ct_rl.algorithm import has_bfloat16, learns_in_bfloat16
+    from agents.precision import has_bfloat16
+    from ct_rl.algorithm import learns_in_bfloat16
 
     facts, runners, goal = probe.facts, config.runners, config.run.steps
     if recipe:

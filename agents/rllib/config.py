@@ -207,7 +207,8 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             loss_coeffs: weights of the memory's and the auxiliary losses by name, such as "compression" or
                 "contrast"; 1 for those that are not named.
             adam_epsilon: the epsilon of Adam.
-            mixed_precision: bfloat16 autocast in the learner, and for the encoder in acting.
+            mixed_precision: bfloat16 autocast in the learner, and for the encoder in acting where the runner's
+                processor has bfloat16.
             opt_type, decay, momentum, epsilon: "adam", or "rmsprop" with these settings.
         """
         super().training(**kwargs)

@@ -33,10 +33,10 @@ from agents.actor_critic import ActorCritic
 from agents.distributions import Distribution
 from agents.errors import NonFinite
 from agents.fragment import IGNORED, PICKED, RESETS, Fragment
+from agents.precision import learning_precision
 from agents.rewards import clip_reward
 from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import ESTIMATE, LOSSES, TERMS, MemoryRLModule
-from agents.rllib.precision import autocast
 from agents.rllib.shares import shares
 from agents.vtrace import vtrace
 from ct_rl.freed_memory import keep_freed_memory
@@ -320,7 +320,7 @@ class MemoryLearner(TorchLearner, abc.ABC):
             optimizer.step()
 
     def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
-        with autocast(self.config, self._device.type):
+        with learning_precision(self.config.mixed_precision, self._device.type):
             return super()._uncompiled_update(batch, **kwargs)
 
 

@@ -18,9 +18,9 @@ from agents.actor_critic import ActorCritic
 from agents.episodes import episode_counts
 from agents.errors import RunnerFailed
 from agents.fragment import PICKED, VALUES, Fragment
+from agents.precision import acting_precision
 from agents.rllib.internals import leave_tensors_unfilled
 from agents.rllib.module import MemoryRLModule
-from agents.rllib.precision import autocast
 from ct_rl.errors import one_line
 from ct_rl.freed_memory import keep_freed_memory
 from ct_rl.memory import state_bytes
@@ -139,7 +139,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
             seeds=seeds,
             noise=noise,
             metrics=self._episode_metrics,
-            precision=functools.partial(autocast, self.config),
+            precision=functools.partial(acting_precision, self.config.mixed_precision),
         )
 
     def _roll(self, steps: int, explore: bool) -> Fragment:

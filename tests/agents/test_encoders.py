@@ -398,9 +398,8 @@ def test_filters_that_are_no_numbers_answer_with_none_and_leave_the_others_alone
     assert broken.view(5, 4, 6)[:, 1].isnan().all()
     assert torch.equal(broken.view(5, 4, 6)[:, others], whole.view(5, 4, 6)[:, others])
     assert torch.equal(spots.weight.grad[others], right[others])
-    first = (
-        picked[:, 1].float() - picked[:, 1, :1].float()
-    )  # as if the first column were the middle one
+    # As if the first column were the middle one.
+    first = picked[:, 1].float() - picked[:, 1, :1].float()
     torch.testing.assert_close(spots.weight.grad[1], first.sum((0, 1)), rtol=0, atol=0)
 
 

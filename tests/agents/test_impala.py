@@ -133,8 +133,14 @@ def test_a_nan_is_named(build):
     assert caught.value.update >= 1
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_learning_and_sight_in_bfloat16_keep_weights_and_acting_memory_in_float32(build, precision):
+@pytest.mark.parametrize(
+    "precision, able", [(torch.float32, True), (torch.bfloat16, True), (torch.bfloat16, False)]
+)
+def test_learning_and_sight_in_bfloat16_keep_weights_and_acting_memory_in_float32(
+    build, precision, able, monkeypatch
+):
+    """A processor that is slow in bfloat16, beside a GPU or asked for it, still acts in float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able}, raising=False)
     algo = build(algorithm="ppo", runners=0, mixed_precision=precision == torch.bfloat16)
     seen = {"learned": set(), "acted": set(), "saw": set()}
 
@@ -149,6 +155,10 @@ def test_learning_and_sight_in_bfloat16_keep_weights_and_acting_memory_in_float3
         note("saw")
     )
     train_until(algo, lambda r: r.get("updates", 0) >= 2)
-    assert seen == {"learned": {precision}, "acted": {torch.float32}, "saw": {precision}}
+    assert seen == {
+        "learned": {precision},
+        "acted": {torch.float32},
+        "saw": {precision if able else torch.float32},
+    }
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     assert all(p.isfinite().all() for p in net.parameters())
