@@ -1,7 +1,7 @@
 """The memory core as a language and speech model, beside others: same data, steps and near-equal parameters.
 
     python benchmarks/language.py --quick            # every table, short runs of a small model
-    python benchmarks/language.py --only cores       # one table: cores, compression, recall, speed, speech
+    python benchmarks/language.py --only cores       # one table: cores, reach, compression, recall, speed, speech
     python benchmarks/language.py                    # all of it; goes on where it was stopped
     python benchmarks/language.py --steps 1500       # shorter runs
     python benchmarks/language.py --only cores --side "compressive, with gates" --side linear
@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -48,7 +48,7 @@ from ct_rl.plain_files import write_atomically
 
 FILE = Path(__file__).with_suffix(".json")
 CPU = torch.device("cpu")
-TABLES = ("cores", "compression", "recall", "speed", "speech")
+TABLES = ("cores", "reach", "compression", "recall", "speed", "speech")
 ANCHORS = {
     "Transformer-XL, 12 layers, 41M (Dai et al. 2019)": 1.06,
     "SHA-LSTM, 63M (Merity 2019)": 1.07,
@@ -67,6 +67,7 @@ LR = 1e-3
 Record = dict[str, Any]
 Run = Callable[[], Record]
 Side = tuple[str, Record]  # a memory and its options
+T = TypeVar("T")
 
 
 class Book:
@@ -124,7 +125,7 @@ class Scale:
         self.compressive = {**self.base, "memory": window, "compressed": window, "rate": 4}
         self.recall_steps = 300 if quick else 1_500
 
-    def chosen(self, sides: dict[str, Side]) -> dict[str, Side]:
+    def chosen(self, sides: dict[str, T]) -> dict[str, T]:
         """What was asked for of a table's sides: all, or those of `--side`."""
         unknown = [side for side in self.asked or () if side not in sides]
         if unknown:
@@ -315,6 +316,48 @@ def compression(scale: Scale, book: Book) -> None:
             )
 
 
+def reach(scale: Scale, book: Book) -> None:
+    """What places are worth: two cores trained as in `cores`, then priced with fewer and with more of them."""
+    corpus = open_data(scale.data)
+    window = scale.window
+    count = parameters("compressive", scale.compressive)
+    sides: dict[str, tuple[str, Record, list[Record]]] = {
+        "transformer_xl": (
+            "transformer_xl",
+            scale.base | WITH_GATES | {"memory": 2 * window},
+            [{"memory": window * quarters // 4} for quarters in (0, 1, 2, 4, 8, 16)],
+        ),
+        "compressive, means": (
+            "compressive",
+            scale.compressive | MEANS | WITH_GATES,
+            [{"memory": window * quarters // 4, "compressed": 0} for quarters in (0, 1, 2, 4)]
+            + [{"compressed": window * quarters // 4} for quarters in (1, 4, 12)],
+        ),
+    }
+
+    def work(side: str, seed: int) -> Record:
+        memory, options, sizes = sides[side]
+        options = matched(memory, "d_ff", options, count, 256)
+        record, model = language_run(scale, corpus, memory, options, seed)
+        record["bits_by_places"] = {}
+        for over in sizes:
+            other = build_model(ModelConfig(memory, options), 256, over=over)
+            weights = model.state_dict()  # without slots their positions have none
+            other.load_state_dict({name: weights[name] for name in other.state_dict()})
+            prices = price(other, corpus, "test", batch=4, length=window, tokens=scale.eval_tokens)
+            places = ", ".join(f"{name} {size}" for name, size in over.items())
+            record["bits_by_places"][places] = round(prices.bits, 4)
+        return record
+
+    for seed in scale.seeds:
+        for side in scale.chosen(sides):
+            book.run(
+                f"{scale.prefix}reach/{side}/{seed}",
+                lambda side=side, seed=seed: work(side, seed),
+                scale.tokens,
+            )
+
+
 PEER = "compressive-transformer-pytorch 0.4.0"
 CUES = 4
 DISTANCES = (4, 8, 16, 24, 32, 48, 64, 96)
@@ -477,6 +520,8 @@ def show(scale: Scale, book: Book) -> None:
                 f"{records[0]['parameters'] / 1e6:.2f}M  "
                 f"{np.mean([r['train_tokens_per_cpu_second'] for r in records]):,.0f} tokens/s{paper}"
             )
+    for name, record in book.of(f"{scale.prefix}reach").items():
+        print(f"\nreach, {name}: bits a byte with {record['bits_by_places']}")
     for name, record in book.of(f"{scale.prefix}speed").items():
         print(f"\nspeed, {name}: {record['tokens_per_cpu_second']}")
     runs = book.of(f"{scale.prefix}recall")
@@ -550,11 +595,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of training on a text, of one window each")
     flags = parser.parse_args()
     if flags.side and (len(flags.only or ()) != 1 or flags.only[0] in ("recall", "speed")):
-        parser.error("--side goes with one --only: cores, compression or speech")
+        parser.error("--side goes with one --only: cores, reach, compression or speech")
     torch.set_num_threads(1)
     scale, book = Scale(flags.quick, flags.steps, flags.side), Book(flags.out)
     makers: dict[str, Callable[[], None]] = {
         "cores": lambda: cores(scale, book),
+        "reach": lambda: reach(scale, book),
         "compression": lambda: compression(scale, book),
         "recall": lambda: recall(scale, book),
         "speed": lambda: speed(scale, book),
