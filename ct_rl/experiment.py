@@ -200,7 +200,7 @@ def _work(
     try:
         return _fill(slots, waiting, jobs, experiment, folder, interrupts)
     finally:
-        _stop([job for job in jobs if job.runs])  # also when one of them has failed
+        _stop([job for job in jobs if job.runs])  # also after an error of this program
 
 
 def _shares_of_cores(parallel: int) -> list[Cores]:
@@ -230,14 +230,24 @@ def _fill(
     folder: Path,
     interrupts: Interrupts,
 ) -> bool:
-    """Keeps every slot busy until nothing waits; False when a signal came first."""
+    """Keeps every slot busy until nothing waits; False when a signal came first.
+
+    Raises:
+        RunFailed: at the end, where runs failed; the others were finished all the same.
+    """
     told = time.monotonic()
+    failed: list[str] = []
     while True:
         for i, (place, job) in enumerate(slots):
             if job is not None and job.runs:
                 continue
             if job is not None:
-                _require_success(job, interrupts)
+                try:
+                    _require_success(job, interrupts)
+                except RunFailed as error:
+                    failed.append(str(error))
+                    print(f"{time.strftime('%H:%M:%S')}     failed: {error}", flush=True)
+                    job = None
             words = None if job is None or interrupts.requested else job.next_command()
             if words is None and job is not None:
                 _compare(jobs, experiment, folder)
@@ -260,6 +270,9 @@ def _fill(
                 _show(job, experiment.measure)
         time.sleep(_LOOK_SECONDS)
     _compare(jobs, experiment, folder, show=True)
+    if failed and not interrupts.requested:
+        more = f" (and {len(failed) - 1} more, above)" if len(failed) > 1 else ""
+        raise RunFailed(f"{failed[0]}{more}; the same command tries again")
     return not interrupts.requested
 
 
