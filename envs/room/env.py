@@ -137,6 +137,9 @@ class RoomVectorEnv(VectorEnv):
                 self._scene = self._open_scene()
         return self._scene
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_scene": None}  # a copy draws for itself
+
     def _open_scene(self) -> Any:
         from envs.room.scene import RoomScene
 
