@@ -115,7 +115,10 @@ def _with_last_step(
 
 
 class Single(gym.Env):
-    """A vector environment of one world as a plain gymnasium environment; infos that were not given are not there."""
+    """A vector environment of one world as a plain gymnasium environment; infos that were not given are not there.
+
+    `reset(seed=s)` plays the first of several worlds under that number, `reset(seed=[s])` the world with that seed.
+    """
 
     def __init__(self, env: VectorEnv):
         mode = env.metadata.get("autoreset_mode")
@@ -132,9 +135,9 @@ class Single(gym.Env):
         self._over = False
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
+        super().reset(seed=seed[0] if isinstance(seed, list) else seed)
         obs, info = self.env.reset(seed=seed, options=options)
         self._over = False
         return _first(obs), first_info(info)

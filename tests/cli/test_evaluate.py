@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+import envs
 from agents import ActorCritic
 from ct_rl import checkpoint, evaluation, load_agent, video
 from ct_rl.algorithm import evaluation_options, lasting_options
@@ -244,6 +245,27 @@ def test_an_error_of_the_environment_ends_the_evaluation_in_a_line(error, said):
         play(following([]), env, 4, seed=3, greedy=True)
 
 
+def test_a_film_shows_the_episodes_that_were_scored():
+    """Their environment's seeds, too, are evaluation's and never training's."""
+    made = {"engine": "embedded", "renderer": "cpu", "seconds": 0.5}
+    several = envs.make_vec("dmlab_rooms_select", 3, **made)
+    one = envs.make("dmlab_rooms_select", render_mode="rgb_array", **made)
+    net = ActorCritic(one.observation_space, one.action_space, memory="identity", width=4).eval()
+    begun, seen = [], []
+    for env, notes in ((several, begun), (one, seen)):
+        reset = env.reset
+
+        def noting(*, notes=notes, reset=reset, **given):
+            obs, info = reset(**given)
+            notes.append((info["match"], info["other"], info["example_side"], info["match_side"]))
+            return obs, info
+
+        env.reset = noting
+    play(net, several, 3, seed=3, greedy=True)
+    list(film(net, one, 3, seed=3, greedy=True))
+    assert seen == list(zip(*begun[0], strict=True))
+
+
 class DyingOnce(gym.Env):
     """Its only world dies in the second step of its first episode; whole episodes last 4 steps."""
 
@@ -271,7 +293,6 @@ class DyingOnce(gym.Env):
 
 
 def test_lost_episodes_are_told_in_table_json_and_film(tmp_path, monkeypatch, capsys):
-    import envs
     from ct_rl import evaluate
     from ct_rl.config_file import parse
     from ct_rl.trained import Trained
