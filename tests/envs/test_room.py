@@ -403,7 +403,8 @@ def test_creators_are_picklable():
     [
         ({"height": 70}, "multiple of 4"),
         ({"objects": 1}, "2 to 36"),
-        ({"spawn": (-400, 0)}, "spawn"),
+        ({"spawn": (-400, 0)}, r"spawn.*-241 <= lo <= hi <= 25$"),
+        ({"spawn": (-230, 25), "room_scale": 0.75}, "-236 <= lo <= hi <= 12 at room_scale=0.75"),
         ({"actions": "ninety"}, "impala, extended"),
         ({"textures": "none"}, "'level' or 'random'"),
         ({"render_mode": "human"}, "rgb_array"),
