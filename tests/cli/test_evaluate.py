@@ -48,6 +48,19 @@ def evaluated(trained):
     return run, out, json.loads(path.read_text())
 
 
+def test_frames_are_trainings_whatever_an_action_lasts_in_the_evaluation(trained):
+    run, *_ = trained
+    status, out, err = command(
+        "ct_rl.evaluate", run, "--episodes", 1, "--actions", "greedy",
+        "--env-option", "seconds=1", "action_repeat=2",
+    )  # fmt: skip
+    assert status == 0, out + err
+    steps, frames = re.search(r"([\d,]+) agent steps, ([\d,]+) frames", out).groups()
+    assert int(frames.replace(",", "")) == 4 * int(steps.replace(",", ""))
+    report = json.loads(Path(re.search(r"scores +(.+\.json)", out)[1]).read_text())
+    assert report["frames"] == 4 * report["steps"]
+
+
 def test_both_ways_of_acting_are_scored_as_table_and_json(evaluated):
     _, out, report = evaluated
     for way in ("sampled", "greedy"):
