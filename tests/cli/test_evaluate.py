@@ -483,6 +483,12 @@ def test_odd_pictures_are_converted(picture):
     assert made.max() == (127 if np.nanmax(picture) == 0.5 else 0)
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.uint16])
+def test_a_dark_picture_of_whole_numbers_stays_dark(kind):
+    assert video.as_rgb(np.ones((20, 30, 3), kind)).max() == 1
+    assert video.as_rgb(np.ones((20, 30), bool)).max() == 255
+
+
 @pytest.mark.parametrize(
     "picture",
     [None, "text", np.zeros((5, 5, 7)), np.zeros(4), [], np.zeros((0, 4, 3)), [[1], [2, 3]]],
