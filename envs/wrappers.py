@@ -138,7 +138,8 @@ class Single(gym.Env):
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed[0] if isinstance(seed, list) else seed)
-        obs, info = self.env.reset(seed=seed, options=options)
+        seeds: Any = seed  # as above: the stubs know one number alone
+        obs, info = self.env.reset(seed=seeds, options=options)
         self._over = False
         return _first(obs), first_info(info)
 
