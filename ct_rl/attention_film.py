@@ -128,7 +128,7 @@ class AttentionFilm:
         width = 370 if mapped else 616
         discrete = all(len(choice) == 2 for choice in insight.choices)
         title = "probabilities of actions" if discrete else "actions: mean \u00b1 deviation"
-        title = "episode over: the last policy" if moment.action == "end" else title
+        title = "episode over: the last policy" if moment.last else title
         text(frame, title, (12, y + 26), 12, FAINT)
         draw_choices(frame, (12, y + 46, width, HEIGHT - y - 52), insight.choices, moment.taken)
         if mapped:

@@ -111,7 +111,8 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
             check_autoreset(env)
         facts = env_facts(env.metadata)
         net = agent.network(env.single_observation_space, env.single_action_space)
-        _describe(given, agent, settings, facts)
+        frames = agent.steps * _training_repeat(config, settings, facts)
+        _describe(agent, settings, facts, frames)
         home, name = agent.output(given.out)
         name += f"_seed{given.seed}"
         if given.engine is not None:
@@ -121,7 +122,7 @@ def _evaluate(given: Arguments, agent: Trained) -> int:
             "run": agent.name,
             "checkpoint": agent.checkpoint,
             "steps": agent.steps,
-            "frames": agent.steps * facts.action_repeat,
+            "frames": frames,
             "env": config.env.name,
             "engine": facts.engine,
             "env_options": {key: value for key, value in settings.items() if key != "engine"},
@@ -217,13 +218,25 @@ def _attention(
             env.close()
 
 
-def _describe(given: Arguments, agent: Trained, settings: dict[str, Any], facts: Any) -> None:
+def _training_repeat(config: TrainConfig, settings: dict[str, Any], facts: Any) -> int:
+    """Frames that a step of training lasted, where an option of the evaluation may have another number."""
+    from ct_rl.algorithm import probe_env
+
+    key = "action_repeat"
+    if settings.get(key) == config.env.options.get(key):
+        return facts.action_repeat
+    return probe_env(config.env).facts.action_repeat
+
+
+def _describe(agent: Trained, settings: dict[str, Any], facts: Any, frames: int) -> None:
     options = {key: value for key, value in settings.items() if key != "engine"}
     engine = f" ({facts.engine} engine)" if facts.engine else ""
     shown = ", ".join(f"{key}={value}" for key, value in options.items())
     print(f"environment  {agent.config.env.name}{engine}, {shown or 'as it is'}")
-    print(f"checkpoint   {agent.checkpoint}: {agent.steps:,} agent steps, "
-          f"{agent.steps * facts.action_repeat:,} frames", flush=True)  # fmt: skip
+    print(
+        f"checkpoint   {agent.checkpoint}: {agent.steps:,} agent steps, {frames:,} frames",
+        flush=True,
+    )
 
 
 def _table(scores: dict[str, dict[str, Any]], counts: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ from ct_rl.insight import Insight, attends, drawn_observation, part_name
 from ct_rl.insight import watch as watch_step
 from ct_rl.scores import EnvFacts, episode_means, human_normalised
 from envs.seeding import world_seeds
+from envs.wrappers import Single
 
 MAX_STEPS = 100_000  # of an episode, where an environment may never end [agent steps]
 
@@ -168,6 +169,7 @@ def film(
 ) -> Iterator[Moment]:
     """Plays episodes on one environment, one moment a step, each cut at `max_steps`.
 
+    They begin as the first of `play` with that seed do, one from each world.
     Pictures are what the environment draws (`render_mode="rgb_array"`); watched, an environment that draws none shows
     its observation. `watch` also gives what the agent's memory did; its actions are the same.
     """
@@ -176,7 +178,7 @@ def film(
     attending = watch and attends(net)
     for episode, world in enumerate(world_seeds(seed, episodes, evaluation=True)):
         with playing():
-            obs, info = env.reset(seed=world)
+            obs, info = env.reset(seed=[world] if isinstance(env, Single) else world)
         state, over = net.initial_state(1), False
         total = reward = 0.0
         ending = "end"

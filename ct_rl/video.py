@@ -182,8 +182,9 @@ def as_rgb(picture: object) -> np.ndarray:
     if channels not in (1, 3, 4):
         raise ValueError(f"the environment drew a picture of {channels} channels, not 1, 3 or 4")
     if array.dtype != np.uint8:
+        shares = array.dtype.kind in "fb"  # whole numbers are a byte's, however dark the picture is
         array = np.nan_to_num(array.astype(np.float32))
-        if array.max() <= 1.0:
+        if shares and array.max() <= 1.0:
             array = array * 255
         array = array.clip(0, 255).astype(np.uint8)
     array = array[..., :3] if channels > 1 else np.repeat(array, 3, -1)

@@ -126,12 +126,10 @@ class Adapted(gym.Wrapper):
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         given: Any = self.env.reset(**kwargs)
-        try:
-            observation, info = given
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"reset gave {_count(given)}, expected two: observation, info"
-            ) from error
+        # A tuple: an observation alone, of two rows or parts, would pass for both.
+        if not isinstance(given, tuple) or len(given) != 2:
+            raise ValueError(f"reset gave {_count(given)}, expected two: observation, info")
+        observation, info = given
         return self._observe(observation, info), info
 
     def step(self, action: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from envs.partial_reset import reset_mask
 from envs.policy_actions import seen_action
 from envs.seeding import world_seeds
 
@@ -69,6 +70,7 @@ class LastStepVector(VectorWrapper):
             env.single_observation_space, env.single_action_space
         )
         self._zeros = np.stack([np.asarray(zero)] * env.num_envs)
+        self._last = np.zeros(env.num_envs), self._zeros
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self._fresh = np.zeros(env.num_envs, bool)
 
@@ -80,21 +82,26 @@ class LastStepVector(VectorWrapper):
         )
         if isinstance(seed, int | np.integer):
             seeds = world_seeds(int(seed), self.num_envs)
+        begun = reset_mask(options, self.num_envs)
         obs, info = self.env.reset(seed=seeds, options=options)
-        self._fresh[:] = False
-        return self._add(obs, np.zeros(self.num_envs), self._zeros.copy()), info
+        self._fresh[begun] = False
+        return self._add(obs, begun, *self._last), info
 
     def step(self, actions: Any) -> tuple[Any, ...]:
         obs, rewards, terminated, truncated, info = self.env.step(actions)
         seen = np.asarray(self._seen(actions), self._zeros.dtype)
-        fresh = self._fresh.reshape((-1,) + (1,) * (seen.ndim - 1))
-        last = np.where(fresh, self._zeros, seen)
-        observation = self._add(obs, np.where(self._fresh, 0.0, rewards), last)
+        observation = self._add(obs, self._fresh, rewards, seen)
         self._fresh = terminated | truncated
         return observation, rewards, terminated, truncated, info
 
-    def _add(self, obs: dict[str, Any], rewards: np.ndarray, actions: np.ndarray) -> dict[str, Any]:
-        return {**obs, REWARD: rewards.astype(np.float32)[:, None], ACTION: actions}
+    def _add(
+        self, obs: dict[str, Any], begun: np.ndarray, rewards: np.ndarray, actions: np.ndarray
+    ) -> dict[str, Any]:
+        """The observation with rewards and actions, which are zeros in worlds whose episode has just begun."""
+        rows = begun.reshape((-1,) + (1,) * (actions.ndim - 1))
+        rewards, actions = np.where(begun, 0.0, rewards), np.where(rows, self._zeros, actions)
+        self._last = rewards, actions
+        return {**obs, REWARD: rewards.astype(np.float32)[:, None], ACTION: actions.copy()}
 
 
 def _with_last_step(
@@ -108,7 +115,10 @@ def _with_last_step(
 
 
 class Single(gym.Env):
-    """A vector environment of one world as a plain gymnasium environment; infos that were not given are not there."""
+    """A vector environment of one world as a plain gymnasium environment; infos that were not given are not there.
+
+    `reset(seed=s)` plays the first of several worlds under that number, `reset(seed=[s])` the world with that seed.
+    """
 
     def __init__(self, env: VectorEnv):
         mode = env.metadata.get("autoreset_mode")
@@ -125,10 +135,11 @@ class Single(gym.Env):
         self._over = False
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        obs, info = self.env.reset(seed=seed, options=options)
+        super().reset(seed=seed[0] if isinstance(seed, list) else seed)
+        seeds: Any = seed  # as above: the stubs know one number alone
+        obs, info = self.env.reset(seed=seeds, options=options)
         self._over = False
         return _first(obs), first_info(info)
 

@@ -17,6 +17,7 @@ from envs.dmlab.pool import LOST, WorldPool
 from envs.dmlab.rooms_select import EPISODE_METRICS, TrialCounts
 from envs.dmlab.settings import FRAMES_PER_SECOND, HOLDOUT_MIXER_SEED, LabSettings
 from envs.dmlab.world import Seen
+from envs.partial_reset import reset_mask
 from envs.seeding import world_seeds
 
 _SEEDS = 2**31 - 1  # what scalable_agent draws episode seeds from
@@ -121,6 +122,11 @@ class LabVectorEnv(VectorEnv):
         if self.closed:
             raise RuntimeError("this environment is closed: make a new one")
         n = self.num_envs
+        if not reset_mask(options, n).all():
+            raise ValueError(
+                "reset_mask leaves out worlds, and those of DeepMind Lab begin together: leave it out; "
+                "a world that has ended begins anew in the next step"
+            )
         self._seed(seed)
         self._ready = False
         self.pool.open()

@@ -5,7 +5,7 @@ DMLab units, +y left of +x. A world's state is one entry of each array, and its 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class RoomWorlds:
         self._bounds = np.array([_corners([self.layout.bounds(room)]) for room in (0, 1)])
         self._door, self._nowhere = _corners([self.layout.door]), _corners([nowhere])
         self.position, self.velocity = np.zeros((2, 2, n))  # each [x and y, N]
-        (self.x, self.y), (self.vx, self.vy) = self.position, self.velocity
+        self._name_axes()
         self.z, self.vz = np.zeros((2, n))
         self.yaw, self.pitch, self.door = np.zeros((3, n), np.int64)
         self.room, self.frame = np.zeros((2, n), np.int64)
@@ -78,7 +78,14 @@ class RoomWorlds:
         self.bounds = np.empty((2, 2, 1, n))
         self._pad = np.array(self.layout.pad)[:, None]
         self._stands = np.array(self.layout.choice_stands)  # [left and right, x y]
-        self.changed: set[int] = set(range(n))  # worlds whose scene is no longer what was drawn
+        self.changed: set[int] = set()  # worlds whose scene is no longer what was drawn
+
+    def _name_axes(self) -> None:
+        (self.x, self.y), (self.vx, self.vy) = self.position, self.velocity
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._name_axes()  # a copy's would be arrays of their own
 
     def seed(self, i: int, seed: int | None) -> None:
         self.rngs[i] = np.random.default_rng(seed)

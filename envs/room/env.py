@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 
 from envs.actions import action_names, action_vectors
 from envs.errors import MissingDependencyError
+from envs.partial_reset import reset_mask
 from envs.room.buffers import choose_renderer
 from envs.room.dynamics import RoomWorlds, degrees
 from envs.room.layout import Layout
@@ -137,6 +138,9 @@ class RoomVectorEnv(VectorEnv):
                 self._scene = self._open_scene()
         return self._scene
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_scene": None}  # a copy draws for itself
+
     def _open_scene(self) -> Any:
         from envs.room.scene import RoomScene
 
@@ -157,13 +161,7 @@ class RoomVectorEnv(VectorEnv):
         seeds = world_seeds(int(seed), n) if isinstance(seed, (int, np.integer)) else seed
         if seeds is not None and len(seeds) != n:
             raise ValueError(f"{len(seeds)} seeds for {n} worlds: give one int or one seed a world")
-        mask = np.ones(n, bool)
-        if options is not None and "reset_mask" in options:
-            mask = np.asarray(options["reset_mask"])
-            if mask.dtype != bool or mask.shape != (n,) or not mask.any():
-                raise ValueError(
-                    f"reset_mask must be a bool array of shape ({n},) with a True in it"
-                )
+        mask = reset_mask(options, n)
         for i in map(int, np.flatnonzero(mask)):
             if seeds is not None and seeds[i] is not None:
                 self.worlds.seed(i, seeds[i])

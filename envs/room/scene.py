@@ -93,6 +93,7 @@ class RoomScene:
                 camera.node().setInitialState(as_depth)
                 self._depth_tiles.look(i, camera, (1.0, 1.0, 1.0))
         self._view: _View | None = None
+        worlds.changed.update(range(worlds.n))
 
     def frames(self) -> np.ndarray:
         """Every world's frame, uint8 [N, height, width, 3], a fresh array."""

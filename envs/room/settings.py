@@ -99,10 +99,6 @@ class RoomSettings:
             size = getattr(self, name)
             if size < 4 or size % 4:
                 raise ValueError(f"{name}={size!r} is not a positive multiple of 4, as DMLab needs")
-        low, high = (
-            -241.0,
-            25.0,
-        )  # a player's half width from the west wall and from the pad's trigger
         checks = (
             (2 <= self.objects <= N_OBJECTS, "objects", f"2 to {N_OBJECTS}"),
             (self.seconds > 0, "seconds", "more than 0"),
@@ -116,11 +112,6 @@ class RoomSettings:
             (0.25 <= self.object_scale <= 2, "object_scale", "0.25 to 2"),
             (self.textures in ("level", "random"), "textures", "'level' or 'random'"),
             (
-                low <= self.spawn[0] <= self.spawn[1] <= high,
-                "spawn",
-                f"(lo, hi) with {low:g} <= lo <= hi <= {high:g}",
-            ),
-            (
                 not (self.depth and self.frame_only),
                 "depth",
                 "frame_only=False beside it: a lone frame has no depth",
@@ -129,6 +120,13 @@ class RoomSettings:
         for fine, name, wanted in checks:
             if not fine:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected {wanted}")
+        # A player, who does not grow with the room, touches neither the west wall nor the pad's trigger.
+        low, high = -256 + 15 / self.room_scale, 64 - 39 / self.room_scale
+        if not low <= self.spawn[0] <= self.spawn[1] <= high:
+            raise ValueError(
+                f"spawn={self.spawn!r}: expected (lo, hi) with {low:g} <= lo <= hi <= {high:g}"
+                + (f" at room_scale={self.room_scale:g}" if self.room_scale != 1 else "")
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Every setting by name, in plain values that a YAML file can hold."""

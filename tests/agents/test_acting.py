@@ -269,6 +269,13 @@ class Alone(Plain):
         return super().reset(**more)[0]
 
 
+class Pair(Plain):
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+
+    def reset(self, **more):
+        return np.zeros(2, np.float32)
+
+
 @pytest.mark.parametrize(
     "cls, said",
     [
@@ -281,6 +288,7 @@ class Alone(Plain):
             "step gave the reward None, terminated False, truncated False: expected one number",
         ),
         (Alone, "reset gave one ndarray, expected two: observation, info"),
+        (Pair, "reset gave one ndarray, expected two: observation, info"),
         (
             type("Text", (Plain,), {"score": "won"}),
             "info['score'] of world 0 is 'won' at the end of",

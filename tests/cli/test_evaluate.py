@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+import envs
 from agents import ActorCritic
 from ct_rl import checkpoint, evaluation, load_agent, video
 from ct_rl.algorithm import evaluation_options, lasting_options
@@ -45,6 +46,19 @@ def evaluated(trained):
     # Other tests may have evaluated this run before.
     path = max((run / "evaluations").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
     return run, out, json.loads(path.read_text())
+
+
+def test_frames_are_trainings_whatever_an_action_lasts_in_the_evaluation(trained):
+    run, *_ = trained
+    status, out, err = command(
+        "ct_rl.evaluate", run, "--episodes", 1, "--actions", "greedy",
+        "--env-option", "seconds=1", "action_repeat=2",
+    )  # fmt: skip
+    assert status == 0, out + err
+    steps, frames = re.search(r"([\d,]+) agent steps, ([\d,]+) frames", out).groups()
+    assert int(frames.replace(",", "")) == 4 * int(steps.replace(",", ""))
+    report = json.loads(Path(re.search(r"scores +(.+\.json)", out)[1]).read_text())
+    assert report["frames"] == 4 * report["steps"]
 
 
 def test_both_ways_of_acting_are_scored_as_table_and_json(evaluated):
@@ -244,6 +258,27 @@ def test_an_error_of_the_environment_ends_the_evaluation_in_a_line(error, said):
         play(following([]), env, 4, seed=3, greedy=True)
 
 
+def test_a_film_shows_the_episodes_that_were_scored():
+    """Their environment's seeds, too, are evaluation's and never training's."""
+    made = {"engine": "embedded", "renderer": "cpu", "seconds": 0.5}
+    several = envs.make_vec("dmlab_rooms_select", 3, **made)
+    one = envs.make("dmlab_rooms_select", render_mode="rgb_array", **made)
+    net = ActorCritic(one.observation_space, one.action_space, memory="identity", width=4).eval()
+    begun, seen = [], []
+    for env, notes in ((several, begun), (one, seen)):
+        reset = env.reset
+
+        def noting(*, notes=notes, reset=reset, **given):
+            obs, info = reset(**given)
+            notes.append((info["match"], info["other"], info["example_side"], info["match_side"]))
+            return obs, info
+
+        env.reset = noting
+    play(net, several, 3, seed=3, greedy=True)
+    list(film(net, one, 3, seed=3, greedy=True))
+    assert seen == list(zip(*begun[0], strict=True))
+
+
 class DyingOnce(gym.Env):
     """Its only world dies in the second step of its first episode; whole episodes last 4 steps."""
 
@@ -271,7 +306,6 @@ class DyingOnce(gym.Env):
 
 
 def test_lost_episodes_are_told_in_table_json_and_film(tmp_path, monkeypatch, capsys):
-    import envs
     from ct_rl import evaluate
     from ct_rl.config_file import parse
     from ct_rl.trained import Trained
@@ -447,6 +481,12 @@ def test_odd_pictures_are_converted(picture):
     made = video.as_rgb(picture)
     assert made.shape == (20, 30, 3) and made.dtype == np.uint8
     assert made.max() == (127 if np.nanmax(picture) == 0.5 else 0)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.uint16])
+def test_a_dark_picture_of_whole_numbers_stays_dark(kind):
+    assert video.as_rgb(np.ones((20, 30, 3), kind)).max() == 1
+    assert video.as_rgb(np.ones((20, 30), bool)).max() == 255
 
 
 @pytest.mark.parametrize(

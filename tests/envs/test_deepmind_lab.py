@@ -233,6 +233,14 @@ def test_episodes_differ_and_a_reset_without_seed_goes_on(open_env):
     assert env.reset()[0]["frame"].tobytes() == frames[1]
 
 
+def test_worlds_begin_together(open_env):
+    env = open_env(num_envs=2, seconds=1)
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match="begin together"):
+        env.reset(options={"reset_mask": np.array([True, False])})
+    env.reset(options={"reset_mask": np.array([True, True])})
+
+
 def test_an_episode_ends_with_the_last_frame_and_the_next_step_begins_another(open_env):
     env = open_env(num_envs=2, seconds=1)
     obs, info = env.reset(seed=1)

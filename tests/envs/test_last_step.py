@@ -58,6 +58,18 @@ def test_vector_and_single_see_the_same_last_action():
     assert vector.observation_space["last_action"].contains(seen)
 
 
+def test_worlds_that_a_reset_leaves_out_keep_their_last_step():
+    vector = adapt_vec(SyncVectorEnv([lambda: Echo(spaces.Discrete(2))] * 3))
+    vector.reset(seed=0)
+    before = vector.step(np.array([1, 1, 0]))[0]
+    assert before["last_reward"].any() and before["last_action"].any()
+    after, _ = vector.reset(options={"reset_mask": np.array([True, False, False])})
+    for key in ("last_reward", "last_action"):
+        assert not after[key][0].any() and (after[key][1:] == before[key][1:]).all()
+    with pytest.raises(ValueError, match="bool array of shape"):
+        vector.reset(options={"reset_mask": np.array([True])})
+
+
 def test_a_bound_on_one_side_leaves_every_action_a_meaning():
     flat, apply = action_part(spaces.Box(1000, INF, (1,)))
     values = [float(apply(np.array([a]))[0]) for a in (-3.0, 0.0, 3.0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import multiprocessing
 import pickle
@@ -372,6 +373,26 @@ def test_observations_are_the_callers_to_keep():
     assert all((first[key] == copy[key]).all() for key in copy)
 
 
+@pytest.mark.parametrize("steps", [0, 50])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_goes_on_as_the_original_does(steps, copied):
+    env = make_vec(2, textures="random", seconds=6, delay=[0, 3])
+    _, info = env.reset(seed=5)
+    player = ScriptedPlayer(env.action_names)
+    for _ in range(steps):
+        *_, info = env.step(player.act(info))
+    twin = copied(env)
+    if not steps:
+        _, info = env.reset(seed=6)
+        twin.reset(seed=6)
+    for _ in range(60):
+        actions = player.act(info)
+        (seen, reward, *_, info), (same, equal, *_, told) = env.step(actions), twin.step(actions)
+        assert (seen["frame"] == same["frame"]).all() and (reward == equal).all()
+        assert (info["position"] == told["position"]).all()
+    assert info["teleports"].all()
+
+
 def test_creators_are_picklable():
     env = pickle.loads(pickle.dumps(partial(envs.make, NAME, engine="embedded", objects=4)))()
     assert isinstance(env, gym.Env) and env.reset(seed=0)[0]["frame"].shape == (72, 96, 3)
@@ -382,7 +403,8 @@ def test_creators_are_picklable():
     [
         ({"height": 70}, "multiple of 4"),
         ({"objects": 1}, "2 to 36"),
-        ({"spawn": (-400, 0)}, "spawn"),
+        ({"spawn": (-400, 0)}, r"spawn.*-241 <= lo <= hi <= 25$"),
+        ({"spawn": (-230, 25), "room_scale": 0.75}, "-236 <= lo <= hi <= 12 at room_scale=0.75"),
         ({"actions": "ninety"}, "impala, extended"),
         ({"textures": "none"}, "'level' or 'random'"),
         ({"render_mode": "human"}, "rgb_array"),
