@@ -383,7 +383,9 @@ def test_a_gradient_of_gradients_on_a_cpu_is_refused():
     out = core(x, fresh(core), resets)
     (weight, *_) = core.compressor_parameters()
     for value, of in ((out.y.sum(), x), (out.losses["compression"], weight)):
-        with pytest.raises(RuntimeError, match="create_graph=True.*cannot be differentiated again"):
+        with pytest.raises(
+            RuntimeError, match=r"create_graph=True.*cannot be differentiated again"
+        ):
             torch.autograd.grad(value, of, create_graph=True)
 
 
