@@ -36,7 +36,8 @@ def draw_pairs(
     """
     rows, steps = episode.shape
     here = torch.arange(steps, device=episode.device).expand(rows, -1)
-    later = here + torch.randint(1, horizon + 1, (rows, steps), device=episode.device)
+    farthest = min(horizon, max(steps - 1, 1))  # no row has steps further apart
+    later = here + torch.randint(1, farthest + 1, (rows, steps), device=episode.device)
     end = later.clamp(max=steps - 1)
     fits = (later < steps) & (episode.gather(1, end) == episode)
     fits &= ~ignored & ~ignored.gather(1, end)

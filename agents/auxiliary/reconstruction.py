@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from agents.auxiliary.contract import AuxiliaryLoss, Experience, Sizes
 from agents.auxiliary.options import ReconstructionOptions
-from agents.encoders import frame_bounds, is_instruction
+from agents.encoders import frame_bounds, has_image, is_instruction
+from agents.encoders.values import one_hot
 
 
 class Reconstruction(AuxiliaryLoss):
@@ -59,17 +60,12 @@ def targets(space: gym.Space, observation: Any, side: int) -> Tensor:
         names = [key for key in sorted(space) if not is_instruction(key)] or sorted(space)
         return torch.cat([targets(space[key], observation[key], side) for key in names], 1)
     if isinstance(space, spaces.Discrete):
-        return F.one_hot((observation.long() - int(space.start)).flatten(), int(space.n)).float()
+        return one_hot(observation, [int(space.n)], [int(space.start)]).float()
     if isinstance(space, spaces.MultiDiscrete):
-        start = torch.as_tensor(space.start.flatten(), device=observation.device)
-        values = observation.long().flatten(1) - start
-        hot = [
-            F.one_hot(x, int(n))
-            for x, n in zip(values.unbind(1), space.nvec.flatten(), strict=True)
-        ]
-        return torch.cat(hot, 1).float()
+        sizes, starts = space.nvec.flatten().tolist(), space.start.flatten().tolist()
+        return one_hot(observation, sizes, starts).float()
     values = observation.float()
-    is_frame = isinstance(space, spaces.Box) and len(space.shape) == 3
+    is_frame = isinstance(space, spaces.Box) and has_image(space)
     bounds = frame_bounds(space) if is_frame else None
     if bounds is None:
         values = values.sign() * values.abs().log1p()
@@ -77,7 +73,8 @@ def targets(space: gym.Space, observation: Any, side: int) -> Tensor:
         low, high = bounds
         values = (values - low) / (high - low)
     if not is_frame:
-        return values.flatten(1)
+        return values.reshape(len(values), -1)
+    values = values if values.dim() == 4 else values.unsqueeze(-1)
     height, width = space.shape[:2]
     factor = min(1.0, side / max(height, width))
     size = max(1, round(height * factor)), max(1, round(width * factor))

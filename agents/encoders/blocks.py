@@ -27,8 +27,10 @@ def fold(frames: Tensor, block: int, dtype: torch.dtype) -> Tensor:
         parts = folded.view(torch.int16).view(n, rows, columns, block, block * channels)
         compiled(_fold)(whole.flatten(2).numpy(), parts.numpy())
         return folded
-    # Moved four bytes at a time.
-    words = whole.contiguous().view(n, rows, block, columns, block * channels).view(torch.int32)
+    # Moved four bytes at a time, from a place that is a multiple of four.
+    whole = whole.contiguous()
+    whole = whole.clone() if whole.storage_offset() % 4 else whole
+    words = whole.view(n, rows, block, columns, block * channels).view(torch.int32)
     moved = words.transpose(2, 3).contiguous().view(torch.uint8)
     return moved.view(n, rows, columns, block * block * channels).to(dtype)
 

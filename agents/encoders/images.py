@@ -82,7 +82,12 @@ class _Image(nn.Module):
         first, kind = self.trunk[0], frames.device.type
         bias = first.bias - self.center * first.weight.sum((1, 2, 3))
         weight, stride = first.weight * self.scale, first.stride
-        if frames.dtype == torch.uint8 and not self.low and torch.is_autocast_enabled(kind):
+        bytes_from_0 = frames.dtype == torch.uint8 and not self.low
+        if (
+            bytes_from_0
+            and torch.amp.is_autocast_available(kind)
+            and torch.is_autocast_enabled(kind)
+        ):
             # Autocast would make the same of floats, which need not be made then: its types hold every byte.
             dtype = torch.get_autocast_dtype(kind)
             if self.BLOCK:
@@ -118,7 +123,13 @@ class SpotEncoder(SmallEncoder):
 
     def __init__(self, space: spaces.Box, width: int):
         super().__init__(space, width)
-        self.spots = Spots((*space.shape, 1)[2])
+        height, frame_width, channels = (*space.shape, 1)[:3]
+        self.spots = Spots(channels)
+        if not self.spots.fits(frame_width):
+            raise ValueError(
+                f"frames of {height}x{frame_width} are too narrow for the {self.spots.columns} columns of spots: "
+                "give at least 36x36, channels last (envs.adapt brings them there)"
+            )
         self.d_out = width + self.spots.d_out
 
     def pick(self, frames: Tensor) -> Tensor:

@@ -43,6 +43,10 @@ class Spots(nn.Module):
         self.weight = nn.Parameter(self.GAIN * weight)
         self.d_out = filters * columns
 
+    def fits(self, width: int) -> bool:
+        """Whether frames of this width have something in each column: all but the last are equally wide."""
+        return (self.columns - 1) * -(-width // self.columns) < width
+
     def pick(self, frames: Tensor) -> Tensor:
         """The pixels [N, F, K, C] that answer most, as they are in frames [N, H, W, C].
 

@@ -27,9 +27,9 @@ class VectorEncoder(nn.Module):
 
     def __init__(self, space: spaces.Box, width: int):
         super().__init__()
-        size = int(np.prod(space.shape))
+        self.size = int(np.prod(space.shape))
         self.layers = nn.Sequential(
-            nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+            nn.Linear(self.size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
         )
         self.d_out = width
         low, high = (x.astype(np.float64).reshape(-1) for x in (space.low, space.high))
@@ -44,13 +44,23 @@ class VectorEncoder(nn.Module):
                 self.register_buffer(name, torch.tensor(x, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
+        x = x.reshape(len(x), self.size)  # one number alone, too
         if self.scales:
             x = (x - self.shift) / self.span
         return self.layers(x.to(self.layers[0].weight.dtype))
 
 
-class BitsEncoder(nn.Module):
+class _WithoutWeights(nn.Module):
+    """What gives numbers of the network's own type, without a weight that has it."""
+
+    like: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+
+class BitsEncoder(_WithoutWeights):
     """A mask of actions [N, ...] as its 0s and 1s, without parameters."""
 
     def __init__(self, space: gym.Space):
@@ -58,10 +68,10 @@ class BitsEncoder(nn.Module):
         self.d_out = int(np.prod(space.shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) != 0).to(torch.get_default_dtype())
+        return (x.flatten(1) != 0).to(self.like.dtype)
 
 
-class OneHotEncoder(nn.Module):
+class OneHotEncoder(_WithoutWeights):
     """One-hot of a Discrete or MultiDiscrete value [N, ...], without parameters.
 
     Args:
@@ -69,28 +79,37 @@ class OneHotEncoder(nn.Module):
         start: the least of each value, or of all.
     """
 
-    start: Tensor
-
     def __init__(self, sizes: list[int], start: int | list[int] = 0):
         super().__init__()
         self.sizes = sizes
-        least = torch.as_tensor(start, dtype=torch.int64).expand(len(sizes))
-        self.register_buffer("start", least.clone(), persistent=False)
+        self.starts = start if isinstance(start, list) else [start] * len(sizes)
         self.d_out = sum(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
-        values = x.long().reshape(x.shape[0], len(self.sizes)) - self.start
-        hot = [F.one_hot(values[:, i], size) for i, size in enumerate(self.sizes)]
-        return torch.cat(hot, -1).to(torch.get_default_dtype())
+        return one_hot(x, self.sizes, self.starts).to(self.like.dtype)
 
 
-class RewardEncoder(nn.Module):
+def one_hot(x: Tensor, sizes: list[int], starts: list[int]) -> Tensor:
+    """Whole numbers [N, ...] as int64 [N, F], the one-hot codes of each side by side; see `OneHotEncoder`.
+
+    RLlib fills rows up with 0: where that is none of the values it is read as the least.
+    """
+    hot = []
+    values = x.long().reshape(len(x), len(sizes))
+    for value, size, start in zip(values.unbind(1), sizes, starts, strict=True):
+        if not start <= 0 < start + size:
+            value = value.masked_fill(value == 0, start)
+        hot.append(F.one_hot(value - start, size))
+    return torch.cat(hot, -1)
+
+
+class RewardEncoder(_WithoutWeights):
     """The last reward, bounded (see `rewards.reward_features`), without parameters."""
 
     d_out = 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return reward_features(x.reshape(x.shape[0], 1).float())
+        return reward_features(x.reshape(x.shape[0], 1).float()).to(self.like.dtype)
 
 
 class InstructionEncoder(nn.Module):

@@ -132,20 +132,21 @@ class LRU(Cell):
         self.angle = nn.Parameter(torch.rand(hidden) * math.pi / 10)
 
     def terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        size = torch.exp(-self.log_rate.exp())
-        decay = (
-            torch.polar(size.float(), self.angle.float())
-            if size.dtype == torch.bfloat16
-            else (torch.polar(size, self.angle))
-        )
+        size = torch.exp(-_wide(self.log_rate).exp())
+        decay = torch.polar(size, _wide(self.angle))
         given = torch.complex(*self.inlet(x).to(size.dtype).chunk(2, -1))
         return decay.expand_as(given), given * (1.0 - size.square()).clamp(min=1e-8).sqrt()
 
     def read(self, h: Tensor) -> Tensor:
-        return torch.cat([h.real, h.imag], -1)
+        return torch.cat([h.real, h.imag], -1).to(self.log_rate.dtype)
 
     def load(self, state: Tensor) -> Tensor:
-        return torch.complex(*state.chunk(2, -1))
+        return torch.complex(*_wide(state).chunk(2, -1))
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Halves as float32: there are no complex numbers of them."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 CELLS: dict[str, type[Cell]] = {"lru": LRU, "min_gru": MinGRU}

@@ -25,6 +25,8 @@ class Odd(gym.Env):
 OBSERVATIONS = {
     "vector": gym.spaces.Box(-1, 1, (3,), np.float32),
     "image": gym.spaces.Box(0, 255, (36, 36, 3), np.uint8),
+    "far from 0": gym.spaces.Discrete(4, start=5),
+    "one number": gym.spaces.Box(-1, 1, (), np.float32),
     "dict": gym.spaces.Dict(
         {
             "frame": gym.spaces.Box(0, 255, (36, 36, 3), np.uint8),

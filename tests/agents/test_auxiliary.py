@@ -201,6 +201,21 @@ def test_frames_are_rebuilt_at_unit_scale_whatever_their_bounds(low, high, dtype
     assert 0.5 < wanted.max() <= (1 if np.isfinite(high) else 10)
 
 
+def test_grey_frames_are_rebuilt_as_those_with_a_channel():
+    """The encoder reads them as frames, too."""
+    frames = torch.randint(0, 256, (2, 48, 40), dtype=torch.uint8)
+    grey, channel = (gym.spaces.Box(0, 255, shape, np.uint8) for shape in [(48, 40), (48, 40, 1)])
+    wanted = targets(channel, frames[..., None], side=12)
+    assert wanted.shape == (2, 12 * 10)
+    torch.testing.assert_close(targets(grey, frames, side=12), wanted)
+
+
+def test_a_horizon_beyond_the_rows_draws_no_fewer_pairs():
+    episode = torch.zeros(8, 16, dtype=torch.long)
+    found = [draw_pairs(episode, episode.bool(), far, 128)[3].sum() for far in (15, 10_000)]
+    assert min(found) > 32
+
+
 def test_recall_tells_a_memory_that_keeps_from_one_that_does_not():
     """Trained on outputs that are what was seen two steps ago, and on noise."""
     found = {}

@@ -176,6 +176,42 @@ def test_what_follows_from_a_space_is_no_weight():
     assert len(build_encoder(gym.spaces.Box(0, 9, (2,), U8)).state_dict()) == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Discrete(3),
+        gym.spaces.MultiDiscrete([2, 3]),
+        gym.spaces.Dict(last_reward=gym.spaces.Box(-9, 9, (1,)), x=gym.spaces.Box(-1, 1, (2,))),
+        gym.spaces.Dict(action_mask=gym.spaces.MultiBinary(3), x=gym.spaces.Box(-1, 1, (2,))),
+    ],
+    ids=str,
+)
+def test_features_are_of_the_networks_type_whatever_is_read(space, dtype):
+    assert build_encoder(space).to(dtype)(stacked(space)).dtype == dtype
+
+
+def stacked(space):
+    values = [space.sample() for _ in range(2)]
+    if isinstance(space, gym.spaces.Dict):
+        return {key: torch.from_numpy(np.stack([x[key] for x in values])) for key in space}
+    return torch.from_numpy(np.stack(values))
+
+
+@pytest.mark.parametrize("image", ["small", "spots", "residual"])
+def test_a_device_without_autocast_reads_bytes(image):
+    space = gym.spaces.Box(0, 255, (36, 36, 3), U8)
+    encoder = build_encoder(space, image).to("meta")
+    frames = torch.empty(2, 36, 36, 3, dtype=torch.uint8, device="meta")
+    assert encoder(frames).shape == (2, encoder.d_out)
+
+
+@pytest.mark.parametrize("width", [20, 25])
+def test_frames_without_a_pixel_for_each_column_of_spots_are_refused(width):
+    with pytest.raises(ValueError, match=f"frames of 36x{width} are too narrow for the 6 columns"):
+        build_encoder(gym.spaces.Box(0, 255, (36, width, 3), U8), "spots")
+
+
 AWKWARD = ["items", "keys", "forward", "a.b", "a%2e%b", "", "training", "_modules", "%", "ä b", "x"]
 
 
@@ -526,7 +562,8 @@ def test_a_layer_answers_folded_frames_as_it_does_whole_ones(shape):
 def test_a_cpu_folds_bytes_to_bfloat16_in_one_pass_wherever_they_lie(shape):
     frames = torch.arange(256, dtype=torch.uint8).repeat(3 * 75 * 96 * 5 // 256)
     frames = frames[torch.randperm(len(frames))][: 3 * math.prod(shape)].view(3, *shape)
-    for part in (frames, frames[:, 8:-8], frames[:, :, 4:-8], frames[1:2, 3:]):
+    odd = torch.empty(frames.numel() + 1, dtype=torch.uint8)[1:].view_as(frames).copy_(frames)
+    for part in (frames, frames[:, 8:-8], frames[:, :, 4:-8], frames[1:2, 3:], odd):
         height, width, channels = part.shape[1] // 4, part.shape[2] // 4, part.shape[3]
         naive = (
             part[:, : 4 * height, : 4 * width].unflatten(2, (width, 4)).unflatten(1, (height, 4))

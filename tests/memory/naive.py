@@ -88,11 +88,14 @@ def _layer(layer, memory: Memory, x: Tensor, step: int) -> Tensor:
     slots = [slot for queue in memory.queues for slot in reversed(queue)]
     if memory.running is not None:
         slots.append(memory.running)
+    # In an episode that has been running for ever the newest slot ends where the steps that are seen begin.
+    empty = min(boundary + sizes.memory % sizes.rate, 0) if sizes.compressed else 0
     for rank, slot in enumerate(slots, 1):
+        newest = slot.newest + (empty if slot.number < 0 else 0)
         distance = {
             "order": step - boundary + rank,
             "authors": step % sizes.window + rank,
-            "time": step - slot.newest,
+            "time": step - newest,
         }[sizes.slot_positions]
         seen.append((slot.vector, min(distance, sizes.slot_reach - 1), True, False, slot))
     x_after = layer.gate(x, _attend(layer.attention, memory, u, seen))

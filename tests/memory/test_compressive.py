@@ -1,7 +1,10 @@
 """The Compressive Transformer against its naive twin, its gradients, its losses and its horizon."""
 
+import copy
+
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from ct_rl.memory import build_memory, memory_options, state_bytes
 from ct_rl.memory.compressive.attention import sinusoids
@@ -33,6 +36,7 @@ VARIANTS = {  # what is beside compression function and loss; the last entries c
     "merge": {"overflow": "merge"},
     "merge, time": {"overflow": "merge", "slot_positions": "time"},
     "unmasked": {"mask_empty": False, "window_gradient": False, "norm": "post"},
+    "unmasked, time": {"mask_empty": False, "slot_positions": "time"},
     "all ours": {"overflow": "merge", "slot_positions": "time", "gate": "gru", "window_gradient": False,
                  "gated_reads": True},
 }  # fmt: skip
@@ -338,6 +342,51 @@ def test_new_weights_show_in_the_next_step():
             expected = core(x[:, None], state).y[:, 0]
         stepped = core.step(x, {key: value.clone() for key, value in state.items()})
         torch.testing.assert_close(stepped, expected, msg=name)
+
+
+def next_step(core, x, state):
+    """The next step's output by `step`, and by a call."""
+    with torch.no_grad():
+        called = core(x[:, None], state).y[:, 0]
+    return core.step(x, {key: value.clone() for key, value in state.items()}), called
+
+
+def test_weights_that_come_to_lie_where_others_lay_show_in_the_next_step():
+    """As in a search by evolution: a candidate acts, the mean comes back, and the next may get the first's memory."""
+    core = build_memory("compressive", d_model=128, n_layers=1, n_heads=2, window=4, memory=8)
+    mean = parameters_to_vector(core.parameters()).detach()
+    x, state = torch.randn(B, 128), core(torch.randn(B, 50, 128), core.initial_state(B)).state
+    for _ in range(4):
+        vector_to_parameters(mean + 0.1 * torch.randn_like(mean), core.parameters())
+        torch.testing.assert_close(*next_step(core, x, state), rtol=1e-3, atol=1e-3)
+        vector_to_parameters(mean, core.parameters())
+
+
+def test_a_copy_keeps_nothing_of_its_originals_weights_for_acting():
+    core, x = core_of("compressive").eval(), torch.randn(B, 8, dtype=torch.float64)
+    state = core(inputs(0)[0], fresh(core)).state
+    core.step(x, {key: value.clone() for key, value in state.items()})
+    copied = copy.deepcopy(core)
+    weights = [each.stack[0].attention.position.weight for each in (core, copied)]
+    with torch.no_grad():
+        while weights[1]._version < weights[0]._version:
+            for parameter in copied.parameters():
+                parameter.add_(torch.randn_like(parameter))
+    torch.testing.assert_close(*next_step(copied, x, state))
+
+
+def test_a_gradient_of_gradients_on_a_cpu_is_refused():
+    """It would leave out what attention and the compression loss depend on."""
+    core = core_of("compressive").train()
+    x, resets = inputs(0)
+    x.requires_grad_(True)
+    out = core(x, fresh(core), resets)
+    (weight, *_) = core.compressor_parameters()
+    for value, of in ((out.y.sum(), x), (out.losses["compression"], weight)):
+        with pytest.raises(
+            RuntimeError, match=r"create_graph=True.*cannot be differentiated again"
+        ):
+            torch.autograd.grad(value, of, create_graph=True)
 
 
 def test_the_training_path_compiles_without_graph_breaks():

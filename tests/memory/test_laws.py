@@ -1,5 +1,6 @@
 """The laws that every registered core obeys, as properties over random sizes, cuts, phases and resets."""
 
+import copy
 from dataclasses import dataclass
 from unittest import mock
 
@@ -501,6 +502,26 @@ def test_a_state_keeps_its_dtype_under_autocast(name):
     assert {k: v.dtype for k, v in state.items()} == {
         k: v.dtype for k, v in core.initial_state(B).items()
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_core_of_halves_is_near_that_of_the_same_numbers(name, dtype):
+    cores = [core_of(name)]
+    if name == "linear":
+        cores.append(build_memory(name, d_model=D, cell="lru"))
+    for core in cores:
+        core.train().to(dtype)
+        x, resets = inputs(0)
+        x = x.to(dtype)
+        out = core(x, core.initial_state(B), resets)
+        wide = copy.deepcopy(core).float()
+        wanted = wide(x.float(), wide.initial_state(B), resets)
+        assert (out.y - wanted.y).abs().mean() < 0.05 * wanted.y.abs().mean()
+        for key, loss in out.losses.items():
+            assert loss.item() == pytest.approx(wanted.losses[key].item(), rel=0.05)
+        assert core.step(x[:, 0], out.state).dtype == dtype
+        assert all(part.dtype in (dtype, torch.long) for part in out.state.values())
 
 
 def test_a_large_state_of_halves_is_finite():

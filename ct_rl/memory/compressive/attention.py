@@ -74,6 +74,7 @@ class RelativeAttention(nn.Module):
         self.clamp = 0
         self._acting_keys: Tensor | None = None
         self._made_of: tuple[Any, ...] = ()
+        self._behind: list[Tensor] = []
         for name in ("codes", "slot_codes"):
             self.register_buffer(name, None, persistent=False)
         self.codes: Tensor
@@ -228,11 +229,16 @@ class RelativeAttention(nn.Module):
         if any(weight.is_inference() for weight in behind):
             return self.both_distance_keys()  # tensors of inference mode count no changes
         # A weight that was written to has another version, one that was moved another place; a fused optimiser
-        # writes without a new version.
+        # writes without a new version. What is held here keeps its place: no other weight can come to lie there.
         made_of = (*((weight.data_ptr(), weight._version) for weight in behind), optimiser_steps())
         if self._acting_keys is None or made_of != self._made_of:
             self._acting_keys, self._made_of = self.both_distance_keys(), made_of
+            self._behind = [weight.detach() for weight in behind]
         return self._acting_keys
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy's weights have places and versions of their own.
+        return {**self.__dict__, "_acting_keys": None, "_made_of": (), "_behind": []}
 
     def read_past(self, queries: Tensor, past: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """`read` for one query a row, of what is remembered itself: nothing of it is projected, so nothing is cached.

@@ -247,7 +247,7 @@ def absent(sizes: Sizes, age: Tensor) -> Absent:
     if not sizes.compressed:
         return Absent(steps)
     (queue,) = sizes.queues
-    made = sizes.made(age)
+    made = _floor(bound + sizes.padding, sizes.rate)  # negative while all slots are empty
     number = made[..., None] - queue.size + torch.arange(queue.size, device=age.device)
     # A query at a time: the numbers differ from query to query.
     flat = (number.flatten(0, 1), made.flatten()[:, None])

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ct_rl.memory.compressive.kernels.first_order import first_order
+
 CACHED = 2**18  # elements of logits at a time
 
 
@@ -32,6 +34,7 @@ class _Project(torch.autograd.Function):
         return F.linear(joined, weight)
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
         joined, weight = ctx.saved_tensors
         of_weight = grad.flatten(0, 1).t() @ joined.flatten(0, 1)
@@ -102,6 +105,7 @@ class _Blocked(torch.autograd.Function):
         return y
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
         keys_values, far, slot_far, slots, weights, y, *asking = ctx.saved_tensors
         heads, _, length, count = weights.shape

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ct_rl.memory.compressive.kernels.first_order import first_order
+
 _NEVER = -1e30
 
 
@@ -42,7 +44,8 @@ class _Reconstruction(torch.autograd.Function):
     def forward(ctx: Any, made, q, old, new, old_there, there, weight, keys_values, heads):  # type: ignore[no-untyped-def]
         width = q.shape[2]
         each = width // heads
-        old_hidden, hidden = ((~seen).to(q.dtype).mul_(_NEVER) for seen in (old_there, there))
+        never = max(_NEVER, torch.finfo(q.dtype).min / 2)  # finite: a block may have no step at all
+        old_hidden, hidden = ((~seen).to(q.dtype).mul_(never) for seen in (old_there, there))
         old_hidden = old_hidden[:, None].expand(-1, q.shape[1], -1)
         # Slots are few: their softmax is along the queries, many at a time.
         hidden = hidden[:, :, None].expand(-1, -1, q.shape[1])
@@ -68,6 +71,7 @@ class _Reconstruction(torch.autograd.Function):
         return total
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
         (of_made,) = ctx.saved_tensors
         return of_made * grad, *[None] * 8
