@@ -44,10 +44,10 @@ class VectorEncoder(nn.Module):
                 self.register_buffer(name, torch.tensor(x, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
+        x = x.reshape(x.shape[0], -1).to(self.layers[0].weight.dtype)
         if self.scales:
             x = (x - self.shift) / self.span
-        return self.layers(x.to(self.layers[0].weight.dtype))
+        return self.layers(x)
 
 
 class BitsEncoder(nn.Module):
