@@ -73,9 +73,7 @@ class Watched:
 
 def as_tensors(observation: Any, device: torch.device | None = None) -> Observation:
     """An observation of numpy arrays (or a dict of them) as tensors on `device`; copies only where it must."""
-    if isinstance(observation, dict):
-        return {key: _as_tensor(value, device) for key, value in observation.items()}
-    return _as_tensor(observation, device)
+    return _map(lambda x: _as_tensor(x, device), observation)  # type: ignore[no-any-return]
 
 
 def _as_tensor(value: Any, device: torch.device | None) -> Tensor:
@@ -340,7 +338,9 @@ class ActorCritic(nn.Module):
         return distribution(self.action_space, policy)
 
     def _encode(self, observation: Observation, picked: Observation | None) -> Tensor:
-        one = next(iter(observation.values())) if isinstance(observation, dict) else observation
+        one = observation
+        while isinstance(one, dict):
+            one = next(iter(one.values()))
         flat = _map(lambda x: x.flatten(0, 1), observation)
         found = None if picked is None else _map(lambda x: x.flatten(0, 1), picked)
         return encode(self.encoder, flat, found).unflatten(0, one.shape[:2])
@@ -374,7 +374,7 @@ def _without_autocast(kind: str) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
-def _map(change: Any, observation: Observation) -> Any:
+def _map(change: Any, observation: Any) -> Any:
     if isinstance(observation, dict):
-        return {key: change(x) for key, x in observation.items()}
+        return {key: _map(change, x) for key, x in observation.items()}
     return change(observation)

@@ -98,16 +98,16 @@ def parameter_count(space: gym.Space) -> int:
     """How many numbers describe one action's distribution.
 
     Raises:
-        ValueError: for a space other than Discrete, MultiDiscrete or a flat Box.
+        ValueError: for a space other than Discrete, a flat MultiDiscrete or a flat Box.
     """
     if isinstance(space, spaces.Discrete):
         return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete):
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
         return int(np.sum(space.nvec))
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         return 2 * space.shape[0]
     raise ValueError(
-        f"no policy for actions of {space}: give Discrete, MultiDiscrete or a flat Box"
+        f"no policy for actions of {space}: give Discrete, a flat MultiDiscrete or a flat Box (envs.adapt makes them)"
     )
 
 

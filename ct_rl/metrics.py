@@ -119,7 +119,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("grad_norm", "gradient norm", "", "{:.3f}", "", LEARNER, "",
            "Norm of the gradient before it is clipped."),
     Metric("learning_rate", "learning rate", "", "{:.2e}", "", LEARNER, "",
-           "The learning rate of the last batch, on its schedule."),
+           "The learning rate on its schedule, after a batch."),
     Metric("memory_bytes_per_runner", "memory / runner", "memory", _bytes, "", RUN, "bytes",
            "Bytes of the memories of all environments of one runner."),
     Metric("lost_worlds", "worlds that died", "", "{:.0f}", "", RUN, "count",
@@ -242,8 +242,9 @@ Beside these, by themselves:
   of this page is reported as `episode_NAME`.
 - Every other figure of the learner, under `learner/`.
 
-Losses and the learner's other figures are those of the last minibatch before a report; episode figures are means
-over the last 100 episodes that ended. What is not finite becomes `null` in `metrics.jsonl`.
+Losses and the learner's other figures are of each batch's last minibatch, and the mean where several batches were
+learned from in the last second before a report; episode figures are means over the last 100 episodes that ended.
+What is not finite becomes `null` in `metrics.jsonl`.
 
 ## In an evaluation
 

@@ -44,10 +44,11 @@ class VectorEncoder(nn.Module):
                 self.register_buffer(name, torch.tensor(x, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.reshape(len(x), self.size)  # one number alone, too
+        # One number alone is a row of one, and True a 1.
+        x = x.reshape(len(x), self.size).to(self.layers[0].weight.dtype)
         if self.scales:
             x = (x - self.shift) / self.span
-        return self.layers(x.to(self.layers[0].weight.dtype))
+        return self.layers(x)
 
 
 class _WithoutWeights(nn.Module):

@@ -26,7 +26,7 @@ from ray.rllib.utils.metrics import (
 from agents.errors import LearnerDied, LearnerFailed, RunnerFailed
 from agents.rllib.config import MemoryAlgorithmConfig
 from agents.rllib.learner import REPORT
-from agents.rllib.learner_state import learner_state, load_learner_state
+from agents.rllib.learner_state import learner_state, load_learner_state, settle
 from agents.rllib.runner import (
     FAILURE,
     FINISHED_EPISODES,
@@ -34,6 +34,7 @@ from agents.rllib.runner import (
     MEMORY_BYTES,
     make_runner_here,
     runner_failed,
+    said,
 )
 from ct_rl.errors import one_line
 
@@ -67,6 +68,10 @@ class MemoryAlgorithm(Algorithm):
                 "little memory for it, or a module that it cannot import"
             ) from error
         self._check_evaluation_spaces()
+        group = self.eval_env_runner_group
+        if group is not None:
+            for name in ("foreach_env_runner", "foreach_env_runner_async_fetch_ready"):
+                setattr(group, name, _telling(getattr(group, name)))
         self.learner_group.update = self._guarded(
             self._update_each if config.num_learners else self.learner_group.update
         )
@@ -285,12 +290,14 @@ class MemoryAlgorithm(Algorithm):
         return super().get_module(module_id)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, and what the lives of runners are counted by."""
+        """RLlib's state, and what the lives of runners are counted by; its checkpoints hold whole updates."""
+        self.learner_group.foreach_learner(settle)
         counts = {"lives": self._lives, "lost": self._lost, "restarted": self._restarted}
         return {**super().get_state(*args, **kwargs), REPORT: counts}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """What RLlib's checkpoints restore; runners begin new lives."""
+        self.learner_group.foreach_learner(settle)
         super().set_state({key: part for key, part in state.items() if key != REPORT})
         counts = state.get(REPORT, {})  # none in a checkpoint of before they were kept
         self._lives = max(self._lives, counts.get("lives", 0))
@@ -353,6 +360,33 @@ def deaths_as_runner_failed() -> Iterator[None]:
             "the process of an environment runner died: fault_tolerance(restart_failed_env_runners=True) starts "
             "another, ignore_env_runner_failures=True goes on without it"
         ) from error
+
+
+class _Failure(str):
+    """What a remote runner's call stopped with."""
+
+
+def _telling(ask: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """`ask`, which calls a function on a group's runners, with `RunnerFailed` for what the function raises there.
+
+    RLlib would end the runner's process a minute later, log why, and go on without a figure.
+    """
+
+    def told(func: Callable[..., Any] | str, **kwargs: Any) -> list[Any]:
+        def tried(runner: Any, *args: Any, **given: Any) -> Any:
+            try:
+                call = getattr(type(runner), func) if isinstance(func, str) else func
+                return call(runner, *args, **given)
+            except Exception as error:
+                return _Failure(said(error))
+
+        results = ask(tried, **kwargs)
+        for result in results:
+            if isinstance(result, _Failure):
+                raise runner_failed(result)
+        return results
+
+    return told
 
 
 def _is_dead(runner: Any) -> bool:

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.learner import LearnerConnectorPipeline
+from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline, NormalizeAndClipActions
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from agents.rllib.bounds import check_batch, check_bounds
 from agents.rllib.carried import Carried, carry, enter
-from agents.rllib.connector import FragmentsToBatch
+from agents.rllib.connector import ActionsForEnv, FragmentsToBatch
 from agents.rllib.learner import MemoryLearner
 from agents.rllib.module import (
     MemoryRLModule,
@@ -247,6 +248,15 @@ class MemoryAlgorithmConfig(AlgorithmConfig):
             input_action_space=input_action_space,
             connectors=[FragmentsToBatch()],
         )
+
+    def build_module_to_env_connector(
+        self, env: Any = None, spaces: Any = None
+    ) -> ModuleToEnvPipeline:
+        """RLlib's, for the whole episodes that its evaluation plays; with the actions of the fast path."""
+        pipeline = super().build_module_to_env_connector(env, spaces)
+        pipeline.insert_before(NormalizeAndClipActions, ActionsForEnv())
+        pipeline.remove(NormalizeAndClipActions)
+        return pipeline
 
     def validate(self) -> None:
         """RLlib's checks, and those of the fast path.

@@ -31,6 +31,7 @@ METHODS: dict[tuple[type, str], tuple[str, ...]] = {
     (IMPALA, "_sample_and_get_connector_states"): ("self",),
     (_GPULoaderThread, "_to_device_safe"): ("self", "batch"),
     (Learner, "_make_batch_if_necessary"): ("self", "training_data"),
+    (TorchLearner, "_set_optimizer_lr"): ("optimizer", "lr"),
     (TorchLearner, "_update"): ("self", "batch"),
     (TorchLearner, "_uncompiled_update"): ("self", "batch", "kwargs"),
     (TorchLearner, "_compute_off_policyness"): ("self", "batch"),

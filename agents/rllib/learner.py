@@ -149,6 +149,16 @@ class MemoryLearner(TorchLearner, abc.ABC):
         super().set_state(state)
         for module_id, at in state.get("kl_coeffs", {}).items():
             self.curr_kl_coeffs_per_module[module_id].data.fill_(at)
+        self.keep_fixed_rate()
+
+    def keep_fixed_rate(self) -> None:
+        """After a restore: a learning rate without a schedule is the config's, which need not be that of before.
+
+        RLlib would learn from one more batch with the old one.
+        """
+        if not isinstance(self.config.lr, list | tuple):
+            for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID):
+                self._set_optimizer_lr(optimizer, lr=self.config.lr)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Two optimisers, so that the compressor's gradient has no part in the policy's norm clipping."""
@@ -216,7 +226,10 @@ class MemoryLearner(TorchLearner, abc.ABC):
 
     def _log_trained(self, steps: int) -> None:
         """What RLlib's algorithms read of a learner's progress."""
-        self.metrics.log_value((DEFAULT_MODULE_ID, WEIGHTS_SEQ_NO), self._weights_seq_no, window=1)
+        # The largest: RLlib gives the mean of several batches' otherwise.
+        self.metrics.log_value(
+            (DEFAULT_MODULE_ID, WEIGHTS_SEQ_NO), self._weights_seq_no, reduce="max", window=1
+        )
         for key, reduce in (
             ((DEFAULT_MODULE_ID, NUM_MODULE_STEPS_TRAINED), "sum"),
             ((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), "lifetime_sum"),

@@ -13,6 +13,12 @@ from agents.rllib.learner_thread import GuardedLearner
 WEIGHTS, TARGET, OPTIMIZER = "weights/", "target/", "optimizer/"
 
 
+def settle(learner: MemoryLearner) -> None:
+    """Waits for a learner's thread, which must not move what is being read or replaced."""
+    if isinstance(learner, GuardedLearner):
+        learner.settle()
+
+
 def learner_state(learner: MemoryLearner) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights, optimiser state and counters of `learner`.
 
@@ -20,8 +26,7 @@ def learner_state(learner: MemoryLearner) -> tuple[dict[str, torch.Tensor], dict
         Tensors on the CPU, named "weights/PARAMETER", "target/PARAMETER" (APPO's target policy) and
         "optimizer/NAME/PARAMETER/FIELD", and a JSON-able dict.
     """
-    if isinstance(learner, GuardedLearner):
-        learner.settle()  # its thread must not move what is being read
+    settle(learner)
     module = learner.module[DEFAULT_MODULE_ID].unwrapped()
     tensors = {WEIGHTS + key: value for key, value in module.net.state_dict().items()}
     if module.target_net is not None:
@@ -55,6 +60,7 @@ def load_learner_state(
     Raises:
         ValueError: when the tensors belong to another network.
     """
+    settle(learner)
     module = learner.module[DEFAULT_MODULE_ID].unwrapped()
     net = module.net
     weights = {
@@ -97,6 +103,7 @@ def load_learner_state(
         if rate is not None:
             for group in optimizer.param_groups:
                 group["lr"] = rate
+    learner.keep_fixed_rate()
     if module.target_net is not None:
         # Older checkpoints counted steps.
         learner.target_updated_at = int(meta.get("target_updated_at_update", meta["updates"]))

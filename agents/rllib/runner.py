@@ -43,8 +43,9 @@ def make_runner_here(config: Any) -> None:
 class MemoryEnvRunner(SingleAgentEnvRunner):
     """Samples `Fragment`s of exactly T vector steps; everything else is RLlib's runner.
 
-    Calls that ask for whole episodes (RLlib's own evaluation) take RLlib's path. Every world's seed comes from
-    `envs.seeding.world_seeds(seed, N, runner=..., incarnation=...)`: no life of a runner plays what another did.
+    Evaluation, and calls that ask for whole episodes, take RLlib's path and give its episodes. Every world's seed
+    comes from `envs.seeding.world_seeds(seed, N, runner=..., incarnation=...)`: no life of a runner plays what another
+    did.
 
     Raises:
         ValueError: for an environment whose autoreset mode is not gymnasium's NEXT_STEP, whose `episode_metrics` are no
@@ -89,7 +90,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
         random_actions: bool = False,
         force_reset: bool = False,
     ) -> list[Any]:
-        if num_episodes is not None or random_actions:
+        if num_episodes is not None or random_actions or self.config.in_evaluation:
             self._actor = None
             return super()._sample(
                 num_timesteps=num_timesteps,
@@ -198,7 +199,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
             if self.worker_index:
                 raise  # `sample_get_state_and_metrics` tells the driver
             self._actor = None
-            raise runner_failed(_said(error)) from error
+            raise runner_failed(said(error)) from error
 
     def take_notes(self) -> dict[str, Any]:
         """What the driver is told: episodes ended and worlds lost since the last call, bytes of memory carried."""
@@ -218,7 +219,7 @@ class MemoryEnvRunner(SingleAgentEnvRunner):
             fragments, states, metrics = super().sample_get_state_and_metrics()
         except Exception as error:
             self._actor = None
-            return [], {FAILURE: _said(error)}, self.get_metrics()
+            return [], {FAILURE: said(error)}, self.get_metrics()
         return fragments, {**states, **self.take_notes()}, metrics
 
 
@@ -227,7 +228,12 @@ def runner_failed(why: str) -> RunnerFailed:
     return RunnerFailed(f"an environment runner stopped: {why}")
 
 
-def _said(error: Exception) -> str:
+def said(error: BaseException) -> str:
+    """An error's type and words, in one string."""
+    if not str(error) and error.__cause__ is not None:
+        return said(
+            error.__cause__
+        )  # RLlib's own RuntimeError around an environment's has no words
     return f"{type(error).__name__}: {error}"
 
 

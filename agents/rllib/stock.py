@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -110,8 +113,10 @@ def check_stock(config: AlgorithmConfig) -> None:
         enter(settings.get("carried") or ())
         check_network_names(network, settings.get("imports") or ())
         refuse_for_stock_learners(network.get("value_bins", 0), network.get("reward_clip", "none"))
-        if spec.action_space or config.action_space:
-            parameter_count(spec.action_space or config.action_space)
+        space = spec.action_space or config.action_space
+        if space is not None:
+            parameter_count(space)
+            _check_units(space)
         if config.batch_mode == "truncate_episodes":
             _check_length(module_id, settings.get("max_seq_len"), config)
     if config.enable_env_runner_and_connector_v2:
@@ -119,17 +124,30 @@ def check_stock(config: AlgorithmConfig) -> None:
 
 
 def check_environment(*, env_runner: Any, **kwargs: Any) -> None:
-    """Refuses an environment whose autoreset mode RLlib's runner misreads; for `on_environment_created`.
+    """Refuses an environment whose autoreset mode or actions RLlib's runner misreads; for `on_environment_created`.
 
     Under SAME_STEP the runner takes the first observation of an episode for the last of the one before, and its
     first step for a reset: that action and its reward are dropped.
 
     Raises:
-        ValueError: one line that says what its mode is, and what is needed.
+        ValueError: one line that says what its mode is, or its actions are, and what is needed.
     """
     # RLlib makes the vectors of several agents itself, always in the right mode.
     if isinstance(env_runner, SingleAgentEnvRunner):
         check_autoreset(env_runner.env)
+        _check_units(env_runner.env.single_action_space)
+
+
+def _check_units(space: gym.Space) -> None:
+    """Refuses actions that RLlib gives to an environment in other units than its own."""
+    discrete = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    if (discrete and np.any(space.start)) or (  # type: ignore[attr-defined]
+        isinstance(space, spaces.Box) and np.dtype(space.dtype).kind != "f"
+    ):
+        raise ValueError(
+            f"actions of {space}: RLlib counts discrete ones from 0 and gives numbers that are not whole, so that the "
+            "environment would get others than these: wrap it in envs.adapt"
+        )
 
 
 def _refuse_several_agents(config: AlgorithmConfig) -> None:

@@ -34,6 +34,17 @@ OBSERVATIONS = {
             "place": gym.spaces.Discrete(3),
         }
     ),
+    "nested": gym.spaces.Dict(
+        {
+            "body": gym.spaces.Dict(
+                {
+                    "flags": gym.spaces.Box(0, 1, (4,), np.bool_),
+                    "level": gym.spaces.Box(-1, 1, (), np.float32),
+                }
+            ),
+            "place": gym.spaces.Discrete(3),
+        }
+    ),
 }
 ACTIONS = {
     "discrete": gym.spaces.Discrete(3),

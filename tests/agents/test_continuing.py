@@ -1,11 +1,13 @@
 """A run that goes on: schedules and counters where they were, worlds that nobody has played, ends where it was told."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from ray.tune import register_env
 
-from agents import RunnerFailed
+from agents import MemoryPPOConfig, RunnerFailed
 from agents.rllib.runner import _RESTARTS
 from tests.agents.counting import CountingEnv
 from tests.agents.test_fragments import make_runner
@@ -50,6 +52,16 @@ def test_schedules_go_on_where_they_were(build, algorithm):
     assert float(entropy) == pytest.approx(due(report["steps"]), abs=8 * update)
     assert used[0] == pytest.approx(due(meta["steps"]), abs=8 * update)
     assert report["updates"] > meta["updates"]
+
+
+def test_updates_are_all_batches_learned_from(build):
+    """Also where there are several between two results, whose figures RLlib puts together."""
+    algo = build(algorithm="ppo", runners=0)
+    once = algo.sample_and_learn
+    algo.sample_and_learn = lambda: [once() for _ in range(3)]
+    for _ in range(2):
+        report = algo.train()["ct_rl"]
+        assert report["updates"] == algo.learner_group._learner._weights_seq_no
 
 
 def test_a_state_from_before_is_what_runners_act_with(build):
@@ -159,6 +171,38 @@ def test_rllibs_own_checkpoint_begins_new_lives_and_keeps_the_weight_of_the_kl_l
         restored.stop()
 
 
+def test_rllibs_own_checkpoint_holds_whole_updates(build, tmp_path):
+    """However far the learner's thread is with the next one."""
+    algo = build(algorithm="impala", runners=0)
+    learner = algo.learner_group._learner
+    apply_gradients = learner.apply_gradients
+    learner.apply_gradients = lambda gradients: time.sleep(0.3) or apply_gradients(gradients)
+    train_until(algo, lambda r: r.get("updates", 0) >= 2)
+    algo.save_to_path(str(tmp_path))
+    other = build(algorithm="impala", runners=0)
+    other.restore_from_path(str(tmp_path))
+    restored = other.learner_group._learner
+    for _, optimizer in restored.get_optimizers_for_module("default_policy"):
+        done = {int(state["step"]) for state in optimizer.state.values()}
+        assert done == {restored._weights_seq_no}
+
+
+@pytest.mark.parametrize("way", ["ours", "RLlib's"])
+def test_a_run_goes_on_with_another_learning_rate_at_once(build, way, tmp_path):
+    """As `--resume RUN --training.lr 1e-4` does, or a trial of Tune's whose rate a scheduler changed."""
+    algo = build(algorithm="ppo", runners=0, lr=1e-2)
+    train_until(algo, lambda r: r.get("updates", 0) >= 1)
+    other = build(algorithm="ppo", runners=0, lr=1e-4)
+    if way == "ours":
+        other.load_training_state(*algo.training_state())
+    else:
+        algo.save_to_path(str(tmp_path))
+        other.restore_from_path(str(tmp_path))
+    learner = other.learner_group._learner
+    for _, optimizer in learner.get_optimizers_for_module("default_policy"):
+        assert optimizer.state and optimizer.param_groups[0]["lr"] == 1e-4
+
+
 def test_the_module_of_an_algorithm_is_the_learners(build):
     """Where others act, too: RLlib's own has the weights of the beginning then."""
     algo = build(algorithm="impala", runners=1, lr=1e-2)
@@ -186,6 +230,44 @@ def test_an_environment_that_always_fails_ends_in_one_line(build):
         runner.sample()
     (line,) = str(caught.value).splitlines()
     assert f"failed {_RESTARTS} times" in line and "OSError: the simulator is gone" in line
+
+
+def test_an_environment_that_fails_in_an_evaluation_is_named():
+    register_env("never", lambda context: Never(context["num_envs"]))
+    runner = make_runner("lstm", env="never")
+    with pytest.raises(RunnerFailed, match="stopped: OSError: the simulator is gone"):
+        runner.sample(num_episodes=1)
+
+
+def test_an_environment_that_fails_in_an_evaluation_elsewhere_is_named(cluster):
+    register_env("never", lambda context: Never(context["num_envs"]))
+    config = make_runner("lstm").config.copy(copy_frozen=False)
+    config.evaluation(
+        evaluation_interval=1, evaluation_num_env_runners=1, evaluation_config={"env": "never"}
+    )
+    algo = config.build_algo()
+    try:
+        with pytest.raises(RunnerFailed, match="stopped: OSError: the simulator is gone"):
+            algo.evaluate()
+    finally:
+        algo.stop()
+
+
+def test_an_evaluation_may_last_as_long_as_training(cluster):
+    config = make_runner("lstm", config_class=MemoryPPOConfig).config.copy(copy_frozen=False)
+    config.training(train_batch_size_per_learner=44).reporting(min_time_s_per_iteration=2)
+    config.evaluation(
+        evaluation_interval=1,
+        evaluation_num_env_runners=1,
+        evaluation_duration="auto",
+        evaluation_parallel_to_training=True,
+    )
+    algo = config.build_algo()
+    try:
+        played = (algo.train()["evaluation"]["env_runners"] for _ in range(10))
+        assert any(found.get("episode_len_mean", 0) > 0 for found in played)
+    finally:
+        algo.stop()
 
 
 class Holes(CountingEnv):

@@ -150,9 +150,12 @@ def test_a_policys_action_reaches_the_environment_in_its_units(space, action, ex
     assert np.array_equal(batch[0], given) and np.array_equal(batch[1], given)
 
 
-def test_a_space_that_no_policy_has_is_refused():
+@pytest.mark.parametrize(
+    "space", [spaces.MultiBinary(3), spaces.MultiDiscrete([[2, 3], [4, 2]])], ids=str
+)
+def test_a_space_that_no_policy_has_is_refused(space):
     with pytest.raises(ValueError, match="no policy for actions of"):
-        parameter_count(spaces.MultiBinary(3))
+        parameter_count(space)
 
 
 @pytest.mark.parametrize(

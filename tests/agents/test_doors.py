@@ -29,6 +29,7 @@ from agents.rllib.registration import register_class
 from agents.rllib.runner import MemoryEnvRunner
 from ct_rl.memory import memory_class, memory_names, memory_options, register_memory, registry
 from ct_rl.scores import env_facts
+from tests.agents.odd import OBSERVATIONS, Odd
 
 
 @pytest.fixture
@@ -292,6 +293,24 @@ def test_an_environment_given_at_the_end_is_adapted(cluster):
     assert "last_action" in algo.env_runner.env.single_observation_space.spaces
     assert algo.train()["ct_rl"]["steps"] > 0
     algo.stop()
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Discrete(3, start=-1),
+        gym.spaces.MultiDiscrete([2, 3], start=[1, 5]),
+        gym.spaces.Box(-3, 4, (2,), np.int64),
+        gym.spaces.Box(np.float32([0, -1]), np.float32([np.inf, 1])),
+    ],
+    ids=str,
+)
+def test_evaluation_takes_the_actions_of_training(space):
+    """Also of an environment that nothing adapts, as one of Tune's; `Odd` refuses actions that are not of its space."""
+    register_env("odd", lambda _: Odd(OBSERVATIONS["vector"], space))
+    runner = runner_of("odd")
+    runner.sample()
+    assert len(runner.sample(num_episodes=20)) == 20
 
 
 def test_evaluation_plays_another_environment_of_the_same_spaces(cluster):

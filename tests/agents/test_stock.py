@@ -19,6 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune import register_env
 
+import envs
 from agents import MemoryRLModule, check_stock, with_memory
 from agents.auxiliary import auxiliary_names
 from agents.auxiliary.registry import _class
@@ -320,6 +321,33 @@ def test_a_runner_refuses_such_an_environment_that_the_driver_could_not_see():
     resetting(AutoresetMode.SAME_STEP)  # under the same name
     with pytest.raises(ValueError, match="SAME_STEP: give one whose"):
         SingleAgentEnvRunner(config=config, worker_index=0)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Discrete(3, start=2),
+        gym.spaces.MultiDiscrete([2, 3], start=[1, 5]),
+        gym.spaces.Box(-3, 4, (2,), np.int64),
+    ],
+    ids=str,
+)
+def test_actions_that_rllib_gives_in_other_units_are_refused(space):
+    """`Odd` would say so itself; another environment takes the wrong action in silence."""
+    register_env("odd", lambda _: Odd(OBSERVATIONS["vector"], space))
+    config = stock_config("ppo", "lstm").environment("odd")
+    config.env_runners(gym_env_vectorize_mode="sync")
+    config.training(train_batch_size_per_learner=44, minibatch_size=22)
+    with_memory(config, "lstm", d_model=16, hidden=16)
+    with pytest.raises(ValueError, match=r"actions of .*: wrap it in envs\.adapt"):
+        SingleAgentEnvRunner(config=config, worker_index=0)
+    config.environment("odd", action_space=space)
+    with pytest.raises(ValueError, match=r"actions of .*: wrap it in envs\.adapt"):
+        check_stock(config)
+    register_env("odd", lambda _: envs.adapt(Odd(OBSERVATIONS["vector"], space)))
+    adapted = stock_config("ppo", "lstm").environment("odd")
+    adapted.env_runners(gym_env_vectorize_mode="sync")
+    assert SingleAgentEnvRunner(config=adapted, worker_index=0).sample()
 
 
 def test_an_environment_that_resets_itself_in_the_next_step_is_sampled():
