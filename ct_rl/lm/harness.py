@@ -53,7 +53,7 @@ class HarnessModel(LM):
         answers = []
         for request in requests:
             context, continuation = request.args
-            before, tokens = self._tokens(context or _START), self._tokens(continuation)
+            before, tokens = self._before(context), self._tokens(continuation)
             nll, likeliest = self._price(np.concatenate([before, tokens]), len(tokens))
             answers.append((-float(nll.sum()), bool(likeliest.all())))
         return answers
@@ -63,26 +63,29 @@ class HarnessModel(LM):
         answers = []
         for request in requests:
             tokens = self._tokens(request.args[0])
-            nll, _likeliest = self._price(
-                np.concatenate([self._tokens(_START), tokens]), len(tokens)
-            )
+            nll, _likeliest = self._price(np.concatenate([self._before(""), tokens]), len(tokens))
             answers.append(-float(nll.sum()))
         return answers
 
     def generate_until(self, requests: Iterable[Any], **_: Any) -> list[str]:
-        """For (context, settings): the text that goes on, to the first of `until`, without it."""
-        return [self._generate(*request.args) for request in requests]
+        """For (context, settings): the text that goes on, to the first of `until`, without it.
 
-    def _generate(self, context: str, settings: dict[str, Any]) -> str:
+        What is drawn repeats with the next call, and differs between its requests: the harness asks several times over
+        for a vote.
+        """
+        return [self._generate(*request.args, seed) for seed, request in enumerate(requests)]
+
+    def _generate(self, context: str, settings: dict[str, Any], seed: int) -> str:
         until = settings.get("until") or []
         until = [until] if isinstance(until, str) else list(until)
         sampled = bool(settings.get("do_sample", False))
         tokens = sampling.sample(
             self.model,
-            self._to_device(self._tokens(context or _START)),
+            self._to_device(self._before(context)),
             int(settings.get("max_gen_toks", self.max_tokens)),
             temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
             top_p=float(settings.get("top_p", 1.0)),
+            seed=seed,
         )
         drawn: list[int] = []
         text = ""
@@ -93,6 +96,11 @@ class HarnessModel(LM):
             if ends:
                 return text[: min(ends)]
         return text
+
+    def _before(self, context: str) -> np.ndarray:
+        """The tokens of a context; where it has none, as blanks have of words, what stands before a document."""
+        tokens = self._tokens(context)
+        return tokens if len(tokens) else self._tokens(_START)
 
     def _tokens(self, text: str) -> np.ndarray:
         return self.vocabulary.encode(text).astype(np.int64)

@@ -45,6 +45,20 @@ class Group:
         for x, total in zip(tensors, flat.split([x.numel() for x in tensors]), strict=True):
             x.copy_(total.view_as(x))
 
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replaces gradients by their sums over processes; one that some process has, all have afterwards.
+
+        A band of rare words has no gradient where a process's rows have none of them.
+        """
+        if self.size == 1:
+            return
+        having = self.sum(torch.tensor([float(p.grad is not None) for p in parameters]))
+        reached = [p for p, count in zip(parameters, having.tolist(), strict=True) if count]
+        for p in reached:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self.sum_each([p.grad for p in reached if p.grad is not None])
+
     def sum(self, value: Tensor) -> Tensor:
         """A tensor summed over processes."""
         if self.size > 1:

@@ -110,10 +110,11 @@ def _origin(flags: Arguments) -> dict[str, Any]:
 
 
 def _facts(source: Path) -> str:
-    """A word that changes when a file of the source does, and not when the source is moved."""
-    files = sorted(path for path in source.rglob("*") if path.is_file()) or [source]
+    """A word that changes when a file of the source does, and not when it is moved or corpora are made in it."""
+    found = (path for path in source.rglob("*") if not corpus.is_corpus(path.parent))
+    files = sorted(path for path in found if path.is_file()) or [source]
     facts = [(path.relative_to(source).as_posix(), path.stat()) for path in files]
-    told = [(name, found.st_size, found.st_mtime_ns) for name, found in facts]
+    told = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in facts]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
 

@@ -144,7 +144,7 @@ class Trainer:
         self.step += 1
 
     def _update(self, rate: float) -> None:
-        self.group.sum_each([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.group.sum_gradients([*self.model.parameters()])
         self.memory_gradients.finish(self.group)
         norms = {}
         for name, parameters in self.parts.items():

@@ -52,6 +52,36 @@ def test_what_is_generated_greedily_is_the_likeliest_and_stops(adapter):
     assert text[5] not in stopped and text.startswith(stopped)
 
 
+@pytest.fixture(scope="module")
+def of_words(tmp_path_factory):
+    from ct_rl.lm.harness import HarnessModel
+
+    path = tmp_path_factory.mktemp("words")
+    for split in ("train", "valid", "test"):
+        (path / f"{split}.txt").write_text("abc abd\nef ge abc\n" * 60)
+    assert here("prepare", "words", "--from", path, "--out", path / "corpus") == 0
+    flags = ("--data", path / "corpus", "--steps", 4, "--run-dir", path / "run")
+    assert here("train", *SMALL, *flags) == 0
+    return HarnessModel(path / "run", device="cpu")
+
+
+@pytest.mark.parametrize("context", ["", " ", "\t  "])
+def test_a_context_without_a_word_is_none(of_words, context):
+    text = "abc abd ef ge"
+    (found,) = of_words.loglikelihood([request(context, text)])
+    assert found[0] == pytest.approx(of_words.loglikelihood_rolling([request(text)])[0])
+    settings = {"max_gen_toks": 3}
+    written = [of_words.generate_until([request(at, settings)]) for at in (context, "\n")]
+    assert written[0] == written[1]
+
+
+def test_what_is_asked_several_times_is_drawn_anew_and_repeats_with_the_next_call(adapter):
+    settings = {"max_gen_toks": 20, "do_sample": True}
+    asked = [request("abc", settings)] * 4
+    drawn = adapter.generate_until(asked)
+    assert len(set(drawn)) == 4 and adapter.generate_until(asked) == drawn
+
+
 def test_the_harness_runs_a_task_of_local_text(adapter, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

@@ -265,6 +265,19 @@ def test_another_text_than_the_one_prepared_is_refused(tmp_path, monkeypatch, ca
     assert here("prepare", "words", "--from", "two.txt") == 0
 
 
+def test_a_corpus_may_be_made_inside_the_folder_of_its_text(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for split in corpus.SPLITS:
+        (tmp_path / f"{split}.txt").write_text(f"words of {split}\n" * 9)
+    for out in ("data/words", "other"):
+        assert here("prepare", "words", "--from", ".", "--out", out) == 0
+    assert here("prepare", "words", "--from", ".") == 0
+    assert capsys.readouterr().out.endswith("data/words is prepared already\n")
+    (tmp_path / "valid.txt").write_text("other words\n" * 9)
+    with pytest.raises(UserError, match="not as it is now"):
+        here("prepare", "words", "--from", ".")
+
+
 def test_another_size_of_vocabulary_than_the_one_prepared_is_refused(tmp_path):
     pytest.importorskip("tokenizers")
     (tmp_path / "t.txt").write_text("some words\n" * 100)

@@ -186,10 +186,8 @@ def test_the_figure_of_compression_is_the_mean_over_all_that_was_compressed():
     assert found["compression_loss"] == pytest.approx([loss / terms], rel=1e-9)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_processes_that_compress_unlike_numbers_of_steps_give_the_gradient_of_one(
-    monkeypatch, accumulate
-):
+def in_two_processes(monkeypatch, job, *each):
+    """What two processes of a group give that run at once: `job` of each pair of `each` and the group."""
     given, total = [], []
     both = threading.Barrier(2, lambda: (total.append(sum(given)), given.clear()))
 
@@ -198,18 +196,44 @@ def test_processes_that_compress_unlike_numbers_of_steps_give_the_gradient_of_on
         both.wait(60)
         x.copy_(total[-1])
 
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(job, *each, [Group(rank, 2) for rank in range(2)]))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_processes_that_compress_unlike_numbers_of_steps_give_the_gradient_of_one(
+    monkeypatch, accumulate
+):
     whole, sums = gradients(anew())
     setup = anew(accumulate=accumulate)
     models = [build_model(setup.model, 256, 0) for _ in range(2)]  # a seed is of all threads
-    groups = [Group(rank, 2) for rank in range(2)]
-    monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    with ThreadPoolExecutor(2) as pool:
-        shares = pool.map(gradients, [setup] * 2, models, groups)
-        (one, mine), (other, theirs) = shares
+    (one, mine), (other, theirs) = in_two_processes(monkeypatch, gradients, [setup] * 2, models)
     torch.testing.assert_close(one, whole)
     torch.testing.assert_close(other, whole)
     assert mine.terms["compression"] != theirs.terms["compression"]
     assert mine.terms["compression"] + theirs.terms["compression"] == sums.terms["compression"]
+
+
+def test_processes_whose_rows_have_unlike_bands_of_words_learn_what_one_learns(monkeypatch):
+    """A band that no target of a process is of has no gradient there; here rare words are of the second row alone."""
+    text = np.tile(np.frombuffer(b"abcdefgh", np.uint8), 200) % 8
+    text[800:] += 200
+    rows = corpus.from_array(text, np.zeros(1, int), Bytes(), "bands")
+    rows.tokens["train"] = text
+    setup = config(batch=2, steps=4)
+    setup.model.cutoffs = [100, 240]  # none is of the last band
+
+    def learn(model, group):
+        trainer = Trainer(setup, rows, CPU, group, model)
+        for _ in range(4):
+            trainer.iterate()
+        return weights(trainer)
+
+    one, *models = (build_model(setup.model, 256, 0) for _ in range(3))
+    whole = learn(one, Group())
+    for share in in_two_processes(monkeypatch, learn, models):
+        assert torch.allclose(share, whole, atol=1e-5)
 
 
 def test_the_gradient_is_clipped_at_the_norm_asked_for(letters):
