@@ -230,10 +230,10 @@ def runner_failed(why: str) -> RunnerFailed:
 
 def said(error: BaseException) -> str:
     """An error's type and words, in one string."""
-    if not str(error) and error.__cause__ is not None:
-        return said(
-            error.__cause__
-        )  # RLlib's own RuntimeError around an environment's has no words
+    if (
+        not str(error) and error.__cause__ is not None
+    ):  # RLlib's around an environment's, without a word
+        return said(error.__cause__)
     return f"{type(error).__name__}: {error}"
 
 

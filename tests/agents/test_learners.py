@@ -45,7 +45,8 @@ def test_two_learners_stay_in_step_and_one_that_fails_is_named(build):
         torch.testing.assert_close(value, other[key], msg=key)
     runners = algo.env_runner_group.foreach_env_runner(fills, local_env_runner=False)
     learners = [answer.get() for answer in algo.learner_group.foreach_learner(fills)]
-    assert [*runners, *learners] == [(True, False)] * 4
+    # RLlib's seeding asks only builds of torch without CUDA for deterministic algorithms.
+    assert [*runners, *learners] == [(torch.version.cuda is None, False)] * 4
     algo.learner_group.foreach_learner(poison, remote_actor_ids=[0])
     with pytest.raises(NonFinite, match="NaN"):
         train_until(algo, lambda r: False)
