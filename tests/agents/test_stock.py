@@ -290,7 +290,7 @@ def test_an_unknown_setting_and_an_unknown_action_space_are_refused():
     assert "did you mean 'memory'?" in refusal(stock_config("impala", "lstm", memmory="gru"))
     config = stock_config("impala", "lstm")
     config.environment(action_space=gym.spaces.MultiBinary(3))
-    assert "give Discrete, MultiDiscrete or a flat Box" in refusal(config)
+    assert "give Discrete, a flat MultiDiscrete or a flat Box" in refusal(config)
 
 
 def resetting(mode):
