@@ -45,7 +45,7 @@ class VectorEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # One number alone is a row of one, and True a 1.
-        x = x.reshape(len(x), self.size).to(self.layers[0].weight.dtype)
+        x = x.reshape(x.shape[0], self.size).to(self.layers[0].weight.dtype)
         if self.scales:
             x = (x - self.shift) / self.span
         return self.layers(x)
@@ -96,7 +96,7 @@ def one_hot(x: Tensor, sizes: list[int], starts: list[int]) -> Tensor:
     RLlib fills rows up with 0: where that is none of the values it is read as the least.
     """
     hot = []
-    values = x.long().reshape(len(x), len(sizes))
+    values = x.long().reshape(x.shape[0], len(sizes))
     for value, size, start in zip(values.unbind(1), sizes, starts, strict=True):
         if not start <= 0 < start + size:
             value = value.masked_fill(value == 0, start)
