@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,8 +83,7 @@ def ring_number(made: Tensor, size: int) -> Tensor:
     return newest - (newest - torch.arange(size, device=made.device)) % size
 
 
-@dataclass(frozen=True)
-class Distance:
+class Distance(NamedTuple):
     """How far a slot is from a query.
 
     Attributes:
