@@ -89,11 +89,12 @@ def test_without_processes_values_are_handed_over_until_somebody_starts_ray(monk
     assert (ray.put, ray.get) == started
 
 
-def test_a_ray_that_does_not_start_says_why_at_the_end_of_its_trace(monkeypatch):
+@pytest.mark.parametrize("kind", [RuntimeError, Exception])
+def test_a_ray_that_does_not_start_says_why_at_the_end_of_its_trace(kind, monkeypatch):
     import ray
 
     def fails(**_):
-        raise RuntimeError("Failed to start.\n" + 'File "node.py"\n' * 100 + "no token was shown")
+        raise kind("Failed to start.\n" + 'File "node.py"\n' * 100 + "no token was shown")
 
     monkeypatch.setattr(ray, "init", fails)
     with pytest.raises(RunFailed) as error, ray_session(1):

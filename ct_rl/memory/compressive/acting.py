@@ -58,7 +58,7 @@ def visible_now(
         for queue, oldest, made in levels(sizes.queues, sizes.made(steps)[:, None]):
             number = ring_number(made[:, 0], queue.size)
             veiled.append(number < oldest)
-            far.append(sizes.slot_distance(queue, number, newer + made, origin)[:, 0])
+            far.append(sizes.slot_distance.of(queue, number, newer + made, origin)[:, 0])
             newer = newer + made - oldest
         hidden = torch.cat([*veiled, hidden], 1)
         distance = torch.cat([*far, distance], 1)

@@ -252,7 +252,7 @@ def absent(sizes: Sizes, age: Tensor) -> Absent:
     # A query at a time: the numbers differ from query to query.
     flat = (number.flatten(0, 1), made.flatten()[:, None])
     origin = slot_origin(sizes, age, bound).flatten()[:, None]
-    distance = sizes.slot_distance(queue, *flat, origin).view_as(number)
+    distance = sizes.slot_distance.of(queue, *flat, origin).view_as(number)
     return Absent(steps, number < 0, distance)
 
 

@@ -96,7 +96,7 @@ class Distance(NamedTuple):
     reach: int
     by_time: bool
 
-    def __call__(self, queue: Queue, number: Tensor, latest: Tensor, origin: Tensor) -> Tensor:
+    def of(self, queue: Queue, number: Tensor, latest: Tensor, origin: Tensor) -> Tensor:
         """Distances [B, T, n] of slots from queries, counted from the least on.
 
         Args:
@@ -188,7 +188,7 @@ def plan_queues(
         from_end = _end_of(new, last_start) - (has[:, None] - after)
         plan = QueuePlan(
             hidden=(named[:, None] < oldest) | (named[:, None] >= newest),
-            distance=distance(queue, number, newer + seen, origin),
+            distance=distance.of(queue, number, newer + seen, origin),
             number=number,
             latest=newer + seen,
             new=new,
