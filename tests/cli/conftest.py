@@ -37,11 +37,26 @@ RAY_HEAD = {
 }
 
 
+_started = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    """A test that fails leaves none of its commands running."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def start(*words, cwd=ROOT, path=()):
     """A command as a process; `path` are further folders that it imports from."""
     folders = [*map(str, (ROOT, *path))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
-    return Forked([*map(str, words)], str(cwd), folders, environment)
+    process = Forked([*map(str, words)], str(cwd), folders, environment)
+    _started.append(process)
+    return process
 
 
 def finish(process, timeout=900):
