@@ -73,7 +73,7 @@ class HarnessModel(LM):
         What is drawn repeats with the next call, and differs between its requests: the harness asks several times over
         for a vote.
         """
-        return [self._generate(*request.args, seed) for seed, request in enumerate(requests)]
+        return [self._generate(*request.args, seed=seed) for seed, request in enumerate(requests)]
 
     def _generate(self, context: str, settings: dict[str, Any], seed: int) -> str:
         until = settings.get("until") or []
