@@ -73,9 +73,9 @@ class HarnessModel(LM):
         What is drawn repeats with the next call, and differs between its requests: the harness asks several times over
         for a vote.
         """
-        return [self._generate(*request.args, seed=seed) for seed, request in enumerate(requests)]
+        return [self._generate(seed, *request.args) for seed, request in enumerate(requests)]
 
-    def _generate(self, context: str, settings: dict[str, Any], seed: int) -> str:
+    def _generate(self, seed: int, context: str, settings: dict[str, Any]) -> str:
         until = settings.get("until") or []
         until = [until] if isinstance(until, str) else list(until)
         sampled = bool(settings.get("do_sample", False))
