@@ -19,6 +19,7 @@ from ct_rl.lm import audio
 from ct_rl.lm.config import Count
 from ct_rl.lm.run import load_model
 from ct_rl.lm.sampling import decoded, sample
+from ct_rl.lm.text_files import decode
 from ct_rl.lm.trainer import pick_device
 from ct_rl.lm.vocabulary import Bytes, MuLaw, Vocabulary, Words
 from ct_rl.plain_files import require_writable
@@ -98,7 +99,7 @@ def command(argv: list[str]) -> int:
     return DONE
 
 
-def _prompt(text: str | bytes, file: str | None, vocabulary: Vocabulary) -> np.ndarray:
+def _prompt(text: str, file: str | None, vocabulary: Vocabulary) -> np.ndarray:
     """The tokens to go on from: a file's where there is one, or the text's."""
     if isinstance(vocabulary, MuLaw):
         if file is None:
@@ -107,24 +108,17 @@ def _prompt(text: str | bytes, file: str | None, vocabulary: Vocabulary) -> np.n
         if not path.is_file():
             raise UserError(f"there is no file {path}: give a WAV or FLAC file as --prompt-file")
         return audio.mu_law(audio.read(path, vocabulary.sample_rate))
+    # A terminal's bytes that are no text of its encoding come as surrogates, and are bytes again here.
+    content = text.encode(errors="surrogateescape")
     if file is not None:
         try:
-            text = Path(file).read_bytes()
+            content = Path(file).read_bytes()
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    if isinstance(vocabulary, Bytes) and isinstance(text, bytes):
-        tokens = np.frombuffer(text, np.uint8)
+    if isinstance(vocabulary, Bytes):
+        tokens = np.frombuffer(content, np.uint8)
     else:
-        tokens = vocabulary.encode(_text(text, file))
+        tokens = vocabulary.encode(decode(content, file or "--prompt"))
     if not len(tokens):
         raise UserError("the prompt is empty: give at least one token to go on from")
     return tokens
-
-
-def _text(text: str | bytes, path: str | None) -> str:
-    if isinstance(text, str):
-        return text
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start:,}): convert it first") from None

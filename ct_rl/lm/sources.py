@@ -97,10 +97,24 @@ def _sources(root: Path) -> Iterator[Path]:
 
 
 def _all_files(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        if path.is_file() and not any(part.startswith(".") for part in parts):
-            yield path
+    """The files below a folder and below folders that it links to; hidden ones are left out."""
+    read = set()  # links may lead in a circle
+    for folder, below, names in os.walk(root, onerror=_raise, followlinks=True):
+        place = os.path.realpath(folder)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if place in read:
+            below.clear()
+            continue
+        read.add(place)
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file() and not name.startswith("."):
+                yield path
+
+
+def _raise(error: OSError) -> None:
+    """A folder that cannot be read is not left out without a word."""
+    raise error
 
 
 def _by_hash(root: Path, files: list[Path]) -> list[Path]:

@@ -80,6 +80,12 @@ def command(argv: list[str]) -> int:
     highest, ends = config.optimiser.lr, config.optimiser.lr_ends
     if resume is None and ends > highest:
         raise UserError(f"--lr-ends {ends:g} is above --lr {highest:g}, the highest: lower it")
+    if resume is None and config.optimiser.update_every_from is None:
+        every = flag_value(argv, "--update-every")
+        if every is not None:
+            raise UserError(
+                f"--update-every {every} does nothing without --update-every-from: give that, too, 0 for all of the run"
+            )
     if resume is not None:
         if flags.run_dir is not None:
             raise UserError("a run goes on with its own folder: leave --run-dir out")

@@ -209,6 +209,9 @@ def test_words_train_with_adaptive_layers_and_show_perplexity(tmp_path, capsys):
     found = json.loads(latest(tmp_path / "run").read_text())
     assert found["unit"] == "perplexity" and found["by_frequency"]
     assert sum(b["words"] for b in found["by_frequency"].values()) == found["tokens"]
+    prompt = b"w1 a\xff".decode(errors="surrogateescape")
+    with pytest.raises(UserError, match=r"--prompt is not UTF-8 \(byte 4\): convert it first"):
+        here("sample", tmp_path / "run", "--prompt", prompt)
 
 
 def test_a_command_says_in_one_line_what_is_wrong_and_returns_2(tmp_path):
@@ -254,6 +257,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, run, text_file):
         (("eval", run, "--memory-option", "seed=5"), "has no option 'seed'"),
         (("eval", run, "--dynamic-rate", 0.1), "give --dynamic, too"),
         ((*new, "--eval-memory", "compresed=3072"), "--eval-memory: "),
+        ((*new, "--update-every", 4), "--update-every 4 does nothing without --update-every-from"),
         ((*new, "--lr", 1e-7), "--lr-ends 1e-06 is above --lr 1e-07"),
         ((*new, "--memory", "lstm", "--lr-ends", 5e-4, "--batch", 10**6), "or a lower --batch"),
         ((*new, "--memory", "wavenet", "--memory-option", "n_layers=40"), "at most 20"),

@@ -65,6 +65,26 @@ def test_a_folder_is_its_files_each_a_document_and_made_once(tmp_path, cache):
     assert len(open_data(str(folder)).tokens["train"]) != 270
 
 
+def test_links_to_folders_are_followed_once_and_an_unreadable_folder_is_said(tmp_path, monkeypatch):
+    texts, elsewhere = tmp_path / "texts", tmp_path / "elsewhere"
+    for folder, letter in ((texts, b"a"), (elsewhere, b"b")):
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / "x.txt").write_bytes(letter * 40)
+    (texts / "linked").symlink_to(elsewhere)
+    (elsewhere / "circle").symlink_to(texts)
+    (texts / "nowhere").symlink_to("absent")
+    found = open_data(str(texts))
+    assert b"".join(sorted(bytes(at) for at in found.tokens.values())).count(b"b") == 40
+    assert sum(map(len, found.tokens.values())) == 80
+
+    def refused(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", refused)
+    with pytest.raises(PermissionError):
+        open_data(str(texts))
+
+
 def test_what_every_python_brings_along_needs_no_download():
     prose = open_data("pydoc")
     assert prose.vocabulary.kind == "bytes" and len(prose.tokens["train"]) > 100_000
