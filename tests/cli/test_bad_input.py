@@ -15,7 +15,7 @@ from tests.cli.conftest import ROOT, command
 TRAIN = {
     "--rate 0": "--rate 0 is too small: give 1 or more",
     "--rate four": "--rate: expected a whole number, not 'four'",
-    "--rate": "--rate/--memory.rate",
+    "--rate": "'--rate/--memory.rate'. Expected 1 values",
     "--rat 4": "unknown option --rat, did you mean '--rate'?",
     "surplus": "unexpected argument 'surplus'",
     "--memory compresive": "--memory: unknown memory 'compresive': choose one of compressive, ",
